@@ -1,0 +1,268 @@
+//! The composition root: makes the rooms out of the configuration, runs them together, and stops them in order.
+
+use crate::{
+    config::{Config, Driver, Loaded, Sms, Twilio},
+    domain::message::Templates,
+    http::{self, Doorkeeper, Office, Rejected, Tokens},
+    provider::{Provider, twilio},
+    store::Db,
+    telemetry,
+    worker::{Rules, Worker},
+};
+use anyhow::{Context, bail};
+use jiff::SignedDuration;
+use secrecy::{ExposeSecret, SecretString};
+use std::{io::Write, path::Path, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::{Notify, watch},
+};
+
+/// How long requests that are under way may take to end at a stop.
+const HTTP_DRAIN: Duration = Duration::from_secs(10);
+/// Beyond the provider's own time-out, what recording the answers may take at a stop.
+const SEND_DRAIN: SignedDuration = SignedDuration::from_secs(10);
+
+/// Runs the service until SIGTERM or SIGINT. The configuration has no faults.
+pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
+    let Loaded {
+        mut config,
+        warnings,
+        ..
+    } = loaded;
+    telemetry::start(&config.log)
+        .context("`log.filter` cannot be read: write it like `info` or `nightbell=debug`")?;
+    let listener = bind("listen", config.listen).await?;
+    let admin_listener = match config.listen_admin {
+        Some(address) => Some(bind("listen_admin", address).await?),
+        None => None,
+    };
+    let store = Db::open(config.database_url.expose_secret()).await?;
+    let provider = make_provider(&config)?;
+    let new_tokens = make_missing_tokens(&mut config);
+    announce(&listener, admin_listener.as_ref(), &new_tokens)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+
+    let wake = Arc::new(Notify::new());
+    let (stop, stopping) = watch::channel(false);
+    let office = Arc::new(make_office(&config, &store, &provider, &wake));
+    let worker = Arc::new(Worker {
+        store: store.clone(),
+        provider,
+        rules: worker_rules(&config),
+        wake,
+        owner: uuid::Uuid::now_v7().simple().to_string(),
+    });
+    let drain = (config.sms.timeout + SEND_DRAIN).unsigned_abs();
+    let mut sending = tokio::spawn(worker.run(stopping.clone(), drain));
+    let mut serving = tokio::spawn(http::serve(office, listener, admin_listener, stopping));
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        database = store.engine(),
+        driver = driver_word(config.sms.driver),
+        "ready"
+    );
+    notify_systemd(sd_notify::NotifyState::Ready);
+
+    let failed = tokio::select! {
+        () = stop_signal()? => None,
+        ended = &mut sending => Some(format!("the worker ended: {ended:?}")),
+        ended = &mut serving => Some(format!("the HTTP server ended: {ended:?}")),
+    };
+    notify_systemd(sd_notify::NotifyState::Stopping);
+    tracing::info!("stopping: no new claims; finishing what is under way");
+    stop.send_replace(true);
+    if let Some(why) = failed {
+        bail!(why);
+    }
+    sending
+        .await
+        .context("the worker panicked")?
+        .context("claims could not be given back")?;
+    match tokio::time::timeout(HTTP_DRAIN, serving).await {
+        Ok(ended) => ended
+            .context("the HTTP server panicked")?
+            .context("the HTTP server failed")?,
+        Err(_) => tracing::warn!(
+            after_s = HTTP_DRAIN.as_secs(),
+            "cut off requests that did not end"
+        ),
+    }
+    store.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Reads the admin's own SMS template, if there is one; a bad one is said and not used.
+pub fn load_templates(dir: Option<&Path>) -> Templates {
+    let mut templates = Templates::built_in();
+    let Some(path) = dir.map(|dir| dir.join("sms/critical.txt")) else {
+        return templates;
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(source) => {
+            if let Err(error) = templates.set_own(source) {
+                tracing::warn!(path = %path.display(), %error, "the template cannot be used; the built-in one is");
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "the template cannot be read; the built-in one is used")
+        }
+    }
+    templates
+}
+
+async fn bind(key: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on `{key}` = `{address}`: is another process there?")
+    })
+}
+
+/// Prints where we listen, first of all, and tokens that hold for this start only. Standard output, never the log.
+fn announce(
+    listener: &TcpListener,
+    admin: Option<&TcpListener>,
+    new_tokens: &[(&str, String)],
+) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "listening on http://{}", listener.local_addr()?)?;
+    if let Some(admin) = admin {
+        writeln!(
+            out,
+            "listening for admins on http://{}",
+            admin.local_addr()?
+        )?;
+    }
+    for (purpose, token) in new_tokens {
+        writeln!(out, "{purpose} token, for this start only: {token}")?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Makes tokens where none are configured; only a loopback address gets this far without any.
+fn make_missing_tokens(config: &mut Config) -> Vec<(&'static str, String)> {
+    let mut made = Vec::new();
+    let mut fill = |purpose, tokens: &mut Vec<SecretString>| {
+        if tokens.is_empty() {
+            let token = format!("nightbell-{purpose}-{}", uuid::Uuid::new_v4().simple());
+            tokens.push(token.clone().into());
+            made.push((purpose, token));
+        }
+    };
+    fill("intake", &mut config.intake_tokens);
+    fill("admin", &mut config.admin_tokens);
+    made
+}
+
+fn make_provider(config: &Config) -> anyhow::Result<Provider> {
+    match config.sms.driver {
+        Driver::Log => Ok(Provider::Log),
+        Driver::Twilio => {
+            let account = twilio_account(&config.twilio, &config.sms)
+                .context("the Twilio settings are not complete: run `nightbell config check`")?;
+            Ok(Provider::Twilio(Box::new(
+                twilio::Client::new(account)
+                    .context("the HTTP client for Twilio cannot be made")?,
+            )))
+        }
+    }
+}
+
+fn twilio_account(twilio: &Twilio, sms: &Sms) -> Option<twilio::Account> {
+    let credentials = match &twilio.api_key {
+        Some((sid, secret)) => twilio::Credentials::ApiKey {
+            sid: sid.clone(),
+            secret: secret.clone(),
+        },
+        None => twilio::Credentials::AuthToken(twilio.auth_tokens.first()?.clone()),
+    };
+    let sender = match &twilio.messaging_service_sid {
+        Some(sid) => twilio::Sender::MessagingService(sid.clone()),
+        None => twilio::Sender::From(twilio.from.clone()?),
+    };
+    Some(twilio::Account {
+        account_sid: twilio.account_sid.clone()?,
+        credentials,
+        sender,
+        base_url: twilio.base_url.clone(),
+        // Without the auth token every receipt would be turned away: better not to ask for them.
+        status_callback: twilio
+            .status_callback_url
+            .clone()
+            .filter(|_| !twilio.auth_tokens.is_empty()),
+        validity_period: twilio.validity_period,
+        timeout: sms.timeout.unsigned_abs(),
+    })
+}
+
+fn make_office(config: &Config, store: &Db, provider: &Provider, wake: &Arc<Notify>) -> Office {
+    let (mut intake_tokens, mut admin_tokens) = (Tokens::default(), Tokens::default());
+    intake_tokens.add(&config.intake_tokens, None);
+    for (name, source) in &config.sources {
+        intake_tokens.add(&source.tokens, Some(name));
+    }
+    admin_tokens.add(&config.admin_tokens, None);
+    Office {
+        store: store.clone(),
+        wake: Arc::clone(wake),
+        intake_tokens,
+        admin_tokens,
+        doorkeeper: Doorkeeper::new(config.http_per_second, config.trusted_proxies.clone()),
+        sources: config.sources.clone(),
+        templates: load_templates(config.templates_dir.as_deref()),
+        message_rules: config.sms.rules,
+        default_region: config.sms.default_region,
+        time_zone: config.time_zone.clone(),
+        daily_limit: config.daily_limit,
+        poll_after: config.sms.poll_after,
+        provider: provider.name(),
+        account: provider.account().to_owned(),
+        status_callback_url: config.twilio.status_callback_url.clone(),
+        twilio_tokens: config.twilio.auth_tokens.clone(),
+        rejected: Rejected::default(),
+        readiness: http::Readiness::default(),
+    }
+}
+
+fn worker_rules(config: &Config) -> Rules {
+    Rules {
+        time_zone: config.time_zone.clone(),
+        daily_limit: config.daily_limit,
+        per_second: config.sms.per_second,
+        max_in_flight: config.sms.max_in_flight,
+        lease: config.sms.lease,
+        timeout: config.sms.timeout,
+        poll_after: config.sms.poll_after,
+        expire_after: config.sms.expire_after,
+    }
+}
+
+fn driver_word(driver: Driver) -> &'static str {
+    match driver {
+        Driver::Log => "log",
+        Driver::Twilio => "twilio",
+    }
+}
+
+/// Ends when somebody asks us to stop.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Tells systemd, if it started us.
+fn notify_systemd(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot tell systemd how we are");
+    }
+}

@@ -1,0 +1,521 @@
+//! The state machine of a delivery: one message owed to one recipient. Pure: the store applies what is decided here,
+//! inside its transactions. Absent: what carries the message (SMS today, other channels later).
+
+use jiff::{SignedDuration, Timestamp};
+
+/// Declares an enum whose variants are words in the database and the API.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[allow(dead_code, reason = "the contract's words are all here, also those of rooms still to come")]
+        pub enum $name { $($(#[$doc])* $variant),+ }
+
+        #[allow(dead_code, reason = "not every set of words is listed or read back")]
+        impl $name {
+            /// Every variant, in order.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The word for it in the database, the API and logs.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            /// Reads the word back; `None` for one that this version does not know.
+            pub fn parse(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                out.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// How a message travels.
+    Channel { Sms = "sms" }
+}
+
+words! {
+    /// Who carries the message.
+    ProviderName { Log = "log", Twilio = "twilio" }
+}
+
+words! {
+    /// Where a delivery stands.
+    State {
+        /// Waits to be sent at `due_at`.
+        Pending = "pending",
+        /// Held by the daily limit.
+        Deferred = "deferred",
+        /// A call to the provider may be under way.
+        Sending = "sending",
+        /// The provider may have it, or not.
+        Unknown = "unknown",
+        /// Nobody could tell whether the provider had it; people were warned.
+        Unconfirmed = "unconfirmed",
+        /// The provider has it.
+        Accepted = "accepted",
+        /// The provider handed it to the carrier.
+        Sent = "sent",
+        Delivered = "delivered",
+        Undelivered = "undelivered",
+        Failed = "failed",
+        /// The person opted out.
+        Suppressed = "suppressed",
+        /// The ticket was closed, or a person canceled, before it was sent.
+        Canceled = "canceled",
+        /// Too old to be of use.
+        Expired = "expired",
+    }
+}
+
+words! {
+    /// Why a delivery stands where it stands.
+    Reason {
+        InvalidNumber = "invalid_number",
+        NoNumber = "no_number",
+        OptedOut = "opted_out",
+        TicketClosed = "ticket_closed",
+        Canceled = "canceled",
+        Limit = "limit",
+        Expired = "expired",
+        Refused = "refused",
+        ProviderFailed = "provider_failed",
+        ProviderRefusedCredentials = "provider_refused_credentials",
+        NotFound = "not_found",
+        InternalError = "internal_error",
+    }
+}
+
+words! {
+    /// News of a message from its provider: an answer, a receipt or a look-up, all alike. In order of rank.
+    News {
+        Accepted = "accepted",
+        Sent = "sent",
+        Undelivered = "undelivered",
+        Failed = "failed",
+        Delivered = "delivered",
+    }
+}
+
+impl News {
+    fn is_good(self) -> bool {
+        match self {
+            Self::Accepted | Self::Sent | Self::Delivered => true,
+            Self::Undelivered | Self::Failed => false,
+        }
+    }
+
+    /// The state that this news alone would lead to.
+    pub fn state(self) -> State {
+        match self {
+            Self::Accepted => State::Accepted,
+            Self::Sent => State::Sent,
+            Self::Undelivered => State::Undelivered,
+            Self::Failed => State::Failed,
+            Self::Delivered => State::Delivered,
+        }
+    }
+}
+
+/// What can happen to a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A call to the provider is about to begin.
+    Begin,
+    /// No slot of today's limit is free.
+    Defer,
+    /// A slot is free again.
+    Release,
+    /// The person opted out.
+    Suppress,
+    /// The ticket was closed.
+    Cancel,
+    /// Too old.
+    Expire,
+    /// The ticket is critical again and nobody was told: a canceled delivery is owed once more.
+    Revive,
+    /// Handling it went wrong too often.
+    SetAside,
+    /// The newest attempt surely did not reach the provider; `closed` if the ticket was closed meanwhile.
+    NotSent { closed: bool },
+    /// The provider refused the newest attempt for good.
+    Refuse,
+    /// Nobody knows whether the newest attempt reached the provider.
+    Lose,
+    /// Looking for the newest attempt led nowhere.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the look-ups come with reconciling")
+    )]
+    GiveUp,
+    /// The provider told something of an attempt.
+    Tell { news: News, newest_attempt: bool },
+}
+
+impl State {
+    /// Where `change` leads from here; `None` if it changes nothing.
+    pub fn after(self, change: Change) -> Option<Self> {
+        use State::*;
+        match (change, self) {
+            (Change::Begin, Pending) => Some(Sending),
+            (Change::Defer, Pending) => Some(Deferred),
+            (Change::Release, Deferred) => Some(Pending),
+            (Change::Suppress, Pending | Deferred) => Some(Suppressed),
+            (Change::Cancel, Pending | Deferred) => Some(Canceled),
+            (Change::Expire, Pending | Deferred) => Some(Expired),
+            (Change::Revive, Canceled) => Some(Pending),
+            (Change::SetAside, Pending) => Some(Failed),
+            (Change::NotSent { closed: false }, Sending | Unknown | Unconfirmed) => Some(Pending),
+            (Change::NotSent { closed: true }, Sending | Unknown | Unconfirmed) => Some(Canceled),
+            (Change::Refuse, Sending | Unknown | Unconfirmed) => Some(Failed),
+            // A process that was frozen long enough for its attempt to be written off, and then sent after all.
+            (Change::Lose, Sending | Pending | Canceled) => Some(Unknown),
+            (Change::GiveUp, Unknown) => Some(Unconfirmed),
+            (
+                Change::Tell {
+                    news,
+                    newest_attempt,
+                },
+                state,
+            ) => {
+                let counts = news.is_good() || newest_attempt;
+                (counts && news.state().rank() > state.rank()).then(|| news.state())
+            }
+            (
+                Change::Begin
+                | Change::Defer
+                | Change::Release
+                | Change::Suppress
+                | Change::Cancel
+                | Change::Expire
+                | Change::Revive
+                | Change::SetAside
+                | Change::NotSent { .. }
+                | Change::Refuse
+                | Change::Lose
+                | Change::GiveUp,
+                Pending | Deferred | Sending | Unknown | Unconfirmed | Accepted | Sent | Delivered
+                | Undelivered | Failed | Suppressed | Canceled | Expired,
+            ) => None,
+        }
+    }
+
+    /// How much the provider has told: news only ever raises it, so repeats and order do not matter.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Pending
+            | Self::Deferred
+            | Self::Sending
+            | Self::Unknown
+            | Self::Unconfirmed
+            | Self::Suppressed
+            | Self::Canceled
+            | Self::Expired => 0,
+            Self::Accepted => 1,
+            Self::Sent => 2,
+            Self::Undelivered | Self::Failed => 3,
+            Self::Delivered => 4,
+        }
+    }
+
+    /// Whether the person was told, or may still be: then a later event for the ticket adds nothing.
+    pub fn tells(self) -> bool {
+        match self {
+            Self::Pending
+            | Self::Deferred
+            | Self::Sending
+            | Self::Unknown
+            | Self::Unconfirmed
+            | Self::Accepted
+            | Self::Sent
+            | Self::Delivered => true,
+            Self::Undelivered
+            | Self::Failed
+            | Self::Suppressed
+            | Self::Canceled
+            | Self::Expired => false,
+        }
+    }
+
+    /// Whether nobody is being told by this delivery now: it is at its end without success, or held until tomorrow.
+    pub fn leaves_untold(self) -> bool {
+        !self.tells() || self == Self::Deferred
+    }
+}
+
+/// What is known of a delivery in the moment before it is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct BeforeSend {
+    pub now: Timestamp,
+    pub received_at: Timestamp,
+    pub expire_after: SignedDuration,
+    pub ticket_closed: bool,
+    pub opted_out: bool,
+    /// Slots of today's limit that are not taken.
+    pub free_slots: i64,
+    /// Older deliveries that wait for a slot too.
+    pub ahead: i64,
+}
+
+/// Whether a delivery may be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    Send,
+    Stop(Change, Reason),
+}
+
+impl BeforeSend {
+    /// Decides. The oldest go first, so a delivery takes no slot that one ahead of it still needs.
+    pub fn decide(self) -> Gate {
+        if self.ticket_closed {
+            Gate::Stop(Change::Cancel, Reason::TicketClosed)
+        } else if self.opted_out {
+            Gate::Stop(Change::Suppress, Reason::OptedOut)
+        } else if self.now.duration_since(self.received_at) > self.expire_after {
+            Gate::Stop(Change::Expire, Reason::Expired)
+        } else if self.free_slots <= self.ahead {
+            Gate::Stop(Change::Defer, Reason::Limit)
+        } else {
+            Gate::Send
+        }
+    }
+}
+
+/// How often a delivery may be claimed without ever beginning to send, before it is set aside.
+pub const MAX_CLAIMS: i64 = 5;
+
+/// The longest wait between two tries while the provider is out of reach.
+const MAX_BACK_OFF: SignedDuration = SignedDuration::from_mins(5);
+/// A `Retry-After` beyond this is not believed.
+const MAX_RETRY_AFTER: SignedDuration = SignedDuration::from_hours(1);
+
+/// How long to wait after try number `tries` (from 1) surely did not reach the provider: exponential with full jitter
+/// (`jitter` from 0 to 1), never earlier than the provider asked.
+pub fn back_off(tries: i64, retry_after: Option<SignedDuration>, jitter: f64) -> SignedDuration {
+    let doublings = u32::try_from(tries.clamp(1, 16)).unwrap_or(16);
+    let ceiling = SignedDuration::from_secs(2_i64.saturating_pow(doublings)).min(MAX_BACK_OFF);
+    let jittered = SignedDuration::from_secs_f64(ceiling.as_secs_f64() * jitter.clamp(0.0, 1.0));
+    let asked = retry_after
+        .unwrap_or(SignedDuration::ZERO)
+        .clamp(SignedDuration::ZERO, MAX_RETRY_AFTER);
+    asked + jittered.max(SignedDuration::from_millis(100))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tell(news: News, newest_attempt: bool) -> Change {
+        Change::Tell {
+            news,
+            newest_attempt,
+        }
+    }
+
+    fn told(start: State, story: &[News]) -> State {
+        story.iter().fold(start, |state, news| {
+            state.after(tell(*news, true)).unwrap_or(state)
+        })
+    }
+
+    /// Every pair that leads somewhere, written out: a change to the machine must change this list.
+    #[test]
+    fn every_pair_of_state_and_change_is_as_drawn() {
+        use State::*;
+        let local = [
+            Pending,
+            Deferred,
+            Sending,
+            Unknown,
+            Unconfirmed,
+            Suppressed,
+            Canceled,
+            Expired,
+        ];
+        let mut drawn = vec![
+            (Pending, Change::Begin, Sending),
+            (Pending, Change::Defer, Deferred),
+            (Deferred, Change::Release, Pending),
+            (Pending, Change::Suppress, Suppressed),
+            (Deferred, Change::Suppress, Suppressed),
+            (Pending, Change::Cancel, Canceled),
+            (Deferred, Change::Cancel, Canceled),
+            (Pending, Change::Expire, Expired),
+            (Deferred, Change::Expire, Expired),
+            (Canceled, Change::Revive, Pending),
+            (Pending, Change::SetAside, Failed),
+            (Sending, Change::Lose, Unknown),
+            (Pending, Change::Lose, Unknown),
+            (Canceled, Change::Lose, Unknown),
+            (Unknown, Change::GiveUp, Unconfirmed),
+        ];
+        for from in [Sending, Unknown, Unconfirmed] {
+            drawn.push((from, Change::NotSent { closed: false }, Pending));
+            drawn.push((from, Change::NotSent { closed: true }, Canceled));
+            drawn.push((from, Change::Refuse, Failed));
+        }
+        for from in local {
+            for newest in [true, false] {
+                drawn.extend(
+                    [
+                        (News::Accepted, Accepted),
+                        (News::Sent, Sent),
+                        (News::Delivered, Delivered),
+                    ]
+                    .map(|(news, to)| (from, tell(news, newest), to)),
+                );
+            }
+            drawn.push((from, tell(News::Undelivered, true), Undelivered));
+            drawn.push((from, tell(News::Failed, true), Failed));
+        }
+        for newest in [true, false] {
+            drawn.push((Accepted, tell(News::Sent, newest), Sent));
+            for from in [Accepted, Sent, Undelivered, Failed] {
+                drawn.push((from, tell(News::Delivered, newest), Delivered));
+            }
+        }
+        for from in [Accepted, Sent] {
+            drawn.push((from, tell(News::Undelivered, true), Undelivered));
+            drawn.push((from, tell(News::Failed, true), Failed));
+        }
+
+        let mut changes = vec![
+            Change::Begin,
+            Change::Defer,
+            Change::Release,
+            Change::Suppress,
+            Change::Cancel,
+            Change::Expire,
+            Change::Revive,
+            Change::SetAside,
+            Change::NotSent { closed: false },
+            Change::NotSent { closed: true },
+            Change::Refuse,
+            Change::Lose,
+            Change::GiveUp,
+        ];
+        changes.extend(
+            News::ALL
+                .iter()
+                .flat_map(|news| [tell(*news, true), tell(*news, false)]),
+        );
+        for from in State::ALL {
+            for change in &changes {
+                let expected = drawn
+                    .iter()
+                    .find(|(state, drawn, _)| state == from && drawn == change)
+                    .map(|(_, _, to)| *to);
+                assert_eq!(from.after(*change), expected, "{from} after {change:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_late_sent_does_not_overwrite_delivered() {
+        assert_eq!(State::Delivered.after(tell(News::Sent, true)), None);
+    }
+
+    #[test]
+    fn bad_news_of_an_older_attempt_does_not_count_but_good_news_does() {
+        assert_eq!(State::Pending.after(tell(News::Failed, false)), None);
+        assert_eq!(
+            State::Pending.after(tell(News::Delivered, false)),
+            Some(State::Delivered)
+        );
+    }
+
+    #[test]
+    fn the_gate_decides_in_order_of_weight() {
+        let now: Timestamp = "2026-11-20T12:00:00Z".parse().unwrap();
+        let clear = BeforeSend {
+            now,
+            received_at: now,
+            expire_after: SignedDuration::from_hours(72),
+            ticket_closed: false,
+            opted_out: false,
+            free_slots: 1,
+            ahead: 0,
+        };
+        let old = now - SignedDuration::from_hours(73);
+
+        assert_eq!(clear.decide(), Gate::Send);
+        assert_eq!(
+            BeforeSend {
+                free_slots: 0,
+                ..clear
+            }
+            .decide(),
+            Gate::Stop(Change::Defer, Reason::Limit)
+        );
+        assert_eq!(
+            BeforeSend { ahead: 1, ..clear }.decide(),
+            Gate::Stop(Change::Defer, Reason::Limit)
+        );
+        assert_eq!(
+            BeforeSend {
+                received_at: old,
+                free_slots: 0,
+                ..clear
+            }
+            .decide(),
+            Gate::Stop(Change::Expire, Reason::Expired)
+        );
+        assert_eq!(
+            BeforeSend {
+                opted_out: true,
+                received_at: old,
+                ..clear
+            }
+            .decide(),
+            Gate::Stop(Change::Suppress, Reason::OptedOut)
+        );
+        assert_eq!(
+            BeforeSend {
+                ticket_closed: true,
+                opted_out: true,
+                ..clear
+            }
+            .decide(),
+            Gate::Stop(Change::Cancel, Reason::TicketClosed)
+        );
+    }
+
+    #[test]
+    fn the_back_off_doubles_is_capped_and_honours_the_provider() {
+        let ceiling = |tries| back_off(tries, None, 1.0).as_secs();
+
+        assert_eq!([1, 2, 3, 8, 9, 100].map(ceiling), [2, 4, 8, 256, 300, 300]);
+        assert_eq!(back_off(1, None, 0.0), SignedDuration::from_millis(100));
+        assert!(
+            back_off(1, Some(SignedDuration::from_secs(30)), 0.0) >= SignedDuration::from_secs(30)
+        );
+        assert!(
+            back_off(1, Some(SignedDuration::from_hours(9)), 1.0)
+                <= SignedDuration::from_secs(3_602)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_repeats_of_news_do_not_matter(story in prop::collection::vec(prop::sample::select(News::ALL), 0..12), seed: u64) {
+            let mut shuffled = story.clone();
+            let length = shuffled.len();
+            for index in 0..length {
+                shuffled.swap(index, (seed as usize).wrapping_mul(index + 7) % length);
+            }
+            let (one, other) = (told(State::Sending, &story), told(State::Sending, &shuffled));
+
+            // At equal rank the first stays, so these two are the exception that the contract names.
+            let same = |state| if state == State::Undelivered { State::Failed } else { state };
+            prop_assert_eq!(same(one), same(other));
+            prop_assert_eq!(told(one, &story), one, "telling it all again changes nothing");
+        }
+    }
+}

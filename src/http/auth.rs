@@ -1,0 +1,242 @@
+//! Who may speak: bearer tokens compared in constant time, and limits on those who have none. Absent: signatures of
+//! providers (see `receipts`).
+
+use super::error::Problem;
+use axum::http::{HeaderMap, StatusCode, header};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use ipnet::IpNet;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use std::{net::IpAddr, num::NonZeroU32};
+use subtle::ConstantTimeEq;
+
+/// How many requests without a good token or signature one address may make at once, and then each second.
+const STRANGER_BURST: NonZeroU32 = NonZeroU32::new(100).unwrap();
+const STRANGER_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
+/// Addresses remembered before those that behaved are forgotten.
+const MAX_STRANGERS: usize = 10_000;
+
+/// A token and what it may speak for.
+struct Token {
+    digest: [u8; 32],
+    /// `None` for any source.
+    source: Option<String>,
+}
+
+/// What a good token allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allowed {
+    /// Which token it is, for the limit of each.
+    index: usize,
+    /// `None` for any source.
+    pub source: Option<String>,
+}
+
+/// A set of tokens for one purpose.
+#[derive(Default)]
+pub struct Tokens(Vec<Token>);
+
+impl Tokens {
+    /// Adds tokens that may speak for `source`, or for any.
+    pub fn add(&mut self, tokens: &[SecretString], source: Option<&str>) {
+        // Digests have one length, so comparing them says nothing about the length of a token.
+        self.0.extend(tokens.iter().map(|token| Token {
+            digest: Sha256::digest(token.expose_secret()).into(),
+            source: source.map(str::to_owned),
+        }));
+    }
+
+    /// Finds the token of `Authorization: Bearer …`. Always compares with every token.
+    fn find(&self, headers: &HeaderMap) -> Option<Allowed> {
+        let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, token) = given.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let digest: [u8; 32] = Sha256::digest(token.trim()).into();
+        let mut found = None;
+        for (index, known) in self.0.iter().enumerate() {
+            if bool::from(known.digest.ct_eq(&digest)) {
+                found = Some(Allowed {
+                    index,
+                    source: known.source.clone(),
+                });
+            }
+        }
+        found
+    }
+}
+
+/// Limits: on strangers always, on each good token if so configured.
+pub struct Doorkeeper {
+    strangers: DefaultKeyedRateLimiter<IpAddr>,
+    tokens: Option<DefaultKeyedRateLimiter<usize>>,
+    trusted_proxies: Vec<IpNet>,
+}
+
+impl Doorkeeper {
+    pub fn new(per_second: u32, trusted_proxies: Vec<IpNet>) -> Self {
+        Self {
+            strangers: RateLimiter::keyed(
+                Quota::per_second(STRANGER_PER_SECOND).allow_burst(STRANGER_BURST),
+            ),
+            tokens: NonZeroU32::new(per_second)
+                .map(|rate| RateLimiter::keyed(Quota::per_second(rate))),
+            trusted_proxies,
+        }
+    }
+
+    /// Lets a good token in.
+    pub fn admit(
+        &self,
+        tokens: &Tokens,
+        headers: &HeaderMap,
+        peer: IpAddr,
+    ) -> Result<Allowed, Problem> {
+        let Some(allowed) = tokens.find(headers) else {
+            return Err(self.refuse_stranger(
+                headers,
+                peer,
+                Problem::new(
+                    StatusCode::UNAUTHORIZED,
+                    "send `Authorization: Bearer <token>` with a token that this address takes",
+                ),
+            ));
+        };
+        match &self.tokens {
+            Some(limiter) if limiter.check_key(&allowed.index).is_err() => Err(Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "this token sends more than `http.per_second` allows; send it again",
+            )
+            .retry_after(1)),
+            Some(_) | None => Ok(allowed),
+        }
+    }
+
+    /// Turns a stranger away with `problem`, or with 429 if it comes too often.
+    pub fn refuse_stranger(&self, headers: &HeaderMap, peer: IpAddr, problem: Problem) -> Problem {
+        if self.strangers.len() > MAX_STRANGERS {
+            self.strangers.retain_recent();
+        }
+        match self
+            .strangers
+            .check_key(&self.client_address(headers, peer))
+        {
+            Ok(()) => problem,
+            Err(_) => Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many requests without a good token or signature",
+            )
+            .retry_after(1),
+        }
+    }
+
+    /// The address that a request came from: of trusted proxies the nearest one that is none of them.
+    fn client_address(&self, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
+        let is_proxy =
+            |address: &IpAddr| self.trusted_proxies.iter().any(|net| net.contains(address));
+        if !is_proxy(&peer) {
+            return peer;
+        }
+        let hops = headers
+            .get_all("x-forwarded-for")
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','));
+        let hops: Vec<IpAddr> = hops.filter_map(|hop| hop.trim().parse().ok()).collect();
+        hops.iter()
+            .rev()
+            .find(|hop| !is_proxy(hop))
+            .copied()
+            .unwrap_or(peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bearer(value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())])
+    }
+
+    fn peer() -> IpAddr {
+        "203.0.113.7".parse().unwrap()
+    }
+
+    #[test]
+    fn a_good_token_says_what_it_speaks_for() {
+        let mut tokens = Tokens::default();
+        tokens.add(&["one".into()], None);
+        tokens.add(&["two".into()], Some("acme"));
+
+        assert_eq!(
+            tokens.find(&bearer("Bearer one")),
+            Some(Allowed {
+                index: 0,
+                source: None
+            })
+        );
+        assert_eq!(
+            tokens.find(&bearer("bearer two")),
+            Some(Allowed {
+                index: 1,
+                source: Some("acme".into())
+            })
+        );
+        for bad in [
+            "Bearer three",
+            "Bearer",
+            "one",
+            "Basic one",
+            "Bearer ",
+            "Bearer onetwo",
+        ] {
+            assert_eq!(tokens.find(&bearer(bad)), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_flood_of_strangers_is_slowed_and_a_good_token_is_not() {
+        let doorkeeper = Doorkeeper::new(0, Vec::new());
+        let mut tokens = Tokens::default();
+        tokens.add(&["good".into()], None);
+
+        let answers: Vec<StatusCode> = (0..300)
+            .map(|_| {
+                axum::response::IntoResponse::into_response(
+                    doorkeeper
+                        .admit(&tokens, &bearer("Bearer bad"), peer())
+                        .unwrap_err(),
+                )
+                .status()
+            })
+            .collect();
+
+        assert_eq!(answers[0], StatusCode::UNAUTHORIZED);
+        assert_eq!(answers[299], StatusCode::TOO_MANY_REQUESTS);
+        assert!((0..300).all(|_| {
+            doorkeeper
+                .admit(&tokens, &bearer("Bearer good"), peer())
+                .is_ok()
+        }));
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_may_say_who_came() {
+        let doorkeeper = Doorkeeper::new(0, vec!["10.0.0.0/8".parse().unwrap()]);
+        let forwarded = HeaderMap::from_iter([(
+            "x-forwarded-for".parse().unwrap(),
+            "198.51.100.9, 203.0.113.7, 10.1.1.1".parse().unwrap(),
+        )]);
+
+        assert_eq!(
+            doorkeeper.client_address(&forwarded, "10.2.2.2".parse().unwrap()),
+            peer()
+        );
+        assert_eq!(
+            doorkeeper.client_address(&forwarded, "192.0.2.1".parse().unwrap()),
+            "192.0.2.1".parse::<IpAddr>().unwrap()
+        );
+    }
+}

@@ -1,0 +1,121 @@
+//! Errors as RFC 9457 problem details. Absent: which errors there are; each handler says.
+
+use crate::{domain::json::Fault, store::StoreError};
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+/// An error answer: what is wrong, and what to do about it.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    detail: String,
+    errors: Vec<Fault>,
+    retry_after_s: Option<u64>,
+}
+
+impl Problem {
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after_s: None,
+        }
+    }
+
+    /// 422 with every bad field.
+    pub fn fields(errors: Vec<Fault>) -> Self {
+        let detail = match errors.len() {
+            1 => "one field is wrong; nothing was stored".to_owned(),
+            count => format!("{count} fields are wrong; nothing was stored"),
+        };
+        Self {
+            errors,
+            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+        }
+    }
+
+    /// 422 with one bad field.
+    pub fn field(pointer: &str, detail: impl Into<String>) -> Self {
+        Self::fields(vec![Fault {
+            pointer: pointer.to_owned(),
+            detail: detail.into(),
+        }])
+    }
+
+    /// 404 for a thing that is not there.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// Says when to come again, in seconds.
+    pub fn retry_after(self, seconds: u64) -> Self {
+        Self {
+            retry_after_s: Some(seconds),
+            ..self
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        if !self.errors.is_empty() {
+            let errors: Vec<Value> = self
+                .errors
+                .iter()
+                .map(|fault| json!({"pointer": fault.pointer, "detail": fault.detail}))
+                .collect();
+            body["errors"] = errors.into();
+        }
+        let mut response = (
+            self.status,
+            [(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/problem+json"),
+            )],
+            body.to_string(),
+        )
+            .into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// The database did not take it, so nothing was stored: the caller must come again.
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
+            error.source()
+        });
+        tracing::error!(error = %causes.map(ToString::to_string).collect::<Vec<_>>().join(": "), "a request failed in the database");
+        match error {
+            StoreError::Database(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the database cannot be written now; nothing was stored, so send it again",
+            )
+            .retry_after(5),
+            StoreError::Unreadable { .. } => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the database holds something that this version cannot read; see the log",
+            ),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Whether the process lives, and whether it can do its work.
+
+use super::{SharedOffice, error::Problem, now};
+use crate::store::StoreError;
+use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+
+/// A check writes a row, and anybody may ask: so one answer serves for this long.
+const KEEP: Duration = Duration::from_secs(1);
+
+/// The last answer of the check.
+#[derive(Default)]
+pub struct Readiness(Mutex<Option<(Instant, bool)>>);
+
+/// `GET /healthz`: the process answers.
+pub async fn alive() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+/// `GET /readyz`: 200 while the database can be written. Trouble of the provider shows in the details only: events are
+/// taken and kept meanwhile.
+pub async fn ready(State(office): SharedOffice) -> Result<impl IntoResponse, Problem> {
+    let mut last = office.readiness.0.lock().await;
+    let writable = match *last {
+        Some((at, writable)) if at.elapsed() < KEEP => writable,
+        Some(_) | None => {
+            let result = office.store.check_writable(now()).await;
+            if let Err(error) = &result {
+                let cause = std::error::Error::source(error).map(ToString::to_string);
+                tracing::warn!(cause, "not ready: {error}");
+            }
+            result.is_ok()
+        }
+    };
+    *last = Some((Instant::now(), writable));
+    drop(last);
+
+    let held = if writable {
+        office.store.is_held(office.provider, &office.account).await
+    } else {
+        Ok(false)
+    };
+    let provider = match held {
+        Ok(true) => "refuses our account; sends are held",
+        Ok(false) | Err(StoreError::Database(_) | StoreError::Unreadable { .. }) => "ok",
+    };
+    let status = if writable {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let body = json!({
+        "status": if writable { "ready" } else { "not ready" },
+        "details": {
+            "database": {"engine": office.store.engine(), "status": if writable { "ok" } else { "cannot be written" }},
+            "provider": {"driver": office.provider.as_str(), "status": provider},
+        },
+    });
+    Ok((status, Json(body)))
+}

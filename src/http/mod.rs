@@ -1,0 +1,150 @@
+//! The doors: what comes in from helpdesks, providers and admins. Answers never wait for a provider. Absent: sending;
+//! this room only rings the worker's bell. They meet in the database.
+
+mod admin_api;
+mod auth;
+mod body;
+mod error;
+mod events;
+mod health;
+mod receipts;
+
+pub use auth::{Doorkeeper, Tokens};
+pub use health::Readiness;
+pub use receipts::Rejected;
+
+use crate::{
+    config::Source,
+    domain::{
+        day::{LocalDay, to_millisecond},
+        delivery::ProviderName,
+        message::{Rules, Templates},
+        phone::Region,
+    },
+    store::Db,
+};
+use axum::{
+    Router,
+    extract::{MatchedPath, Request, State},
+    http::StatusCode,
+    middleware::{self, Next},
+    response::Response,
+    routing::{get, post},
+};
+use error::Problem;
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use secrecy::SecretString;
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+};
+use url::Url;
+
+/// What every handler works with.
+pub struct Office {
+    pub store: Db,
+    /// Rung when a delivery may be due.
+    pub wake: Arc<Notify>,
+    pub intake_tokens: Tokens,
+    pub admin_tokens: Tokens,
+    pub doorkeeper: Doorkeeper,
+    pub sources: BTreeMap<String, Source>,
+    pub templates: Templates,
+    pub message_rules: Rules,
+    pub default_region: Region,
+    pub time_zone: TimeZone,
+    pub daily_limit: i64,
+    pub poll_after: SignedDuration,
+    pub provider: ProviderName,
+    pub account: String,
+    /// The address that Twilio signs for.
+    pub status_callback_url: Option<Url>,
+    pub twilio_tokens: Vec<SecretString>,
+    pub rejected: Rejected,
+    pub readiness: Readiness,
+}
+
+impl Office {
+    fn today(&self) -> LocalDay {
+        LocalDay::of(now(), &self.time_zone)
+    }
+}
+
+/// The present, as the database keeps it. The edge: below here, time is an argument.
+fn now() -> Timestamp {
+    to_millisecond(Timestamp::now())
+}
+
+/// Serves `listener` until `stop` turns true, and answers what is under way. Without `admin_listener` both share one.
+pub async fn serve(
+    office: Arc<Office>,
+    listener: TcpListener,
+    admin_listener: Option<TcpListener>,
+    stop: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let public = Router::new()
+        .route("/v1/events", post(events::post))
+        .route("/twilio/status", post(receipts::post_twilio));
+    match admin_listener {
+        None => {
+            run(
+                listener,
+                public.merge(admin_api::routes(&office)),
+                office,
+                stop,
+            )
+            .await
+        }
+        Some(admin) => {
+            let both = tokio::join!(
+                run(listener, public, Arc::clone(&office), stop.clone()),
+                run(admin, admin_api::routes(&office), Arc::clone(&office), stop)
+            );
+            both.0.and(both.1)
+        }
+    }
+}
+
+async fn run(
+    listener: TcpListener,
+    routes: Router<Arc<Office>>,
+    office: Arc<Office>,
+    mut stop: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let router = routes
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .fallback(|| async { Problem::not_found("there is nothing here") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this address does not take that method",
+            )
+        })
+        .layer(middleware::from_fn(log_request))
+        .with_state(office);
+    axum::serve(
+        listener,
+        router.into_make_service_with_connect_info::<SocketAddr>(),
+    )
+    .with_graceful_shutdown(async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    })
+    .await
+}
+
+/// Logs each request by its route; the address itself may hold a phone number.
+async fn log_request(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "(none)".to_owned(), |path| path.as_str().to_owned());
+    let response = next.run(request).await;
+    tracing::debug!(%method, route, status = response.status().as_u16(), took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), "answered");
+    response
+}
+
+type SharedOffice = State<Arc<Office>>;

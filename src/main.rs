@@ -1,0 +1,51 @@
+//! Nightbell stands beside a helpdesk. When a ticket turns critical it texts the people who must know: one SMS for
+//! each of them per ticket, never twice, never lost, and it can prove afterwards what became of every message.
+//!
+//! # The map of the house
+//!
+//! ```text
+//! main.rs        this map; parse, run, print the error chain, exit code
+//! cli.rs         the commands; each is a few lines that call a room
+//! config/        file + environment -> domain types; all faults at once; secrets stay secret
+//! app.rs         composition root: opens the rooms, runs them together, stops them in order
+//! telemetry.rs   the log
+//! domain/        event, phone, message, delivery (the state machine), news, day           no I/O, no clock
+//! store/         all SQL: alerts, deliveries, sending, receipts, limits, opt-outs, holds, alarms, lists
+//! provider/      who carries messages: log (test mode), twilio
+//! worker/        backend (apalis over deliveries), send, reconcile (what time alone decides)
+//! http/          the doors: events, receipts, admin API, health
+//! ```
+//!
+//! Who may import whom: `main -> cli -> app -> {http, worker} -> {store, provider} -> domain`. `http` and `worker`
+//! never import each other, nor do `store` and `provider`: they meet in the database. Only `store` contains SQL, only
+//! `provider::twilio` knows Twilio's words, only `worker::backend` names apalis.
+//!
+//! # The path of an event
+//!
+//! 1. In: `http::events` -> `store::alerts` (alert and deliveries, one transaction) -> 202, and the bell rings.
+//! 2. Out: `worker::backend` claims a row -> `worker::send`: `begin_send` (durable), the provider, `finish`.
+//! 3. Back: `http::receipts` -> `provider::twilio::{signature, receipt}` -> `store::receipts`.
+//! 4. Mend: `worker::reconcile`: calls that never came back, deliveries that waited for a slot, or for too long.
+//!
+//! The row whose commit made the 202 true is the job; there is no second queue.
+
+mod app;
+mod cli;
+mod config;
+mod domain;
+mod http;
+mod provider;
+mod store;
+mod telemetry;
+mod worker;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // reqwest and sqlx bring rustls without a crypto provider of their own; the first to install one wins.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    cli::run().unwrap_or_else(|error| {
+        eprintln!("nightbell: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,54 @@
+//! Who carries messages. Each provider translates its own words at its door and knows nothing of the database:
+//! callers record what it returns. Absent: when to send, and what an answer does to a delivery.
+
+pub mod log;
+pub mod twilio;
+
+use crate::domain::{delivery::ProviderName, news::Answer, phone::PhoneNumber};
+
+/// One message to be carried.
+pub struct Outgoing<'a> {
+    pub delivery_id: &'a str,
+    pub attempt: i64,
+    pub to: &'a PhoneNumber,
+    pub text: &'a str,
+}
+
+/// The configured provider.
+pub enum Provider {
+    Log,
+    Twilio(Box<twilio::Client>),
+}
+
+impl Provider {
+    pub fn name(&self) -> ProviderName {
+        match self {
+            Self::Log => ProviderName::Log,
+            Self::Twilio(_) => ProviderName::Twilio,
+        }
+    }
+
+    /// The account that attempts go through: an answer of one account says nothing about another.
+    pub fn account(&self) -> &str {
+        match self {
+            Self::Log => "log",
+            Self::Twilio(client) => client.account(),
+        }
+    }
+
+    /// Calls the provider once. Never retries, and never takes longer than the configured time-out.
+    pub async fn send(&self, message: &Outgoing<'_>) -> Answer {
+        match self {
+            Self::Log => log::send(message),
+            Self::Twilio(client) => client.send(message).await,
+        }
+    }
+
+    /// Whether the provider accepts our account now. Costs one cheap request and sends nothing.
+    pub async fn accepts_us(&self) -> bool {
+        match self {
+            Self::Log => true,
+            Self::Twilio(client) => client.accepts_us().await,
+        }
+    }
+}

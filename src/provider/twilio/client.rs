@@ -1,0 +1,423 @@
+//! Calls Twilio's Messages API, once for each attempt: follows no redirect, retries nothing, and says of every outcome
+//! what the caller may do next. Knows nothing of the database: callers record what it returns.
+
+use super::{
+    codes::{self, Kind},
+    receipt,
+};
+use crate::{domain::news::Answer, provider::Outgoing};
+use jiff::SignedDuration;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use std::time::Duration;
+use url::Url;
+
+/// Twilio's replies are a few kilobytes; more than this is not Twilio.
+const MAX_REPLY: usize = 256 * 1024;
+/// Idle connections are dropped before Twilio's side drops them, so that a send does not meet a dead one.
+const POOL_IDLE: Duration = Duration::from_secs(20);
+/// Receipts are worth repeating for as long as Twilio allows: five retries, on every kind of failure
+/// (webhooks/connection-overrides, "rc" and "rp").
+const CALLBACK_OVERRIDES: &str = "rc=5&rp=all";
+
+/// What is needed to talk to Twilio.
+pub struct Account {
+    pub account_sid: String,
+    pub credentials: Credentials,
+    pub sender: Sender,
+    /// Scheme, host and port of the API.
+    pub base_url: Url,
+    /// Where Twilio posts receipts; without one they are asked for.
+    pub status_callback: Option<Url>,
+    /// How long Twilio may keep a message in its queue.
+    pub validity_period: SignedDuration,
+    /// The most that one call may take.
+    pub timeout: Duration,
+}
+
+/// Who signs in: the account itself, or one of its API keys.
+pub enum Credentials {
+    AuthToken(SecretString),
+    ApiKey { sid: String, secret: SecretString },
+}
+
+/// Who the message is from.
+pub enum Sender {
+    MessagingService(String),
+    From(String),
+}
+
+/// A connection pool to Twilio.
+pub struct Client {
+    http: reqwest::Client,
+    account: Account,
+    messages_url: String,
+}
+
+impl Client {
+    /// Prepares the client; connects to nothing yet.
+    pub fn new(account: Account) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("nightbell/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .timeout(account.timeout)
+            .connect_timeout(account.timeout)
+            .pool_idle_timeout(POOL_IDLE)
+            .build()?;
+        let messages_url = format!(
+            "{}/2010-04-01/Accounts/{}/Messages.json",
+            account.base_url.as_str().trim_end_matches('/'),
+            account.account_sid
+        );
+        Ok(Self {
+            http,
+            account,
+            messages_url,
+        })
+    }
+
+    pub fn account(&self) -> &str {
+        &self.account.account_sid
+    }
+
+    /// Posts one message.
+    pub async fn send(&self, message: &Outgoing<'_>) -> Answer {
+        let callback = self.callback(message);
+        let validity = self.account.validity_period.as_secs().to_string();
+        let mut form = vec![
+            ("To", message.to.as_e164()),
+            ("Body", message.text),
+            ("ValidityPeriod", &validity),
+            ("RiskCheck", "disable"),
+        ];
+        form.push(match &self.account.sender {
+            Sender::MessagingService(sid) => ("MessagingServiceSid", sid),
+            Sender::From(from) => ("From", from),
+        });
+        if let Some(callback) = &callback {
+            form.push(("StatusCallback", callback));
+        }
+        match self
+            .sign_in(self.http.post(&self.messages_url).form(&form))
+            .send()
+            .await
+        {
+            Err(error) => classify_failure(&error),
+            Ok(reply) => {
+                let status = reply.status().as_u16();
+                let retry_after = reply
+                    .headers()
+                    .get("retry-after")
+                    .and_then(|value| value.to_str().ok())
+                    .and_then(|value| value.trim().parse().ok());
+                classify(
+                    status,
+                    retry_after.map(SignedDuration::from_secs),
+                    read_limited(reply).await.as_deref(),
+                )
+            }
+        }
+    }
+
+    /// Asks for one message of the account: answered with 200 only if it may use the API.
+    pub async fn accepts_us(&self) -> bool {
+        match self
+            .sign_in(
+                self.http
+                    .get(&self.messages_url)
+                    .query(&[("PageSize", "1")]),
+            )
+            .send()
+            .await
+        {
+            Ok(reply) => reply.status().is_success(),
+            Err(_) => false,
+        }
+    }
+
+    fn sign_in(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match &self.account.credentials {
+            Credentials::AuthToken(token) => {
+                request.basic_auth(&self.account.account_sid, Some(token.expose_secret()))
+            }
+            Credentials::ApiKey { sid, secret } => {
+                request.basic_auth(sid, Some(secret.expose_secret()))
+            }
+        }
+    }
+
+    /// The callback address with our own ids, so that a receipt proves which attempt was accepted even if the answer
+    /// was lost.
+    fn callback(&self, message: &Outgoing<'_>) -> Option<String> {
+        let mut url = self.account.status_callback.clone()?;
+        url.query_pairs_mut()
+            .append_pair("d", message.delivery_id)
+            .append_pair("a", &message.attempt.to_string());
+        if url.fragment().is_none() {
+            url.set_fragment(Some(CALLBACK_OVERRIDES));
+        }
+        Some(url.into())
+    }
+}
+
+/// The body, or `None` if it broke off, came too late, or is too large to be Twilio's.
+async fn read_limited(mut reply: reqwest::Response) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = reply.chunk().await.ok()? {
+        body.extend_from_slice(&chunk);
+        if body.len() > MAX_REPLY {
+            return None;
+        }
+    }
+    Some(body)
+}
+
+/// What a call means that brought no reply. Only a connection that was never made is surely no message.
+fn classify_failure(error: &reqwest::Error) -> Answer {
+    if error.is_connect() {
+        Answer::NotSent {
+            retry_after: None,
+            why: "the provider could not be reached",
+            code: None,
+        }
+    } else if error.is_timeout() {
+        Answer::Unknown {
+            why: "the provider did not answer in time",
+        }
+    } else {
+        Answer::Unknown {
+            why: "the connection broke before the answer",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Created {
+    sid: String,
+    #[serde(default)]
+    status: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    code: i64,
+}
+
+/// What a reply means. `body` is `None` if it could not be read to its end.
+fn classify(status: u16, retry_after: Option<SignedDuration>, body: Option<&[u8]>) -> Answer {
+    let code = body
+        .and_then(|body| serde_json::from_slice::<Refusal>(body).ok())
+        .map(|refusal| refusal.code);
+    match (status, code) {
+        (200..=299, _) => match body
+            .and_then(|body| serde_json::from_slice::<Created>(body).ok())
+            .filter(|created| !created.sid.is_empty())
+        {
+            Some(created) => {
+                let status = created.status.unwrap_or_else(|| "accepted".into());
+                Answer::Accepted {
+                    message_id: created.sid,
+                    news: receipt::news(&status),
+                    status,
+                }
+            }
+            None => Answer::Unknown {
+                why: "the provider's answer could not be read",
+            },
+        },
+        // "Never processed and always safe to retry" (twilio.com/docs/api/errors/20429).
+        (429, _) => Answer::NotSent {
+            retry_after,
+            why: "the provider is busy",
+            code,
+        },
+        (401 | 403, _) => Answer::Halted { code },
+        (400..=499, Some(code)) => by_code(code, retry_after),
+        (500..=599, _) => Answer::Unknown {
+            why: "the provider had an error of its own",
+        },
+        (_, _) => Answer::Unknown {
+            why: "the provider's answer was none that we know",
+        },
+    }
+}
+
+/// What a 4xx means by the class of its code.
+fn by_code(code: i64, retry_after: Option<SignedDuration>) -> Answer {
+    let known = codes::find(code);
+    match (code, known.map(|known| known.kind)) {
+        (codes::OPTED_OUT, _) => Answer::Refused {
+            code: Some(code),
+            opted_out: true,
+        },
+        // These two may have sent it already, says Twilio's own page of each.
+        (20500 | 30410, _) => Answer::Unknown {
+            why: "the provider had an error of its own",
+        },
+        // The account as a whole is suspended, closed or switched off.
+        (20005 | 30002 | 30037, _) | (_, Some(Kind::Auth)) => Answer::Halted { code: Some(code) },
+        _ if known.is_some_and(|known| known.retryable) => Answer::NotSent {
+            retry_after,
+            why: "the provider is busy",
+            code: Some(code),
+        },
+        _ => Answer::Refused {
+            code: Some(code),
+            opted_out: false,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(code: i64) -> String {
+        format!(
+            r#"{{"code":{code},"message":"+14155550101 …","more_info":"https://www.twilio.com/docs/errors/{code}","status":400}}"#
+        )
+    }
+
+    fn not_sent(code: Option<i64>) -> Answer {
+        Answer::NotSent {
+            retry_after: None,
+            why: "the provider is busy",
+            code,
+        }
+    }
+
+    fn is_unknown(answer: &Answer) -> bool {
+        matches!(answer, Answer::Unknown { .. })
+    }
+
+    #[test]
+    fn a_message_that_was_made_is_accepted_with_its_status() {
+        let created = br#"{"sid":"SM1","status":"queued","error_code":null}"#;
+        let accepted = classify(201, None, Some(created));
+
+        assert_eq!(
+            accepted,
+            Answer::Accepted {
+                message_id: "SM1".into(),
+                status: "queued".into(),
+                news: Some(crate::domain::delivery::News::Accepted)
+            }
+        );
+    }
+
+    #[test]
+    fn each_row_of_the_table() {
+        let rows = [
+            (429, error(20429), not_sent(Some(20429))),
+            (429, String::new(), not_sent(None)),
+            (400, error(21611), not_sent(Some(21611))),
+            (401, error(20003), Answer::Halted { code: Some(20003) }),
+            (401, "<html>".into(), Answer::Halted { code: None }),
+            (403, error(20008), Answer::Halted { code: Some(20008) }),
+            (400, error(20003), Answer::Halted { code: Some(20003) }),
+            (400, error(20005), Answer::Halted { code: Some(20005) }),
+            (
+                400,
+                error(21610),
+                Answer::Refused {
+                    code: Some(21610),
+                    opted_out: true,
+                },
+            ),
+            (
+                400,
+                error(21211),
+                Answer::Refused {
+                    code: Some(21211),
+                    opted_out: false,
+                },
+            ),
+            (
+                400,
+                error(21608),
+                Answer::Refused {
+                    code: Some(21608),
+                    opted_out: false,
+                },
+            ),
+            (
+                400,
+                error(99_999),
+                Answer::Refused {
+                    code: Some(99_999),
+                    opted_out: false,
+                },
+            ),
+            (
+                404,
+                error(20404),
+                Answer::Refused {
+                    code: Some(20404),
+                    opted_out: false,
+                },
+            ),
+        ];
+
+        for (status, body, answer) in rows {
+            assert_eq!(
+                classify(status, None, Some(body.as_bytes())),
+                answer,
+                "{status} {body}"
+            );
+        }
+    }
+
+    #[test]
+    fn whatever_is_not_certain_is_unknown() {
+        for status in 100..=599 {
+            for body in [
+                None,
+                Some(&b""[..]),
+                Some(b"{\"sid\":"),
+                Some(b"<html>502</html>"),
+                Some(b"{}"),
+                Some(b"{\"code\":null}"),
+                Some(b"[]"),
+            ] {
+                let answer = classify(status, None, body);
+                let certain = matches!(status, 401 | 403 | 429);
+                assert_eq!(
+                    is_unknown(&answer),
+                    !certain,
+                    "{status} {body:?} {answer:?}"
+                );
+            }
+        }
+        for status in 500..=599 {
+            assert!(
+                is_unknown(&classify(status, None, Some(error(20503).as_bytes()))),
+                "5xx is unknown whatever its code says"
+            );
+            assert!(is_unknown(&classify(
+                status,
+                None,
+                Some(br#"{"sid":"SM1"}"#)
+            )));
+        }
+        assert!(is_unknown(&classify(
+            400,
+            None,
+            Some(error(30410).as_bytes())
+        )));
+    }
+
+    #[test]
+    fn the_provider_may_ask_for_a_pause() {
+        let pause = Some(SignedDuration::from_secs(7));
+
+        assert_eq!(
+            classify(429, pause, None),
+            Answer::NotSent {
+                retry_after: pause,
+                why: "the provider is busy",
+                code: None
+            }
+        );
+    }
+}

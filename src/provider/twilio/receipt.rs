@@ -1,0 +1,120 @@
+//! Reads Twilio's status callbacks and translates its status words. Pure: the signature is checked before (see
+//! `signature`), the store comes after.
+
+use super::codes;
+use crate::domain::{
+    delivery::{News, ProviderName},
+    news::Receipt,
+    text::clean_line,
+};
+
+/// Longer words than this are none of Twilio's.
+const MAX_WORD: usize = 64;
+
+/// What a status word means (message resource, "Status values"); `None` for one that we do not know.
+pub fn news(status: &str) -> Option<News> {
+    match status {
+        "accepted" | "scheduled" | "queued" | "sending" => Some(News::Accepted),
+        "sent" | "partially_delivered" => Some(News::Sent),
+        "delivered" | "read" => Some(News::Delivered),
+        "undelivered" => Some(News::Undelivered),
+        "failed" | "canceled" => Some(News::Failed),
+        _ => None,
+    }
+}
+
+/// Reads a callback from its form fields and the raw query of our own address. `None` if it names no message or status.
+pub fn read(query: &str, body: &[u8]) -> Option<Receipt> {
+    let fields: Vec<_> = url::form_urlencoded::parse(body).collect();
+    let field = |names: [&str; 2]| {
+        let found = names.iter().find_map(|name| {
+            fields
+                .iter()
+                .find(|(field, value)| field == name && !value.is_empty())
+        });
+        found
+            .map(|(_, value)| clean_line(value, MAX_WORD))
+            .filter(|value| !value.is_empty())
+    };
+    let message_id = field(["MessageSid", "SmsSid"])?;
+    let status = field(["MessageStatus", "SmsStatus"])?;
+    let error_code = field(["ErrorCode", "ErrorCode"]).and_then(|code| code.parse().ok());
+    Some(Receipt {
+        provider: ProviderName::Twilio,
+        message_id,
+        news: news(&status),
+        read: status == "read",
+        status,
+        error_code,
+        opted_out: error_code == Some(codes::OPTED_OUT),
+        attempt: attempt_of(query),
+    })
+}
+
+/// The delivery and attempt that we put into the address: `?d=<delivery>&a=<attempt>`.
+fn attempt_of(query: &str) -> Option<(String, i64)> {
+    let member = |name: &str| {
+        url::form_urlencoded::parse(query.as_bytes())
+            .find(|(member, _)| member == name)
+            .map(|(_, value)| value.into_owned())
+    };
+    let delivery_id = uuid::Uuid::parse_str(&member("d")?).ok()?.to_string();
+    let attempt = member("a")?.parse().ok().filter(|attempt| *attempt > 0)?;
+    Some((delivery_id, attempt))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_of_twilio_has_its_meaning() {
+        for (word, meaning) in [
+            ("accepted", Some(News::Accepted)),
+            ("scheduled", Some(News::Accepted)),
+            ("queued", Some(News::Accepted)),
+            ("sending", Some(News::Accepted)),
+            ("sent", Some(News::Sent)),
+            ("partially_delivered", Some(News::Sent)),
+            ("delivered", Some(News::Delivered)),
+            ("read", Some(News::Delivered)),
+            ("undelivered", Some(News::Undelivered)),
+            ("failed", Some(News::Failed)),
+            ("canceled", Some(News::Failed)),
+            ("received", None),
+            ("teleported", None),
+        ] {
+            assert_eq!(news(word), meaning, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_callback_names_its_message_and_our_delivery() {
+        let receipt = read(
+            "d=0193f3c0-0000-7000-8000-000000000001&a=2",
+            b"MessageSid=SM1&MessageStatus=undelivered&ErrorCode=30003&To=%2B14155550101",
+        )
+        .unwrap();
+
+        assert_eq!(
+            receipt.attempt,
+            Some(("0193f3c0-0000-7000-8000-000000000001".into(), 2))
+        );
+        assert_eq!(
+            (receipt.news, receipt.error_code),
+            (Some(News::Undelivered), Some(30003))
+        );
+    }
+
+    #[test]
+    fn what_names_no_message_is_no_receipt() {
+        assert_eq!(read("", b"MessageStatus=sent"), None);
+        assert_eq!(read("", b"MessageSid=SM1"), None);
+        assert_eq!(
+            read("d=x&a=1", b"SmsSid=SM1&SmsStatus=sent")
+                .unwrap()
+                .attempt,
+            None
+        );
+    }
+}

@@ -1,0 +1,232 @@
+//! The daily limit: a row for each local day, slots taken and given back inside the transactions of `sending`, and
+//! the release of deliveries that waited for one. Absent: which day it is (the caller says).
+
+use super::{Db, StoreError, Tx, at, ms, read, transitions, within};
+use crate::domain::{
+    day::LocalDay,
+    delivery::{Change, State},
+};
+use jiff::Timestamp;
+
+/// The limit as admins see it.
+#[derive(Debug)]
+pub struct LimitStatus {
+    pub limit: i64,
+    pub used: i64,
+    pub deferred: i64,
+}
+
+impl Db {
+    /// Today's limit (`configured` unless an admin set another), how much of it is used, how many deliveries wait.
+    pub async fn limit_status(
+        &self,
+        day: LocalDay,
+        configured: i64,
+    ) -> Result<LimitStatus, StoreError> {
+        let (value, used, deferred): (Option<String>, Option<i64>, i64) = read!(self, |pool| {
+            sqlx::query_as(
+            "select (select value from setting where name = 'daily_limit'), (select used from daily_count where day = $1),
+                    (select count(*) from delivery where state = 'deferred')"
+        )
+        .bind(day.to_string())
+        .fetch_one(pool)
+        .await
+        })?;
+        Ok(LimitStatus {
+            limit: effective(value, configured),
+            used: used.unwrap_or(0),
+            deferred,
+        })
+    }
+
+    /// Sets the limit that wins over the configured one (`None` takes it away) and releases what now has a slot.
+    /// Returns how many deliveries were released.
+    pub async fn set_limit(
+        &self,
+        limit: Option<i64>,
+        day: LocalDay,
+        configured: i64,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let mut tx = self.begin().await?;
+        match limit {
+            Some(limit) => within!(tx, |conn| {
+                sqlx::query(
+                "insert into setting (name, value, updated_at) values ('daily_limit', $1, $2)
+                 on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at"
+            )
+            .bind(limit.to_string())
+            .bind(ms(now))
+            .execute(conn)
+            .await
+            .map(drop)
+            })?,
+            None => within!(tx, |conn| sqlx::query(
+                "delete from setting where name = 'daily_limit'"
+            )
+            .execute(conn)
+            .await
+            .map(drop))?,
+        }
+        let released = release(&mut tx, day, configured, now).await?;
+        tx.commit().await?;
+        Ok(released)
+    }
+
+    /// Releases deferred deliveries for which today has slots, oldest first. Returns how many.
+    pub async fn release_deferred(
+        &self,
+        day: LocalDay,
+        configured: i64,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let status = self.limit_status(day, configured).await?;
+        if status.deferred == 0 || status.used >= status.limit {
+            return Ok(0);
+        }
+        let mut tx = self.begin().await?;
+        let released = release(&mut tx, day, configured, now).await?;
+        tx.commit().await?;
+        Ok(released)
+    }
+}
+
+fn effective(setting: Option<String>, configured: i64) -> i64 {
+    setting
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(configured)
+}
+
+/// Opens the day's row if need be and keeps it locked: from here on, nobody else takes a slot. Returns slots used.
+pub(super) async fn lock_day(tx: &mut Tx, day: LocalDay) -> Result<i64, StoreError> {
+    Ok(within!(tx, |conn| {
+        sqlx::query_scalar(
+        "insert into daily_count (day, used) values ($1, 0) on conflict (day) do update set used = daily_count.used returning used"
+    )
+    .bind(day.to_string())
+    .fetch_one(conn)
+    .await
+    })?)
+}
+
+/// The limit in force.
+pub(super) async fn limit(tx: &mut Tx, configured: i64) -> Result<i64, StoreError> {
+    let value: Option<String> = within!(tx, |conn| sqlx::query_scalar(
+        "select value from setting where name = 'daily_limit'"
+    )
+    .fetch_optional(conn)
+    .await)?;
+    Ok(effective(value, configured))
+}
+
+/// Takes one slot of a day that `lock_day` holds.
+pub(super) async fn take_slot(tx: &mut Tx, day: LocalDay) -> Result<(), StoreError> {
+    within!(tx, |conn| sqlx::query(
+        "update daily_count set used = used + 1 where day = $1"
+    )
+    .bind(day.to_string())
+    .execute(conn)
+    .await
+    .map(drop))?;
+    Ok(())
+}
+
+/// Gives an attempt's slot back to the day it came from; a second time does nothing.
+pub(super) async fn return_slot(
+    tx: &mut Tx,
+    delivery_id: &str,
+    attempt: i64,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let day: Option<String> = within!(tx, |conn| {
+        sqlx::query_scalar(
+        "update attempt set slot_returned_at = $3 where delivery_id = $1 and number = $2 and slot_returned_at is null returning limit_day"
+    )
+    .bind(delivery_id)
+    .bind(attempt)
+    .bind(ms(now))
+    .fetch_optional(conn)
+    .await
+    })?;
+    if let Some(day) = day {
+        within!(tx, |conn| sqlx::query(
+            "update daily_count set used = used - 1 where day = $1 and used > 0"
+        )
+        .bind(day)
+        .execute(conn)
+        .await
+        .map(drop))?;
+    }
+    Ok(())
+}
+
+/// How many deliveries are before this one in the line for a slot; counts no further than `most`.
+pub(super) async fn count_ahead(
+    tx: &mut Tx,
+    id: &str,
+    received_at: i64,
+    most: i64,
+    now: Timestamp,
+) -> Result<i64, StoreError> {
+    Ok(within!(tx, |conn| {
+        sqlx::query_scalar(
+        "select count(*) from (
+             select 1 from delivery
+             where state in ('pending', 'deferred') and (received_at < $1 or (received_at = $1 and id < $2))
+               and (state = 'deferred' or due_at <= $4)
+             limit $3) as ahead"
+    )
+    .bind(received_at)
+    .bind(id)
+    .bind(most)
+    .bind(ms(now))
+    .fetch_one(conn)
+    .await
+    })?)
+}
+
+/// Of those in line for today's free slots, lets the deferred ones go on: exactly as many as will find a slot.
+pub(super) async fn release(
+    tx: &mut Tx,
+    day: LocalDay,
+    configured: i64,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    let limit = limit(tx, configured).await?;
+    let free = limit - lock_day(tx, day).await?;
+    if free <= 0 {
+        return Ok(0);
+    }
+    let line: Vec<(String, String, i64)> = within!(tx, |conn| {
+        sqlx::query_as(
+        "select id, state, received_at from delivery
+         where state in ('pending', 'deferred') and (state = 'deferred' or due_at <= $2) order by received_at, id limit $1"
+    )
+    .bind(free)
+    .bind(ms(now))
+    .fetch_all(conn)
+    .await
+    })?;
+    let mut released = 0;
+    for (id, _, received_at) in line
+        .into_iter()
+        .filter(|(_, state, _)| state == State::Deferred.as_str())
+    {
+        let Some(mut row) = transitions::lock(tx, &id).await? else {
+            continue;
+        };
+        // Due since it arrived, so that it goes before newer ones.
+        let landing = transitions::Landing {
+            due_at: Some(at(received_at)),
+            detail: "a slot of the daily limit is free".into(),
+            ..Default::default()
+        };
+        if transitions::change(tx, &mut row, Change::Release, landing, now)
+            .await?
+            .is_some()
+        {
+            released += 1;
+        }
+    }
+    Ok(released)
+}

@@ -1,0 +1,329 @@
+//! All SQL, and nothing else: every statement is a literal beside the function that is named as the question it
+//! answers. The same text runs on SQLite and PostgreSQL (`$1`, text ids, times as UTC milliseconds bound from Rust);
+//! PostgreSQL only adds row locks. Absent: any call to the outside. No transaction is open while a provider is called.
+//!
+//! Locks are always taken in this order, so that PostgreSQL has no deadlocks: setting, alert, daily count, delivery.
+
+mod alarms;
+mod alerts;
+mod deliveries;
+mod holds;
+mod limits;
+mod lists;
+mod opt_outs;
+mod receipts;
+mod sending;
+mod transitions;
+
+pub use alarms::AlarmKind;
+pub use alerts::{Accepted, Addition, LaterRecipients, NewDelivery};
+pub use deliveries::{Claimed, SweepRules};
+pub use limits::LimitStatus;
+pub use lists::{AlertFilter, AlertView, DeliveryFilter, DeliveryView, Page};
+pub use opt_outs::OptOut;
+pub use receipts::Recorded;
+pub use sending::{BeginRules, Begun, FinishRules, Sending};
+
+use jiff::Timestamp;
+use sqlx::{
+    PgPool, Postgres, Sqlite, SqlitePool, Transaction,
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use std::{fs::File, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+
+/// How long SQLite waits for another process's lock, and PostgreSQL for a free connection.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Enough for lists and duplicates beside the one writer; each costs a thread and a page cache.
+const SQLITE_READERS: u32 = 4;
+/// One connection for each thing that happens at once: intake, receipts, sends, sweeps.
+const POSTGRES_CONNECTIONS: u32 = 16;
+
+/// The open database.
+#[derive(Clone)]
+pub enum Db {
+    /// One file: a single writing connection, and readers beside it that see what is committed.
+    Sqlite {
+        writer: SqlitePool,
+        reader: SqlitePool,
+        _lock: Arc<File>,
+    },
+    Postgres(PgPool),
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database did not answer, or refused; trying again later may succeed. Nothing was stored.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    /// A row holds what this version cannot read.
+    #[error(
+        "the database holds {what} `{value}`, which this version does not know: it was written by a newer one"
+    )]
+    Unreadable { what: &'static str, value: String },
+}
+
+/// Why the database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("`database_url` is no `sqlite://` or `postgres://` address")]
+    Address(#[source] sqlx::Error),
+    #[error(
+        "`database_url` keeps everything in memory, where a restart would lose it: name a file, like `sqlite://nightbell.db`"
+    )]
+    InMemory,
+    #[error(
+        "another process is writing to {0}: only one `nightbell serve` may use a SQLite file at a time"
+    )]
+    Locked(PathBuf),
+    #[error("the lock file {path} cannot be written: check the owner and rights of its folder")]
+    LockFile {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("the database cannot be opened")]
+    Connect(#[source] sqlx::Error),
+    #[error("the tables cannot be brought up to date")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    #[error(
+        "SQLite reports journal_mode={journal} and synchronous={synchronous}, but `wal` and 2 are needed for commits to survive a power loss: is the file on a network share?"
+    )]
+    NotDurable { journal: String, synchronous: i64 },
+}
+
+/// Runs the same body on a connection pool of whichever database is open. For reads only: SQLite has one writer.
+macro_rules! read {
+    ($db:expr, |$pool:ident| $body:expr) => {
+        match $db {
+            $crate::store::Db::Sqlite { reader: $pool, .. } => $body,
+            $crate::store::Db::Postgres($pool) => $body,
+        }
+    };
+}
+
+/// Runs the same body on the connection of an open transaction.
+macro_rules! within {
+    ($tx:expr, |$conn:ident| $body:expr) => {
+        match &mut $tx.connection {
+            $crate::store::Connection::Sqlite(tx) => {
+                let $conn = &mut **tx;
+                $body
+            }
+            $crate::store::Connection::Postgres(tx) => {
+                let $conn = &mut **tx;
+                $body
+            }
+        }
+    };
+}
+
+/// Like `within!`, for a select whose rows must stay as they are until the commit. SQLite's transaction has the whole
+/// file to itself; PostgreSQL locks the rows.
+macro_rules! locking {
+    ($tx:expr, $sql:literal, $lock:literal, |$conn:ident, $text:ident| $body:expr) => {
+        match &mut $tx.connection {
+            $crate::store::Connection::Sqlite(tx) => {
+                let ($conn, $text) = (&mut **tx, $sql);
+                $body
+            }
+            $crate::store::Connection::Postgres(tx) => {
+                let ($conn, $text) = (&mut **tx, concat!($sql, " ", $lock));
+                $body
+            }
+        }
+    };
+}
+pub(crate) use {locking, read, within};
+
+enum Connection {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// A write transaction. Dropped without a commit, it leaves nothing behind.
+pub struct Tx {
+    connection: Connection,
+    alarms: Vec<(AlarmKind, String)>,
+}
+
+impl Tx {
+    /// Makes everything durable (fsync'd on SQLite), then logs the alarms that were raised.
+    async fn commit(self) -> Result<(), StoreError> {
+        match self.connection {
+            Connection::Sqlite(tx) => tx.commit().await?,
+            Connection::Postgres(tx) => tx.commit().await?,
+        }
+        for (kind, detail) in self.alarms {
+            tracing::error!(alarm = kind.as_str(), "{detail}");
+        }
+        Ok(())
+    }
+}
+
+impl Db {
+    /// Opens the database and brings its tables up to date.
+    pub async fn open(url: &str) -> Result<Self, OpenError> {
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            Self::open_postgres(url).await
+        } else {
+            Self::open_sqlite(url).await
+        }
+    }
+
+    async fn open_sqlite(url: &str) -> Result<Self, OpenError> {
+        let options = SqliteConnectOptions::from_str(url).map_err(OpenError::Address)?;
+        let path = options.get_filename().to_owned();
+        if path.as_os_str().is_empty() || url.contains(":memory:") || url.contains("mode=memory") {
+            return Err(OpenError::InMemory);
+        }
+        let lock = lock_file(path)?;
+        let options = options
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(true);
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .min_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .acquire_timeout(BUSY_TIMEOUT)
+            .connect_with(options.clone())
+            .await
+            .map_err(OpenError::Connect)?;
+        assert_durable(&writer).await?;
+        sqlx::migrate!("migrations/sqlite").run(&writer).await?;
+        let reader = SqlitePoolOptions::new()
+            .max_connections(SQLITE_READERS)
+            .acquire_timeout(BUSY_TIMEOUT)
+            .connect_lazy_with(options.create_if_missing(false).read_only(true));
+        Ok(Self::Sqlite {
+            writer,
+            reader,
+            _lock: Arc::new(lock),
+        })
+    }
+
+    async fn open_postgres(url: &str) -> Result<Self, OpenError> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(OpenError::Address)?
+            .application_name("nightbell");
+        let pool = PgPoolOptions::new()
+            .max_connections(POSTGRES_CONNECTIONS)
+            .acquire_timeout(BUSY_TIMEOUT)
+            .connect_with(options)
+            .await
+            .map_err(OpenError::Connect)?;
+        sqlx::migrate!("migrations/postgres").run(&pool).await?;
+        Ok(Self::Postgres(pool))
+    }
+
+    /// Which engine it is, for logs.
+    pub fn engine(&self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "sqlite",
+            Self::Postgres(_) => "postgresql",
+        }
+    }
+
+    /// Begins a write transaction: at once the only one on SQLite, so that it never has to be refused half-way.
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        let connection = match self {
+            Self::Sqlite { writer, .. } => {
+                Connection::Sqlite(writer.begin_with("begin immediate").await?)
+            }
+            Self::Postgres(pool) => Connection::Postgres(pool.begin().await?),
+        };
+        Ok(Tx {
+            connection,
+            alarms: Vec::new(),
+        })
+    }
+
+    /// Whether the database can be written now. Writes one row of its own.
+    pub async fn check_writable(&self, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        within!(tx, |conn| sqlx::query(
+            "insert into setting (name, value, updated_at) values ('last_ready_check', '', $1)
+             on conflict (name) do update set updated_at = excluded.updated_at"
+        )
+        .bind(ms(now))
+        .execute(conn)
+        .await
+        .map(drop))?;
+        tx.commit().await
+    }
+
+    /// Closes every connection; SQLite folds its write-ahead log into the file.
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite { writer, reader, .. } => {
+                reader.close().await;
+                writer.close().await;
+            }
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+/// Takes the lock file beside the database for as long as the process lives.
+fn lock_file(database: PathBuf) -> Result<File, OpenError> {
+    let mut path = database.clone().into_os_string();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|source| OpenError::LockFile {
+            path: path.clone(),
+            source,
+        })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::Locked(database)),
+        Err(std::fs::TryLockError::Error(source)) => Err(OpenError::LockFile { path, source }),
+    }
+}
+
+/// `202` promises that a power loss loses nothing. On SQLite that rests on these two settings.
+async fn assert_durable(writer: &SqlitePool) -> Result<(), OpenError> {
+    let journal: String = sqlx::query_scalar("pragma journal_mode")
+        .fetch_one(writer)
+        .await
+        .map_err(OpenError::Connect)?;
+    let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
+        .fetch_one(writer)
+        .await
+        .map_err(OpenError::Connect)?;
+    if journal == "wal" && synchronous == 2 {
+        Ok(())
+    } else {
+        Err(OpenError::NotDurable {
+            journal,
+            synchronous,
+        })
+    }
+}
+
+/// A time as the database keeps it.
+fn ms(at: Timestamp) -> i64 {
+    at.as_millisecond()
+}
+
+/// A time from the database; one beyond the calendar becomes its end.
+fn at(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
+}
+
+/// A new id: sorts by the time it was made.
+fn new_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}

@@ -1,0 +1,185 @@
+//! The daily limit: never overshot, oldest first, released as soon as there are slots.
+
+use crate::support::{
+    database::Database,
+    eventually,
+    town::{Plan, Town, critical, person},
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+stories![
+    twenty_five_alerts_with_a_limit_of_ten_send_exactly_ten_and_the_rest_in_order,
+    a_limit_of_nothing_sends_nothing_and_raises_an_alarm_once,
+    what_waits_too_long_expires,
+    a_restart_keeps_the_admins_limit,
+    a_bad_limit_is_refused,
+];
+
+fn number(index: usize) -> String {
+    format!("+14155550{:03}", 100 + index)
+}
+
+/// Raises alerts one after the other and returns the numbers in that order.
+async fn raise_many(town: &Town, count: usize) -> Vec<String> {
+    for index in 0..count {
+        town.raise(&critical(&index.to_string(), &[person(&number(index))]))
+            .await;
+    }
+    (0..count).map(number).collect()
+}
+
+async fn limit_settles(town: &Town, expected: Value) {
+    eventually(&format!("a limit of {expected}"), async || {
+        let mut seen = town.get("/v1/limit").await;
+        seen.as_object_mut()
+            .unwrap()
+            .retain(|name, _| expected.get(name).is_some());
+        if seen == expected { Ok(()) } else { Err(seen) }
+    })
+    .await;
+}
+
+fn told(town: &Town) -> Vec<String> {
+    let mut numbers: Vec<String> = town
+        .twilio
+        .messages()
+        .into_iter()
+        .map(|message| message.to)
+        .collect();
+    numbers.sort();
+    numbers
+}
+
+async fn twenty_five_alerts_with_a_limit_of_ten_send_exactly_ten_and_the_rest_in_order(
+    database: Database,
+) {
+    let plan = Plan::on(database)
+        .set("DAILY_LIMIT", "10")
+        .set("SMS__MAX_IN_FLIGHT", "8")
+        .set("TIME_ZONE", "Europe/Berlin");
+    let Some(plan) = plan.at("2026-11-20 12:00:00", "the daily limit") else {
+        return;
+    };
+    let town = plan.build().await;
+    let numbers = raise_many(&town, 25).await;
+    limit_settles(&town, json!({"day": "2026-11-20", "time_zone": "Europe/Berlin", "limit": 10, "used": 10, "deferred": 15})).await;
+    assert_eq!(told(&town), numbers[..10], "the oldest ten");
+    assert_eq!(
+        town.service
+            .log()
+            .matches("alarm=\"limit_reached\"")
+            .count(),
+        1
+    );
+
+    let raised = town
+        .admin(Method::PUT, "/v1/limit", Some(json!({"limit": 20})))
+        .await;
+    assert_eq!(raised.status, 200, "{raised:?}");
+    limit_settles(&town, json!({"limit": 20, "used": 20, "deferred": 5})).await;
+    assert_eq!(told(&town), numbers[..20], "exactly ten more, the oldest");
+
+    town.turn_clock_to("2026-11-20 22:59:58");
+    limit_settles(
+        &town,
+        json!({"day": "2026-11-20", "used": 20, "deferred": 5}),
+    )
+    .await;
+    town.turn_clock_to("2026-11-20 23:00:01");
+    limit_settles(
+        &town,
+        json!({"day": "2026-11-21", "limit": 20, "used": 5, "deferred": 0}),
+    )
+    .await;
+    assert_eq!(told(&town), numbers, "the next day in Berlin the rest");
+}
+
+async fn a_limit_of_nothing_sends_nothing_and_raises_an_alarm_once(database: Database) {
+    let town = Plan::on(database).set("DAILY_LIMIT", "0").build().await;
+    raise_many(&town, 3).await;
+
+    limit_settles(&town, json!({"limit": 0, "used": 0, "deferred": 3})).await;
+    let deferred = town.get("/v1/deliveries?state=deferred").await;
+    assert!(
+        deferred["items"][0]["due_at"].is_string() && deferred["items"][0]["reason"] == "limit",
+        "{deferred}"
+    );
+    assert_eq!(
+        town.service
+            .log()
+            .matches("alarm=\"limit_reached\"")
+            .count(),
+        1
+    );
+    assert_eq!(
+        town.service.log().matches("alarm=\"nobody_told\"").count(),
+        3,
+        "everybody is deferred, so nobody is told"
+    );
+    assert_eq!(town.twilio.messages().len(), 0);
+}
+
+async fn what_waits_too_long_expires(database: Database) {
+    let Some(plan) = Plan::on(database)
+        .set("DAILY_LIMIT", "0")
+        .at("2026-11-20 12:00:00", "expiry")
+    else {
+        return;
+    };
+    let town = plan.build().await;
+    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
+    town.stand(&alert, &["deferred"]).await;
+
+    town.turn_clock_to("2026-11-23 12:00:30");
+
+    let delivery = town.stand(&alert, &["expired"]).await.remove(0);
+    assert_eq!(delivery["reason"], "expired");
+    town.admin(Method::PUT, "/v1/limit", Some(json!({"limit": 10})))
+        .await;
+    town.raise(&critical("2", &[person("+14155550102")])).await;
+    assert_eq!(
+        town.twilio.accepted(1).await[0].to,
+        "+14155550102",
+        "an alarm that is three days old wakes nobody"
+    );
+}
+
+async fn a_restart_keeps_the_admins_limit(database: Database) {
+    let mut town = Town::on(database).await;
+    town.admin(Method::PUT, "/v1/limit", Some(json!({"limit": 7})))
+        .await;
+    town.service.kill();
+    town.restart();
+
+    assert_eq!(town.get("/v1/limit").await["limit"], 7);
+    town.admin(Method::PUT, "/v1/limit", Some(json!({"limit": null})))
+        .await;
+    assert_eq!(
+        town.get("/v1/limit").await["limit"],
+        200,
+        "the configured one again"
+    );
+}
+
+async fn a_bad_limit_is_refused(database: Database) {
+    let town = Town::on(database).await;
+
+    for bad in [
+        json!({"limit": -1}),
+        json!({"limit": "20"}),
+        json!({"limit": 1.5}),
+        json!({}),
+        json!([]),
+    ] {
+        let reply = town
+            .admin(Method::PUT, "/v1/limit", Some(bad.clone()))
+            .await;
+        assert_eq!(
+            (reply.status, &reply.body["errors"][0]["pointer"]),
+            (422, &json!("/limit")),
+            "{bad}"
+        );
+    }
+    assert_eq!(town.get("/v1/limit").await["limit"], 200);
+}

@@ -1,0 +1,456 @@
+//! What goes out: how the provider is called, and what its answers do.
+
+use crate::support::{
+    database::Database,
+    eventually,
+    town::{Plan, Town, critical, person},
+    twilio::{ACCOUNT, AUTH_TOKEN, Answers},
+};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use reqwest::Method;
+use serde_json::json;
+use std::sync::Arc;
+
+stories![
+    the_request_says_all_that_twilio_needs,
+    an_api_key_and_a_messaging_service_are_used_where_they_are_set,
+    a_busy_provider_is_tried_again,
+    a_refusal_is_final_and_keeps_its_slot,
+    a_person_who_opted_out_at_the_provider_is_not_tried_again,
+    an_opted_out_person_is_not_texted,
+    opt_outs_are_kept_in_one_form,
+    refused_credentials_hold_everything_until_they_are_good,
+    an_ambiguous_answer_is_never_sent_again_blindly,
+    a_stop_waits_for_the_call_under_way,
+    an_own_template_is_used_and_a_bad_one_is_not,
+    the_test_mode_delivers_to_the_log,
+    nothing_personal_is_logged,
+];
+
+async fn the_request_says_all_that_twilio_needs(database: Database) {
+    let town = Town::on(database).await;
+    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
+
+    let message = &town.twilio.accepted(1).await[0];
+
+    let delivery = town.deliveries(&alert).await[0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(
+        message.callback.as_deref(),
+        Some(
+            format!(
+                "https://bell.example.test/behind/proxy/twilio/status?d={delivery}&a=1#rc=5&rp=all"
+            )
+            .as_str()
+        )
+    );
+    assert_eq!(
+        (
+            message.form["From"].as_str(),
+            message.form["ValidityPeriod"].as_str(),
+            message.form["RiskCheck"].as_str()
+        ),
+        ("+15005550006", "14400", "disable")
+    );
+    assert_eq!(
+        town.twilio.sign_ins(),
+        [format!(
+            "Basic {}",
+            BASE64.encode(format!("{ACCOUNT}:{AUTH_TOKEN}"))
+        )]
+    );
+}
+
+async fn an_api_key_and_a_messaging_service_are_used_where_they_are_set(database: Database) {
+    let plan = Plan::on(database)
+        .set("TWILIO__API_KEY_SID", "SK1")
+        .set("TWILIO__API_KEY_SECRET", "secret")
+        .set("TWILIO__MESSAGING_SERVICE_SID", "MG1");
+    let town = plan.unset("PUBLIC_URL").build().await;
+    town.raise(&critical("1", &[person("+14155550101")])).await;
+
+    let message = &town.twilio.accepted(1).await[0];
+
+    assert_eq!(
+        (
+            message.form.get("MessagingServiceSid").map(String::as_str),
+            message.form.get("From")
+        ),
+        (Some("MG1"), None)
+    );
+    assert_eq!(
+        message.callback, None,
+        "without a public address there is nobody to call back"
+    );
+    assert_eq!(
+        town.twilio.sign_ins(),
+        [format!("Basic {}", BASE64.encode("SK1:secret"))]
+    );
+}
+
+async fn a_busy_provider_is_tried_again(database: Database) {
+    let town = Town::on(database).await;
+    let alert = town
+        .raise(&critical(
+            "1",
+            &[town.phone("+14155550101", [Answers::Busy, Answers::Accepts])],
+        ))
+        .await;
+
+    let delivery = town.stand(&alert, &["accepted"]).await.remove(0);
+
+    assert_eq!(delivery["attempts"], 2);
+    assert_eq!(town.twilio.messages().len(), 1);
+    assert_eq!(
+        town.get("/v1/limit").await["used"],
+        1,
+        "the slot of the busy attempt was given back"
+    );
+    assert!(
+        delivery["timeline"]
+            .to_string()
+            .contains("not sent, the provider is busy (code 20429); again in"),
+        "{delivery}"
+    );
+}
+
+async fn a_refusal_is_final_and_keeps_its_slot(database: Database) {
+    let town = Town::on(database).await;
+    let alert = town
+        .raise(&critical(
+            "1",
+            &[town.phone("+14155550101", [Answers::Refuses(400, 21211)])],
+        ))
+        .await;
+
+    let delivery = town.stand(&alert, &["failed"]).await.remove(0);
+
+    assert_eq!(
+        (&delivery["reason"], &delivery["error_code"]),
+        (&json!("refused"), &json!(21211))
+    );
+    assert_eq!(town.get("/v1/limit").await["used"], 1);
+    assert_eq!(town.twilio.calls_to("+14155550101"), 1);
+}
+
+async fn a_person_who_opted_out_at_the_provider_is_not_tried_again(database: Database) {
+    let town = Town::on(database).await;
+    let alert = town
+        .raise(&critical(
+            "1",
+            &[town.phone("+14155550101", [Answers::Refuses(400, 21610)])],
+        ))
+        .await;
+    town.stand(&alert, &["failed"]).await;
+    assert_eq!(
+        town.get("/v1/opt-outs").await["items"][0]["phone"],
+        "+14155550101"
+    );
+
+    let second = town
+        .raise(&critical(
+            "2",
+            &[person("+14155550101"), person("+14155550102")],
+        ))
+        .await;
+    town.stand(&second, &["suppressed", "accepted"]).await;
+    let message = town.twilio.messages().remove(0);
+    assert_eq!(town.report(&message, "failed", Some("21610")).await, 204);
+    town.stand(&second, &["suppressed", "failed"]).await;
+
+    let phones = town.get("/v1/opt-outs").await["items"]
+        .as_array()
+        .unwrap()
+        .len();
+    assert_eq!(phones, 2, "a receipt says it as well");
+    assert_eq!(town.twilio.calls_to("+14155550101"), 1);
+}
+
+async fn an_opted_out_person_is_not_texted(database: Database) {
+    let town = Town::on(database).await;
+    let added = town
+        .admin(
+            Method::POST,
+            "/v1/opt-outs",
+            Some(json!({"phone": "(415) 555-0101", "staff_id": "2", "reason": "asked"})),
+        )
+        .await;
+    assert_eq!(added.status, 201);
+
+    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
+
+    let delivery = town.stand(&alert, &["suppressed"]).await.remove(0);
+    assert_eq!(delivery["reason"], "opted_out");
+    assert!(town.service.log().contains("nobody_told"));
+    assert_eq!(town.twilio.messages().len(), 0);
+}
+
+async fn opt_outs_are_kept_in_one_form(database: Database) {
+    let town = Town::on(database).await;
+    let add = async |phone: &str| {
+        town.admin(Method::POST, "/v1/opt-outs", Some(json!({"phone": phone})))
+            .await
+    };
+
+    assert_eq!(add("(415) 555-0101").await.status, 201);
+    assert_eq!(add("+14155550101").await.status, 200, "the same person");
+    assert_eq!(add("+49301234567").await.status, 201);
+    let bad = add("abc").await;
+    assert_eq!(
+        (bad.status, &bad.body["errors"][0]["pointer"]),
+        (422, &json!("/phone"))
+    );
+    let first = town.get("/v1/opt-outs?limit=1").await;
+    assert_eq!(
+        (&first["items"][0]["phone"], &first["next"]),
+        (&json!("+14155550101"), &json!("+14155550101"))
+    );
+    let second = town.get("/v1/opt-outs?limit=1&cursor=%2B14155550101").await;
+    assert_eq!(
+        (&second["items"][0]["phone"], &second["next"]),
+        (&json!("+49301234567"), &json!(null))
+    );
+    assert_eq!(
+        town.admin(Method::DELETE, "/v1/opt-outs/+14155550101", None)
+            .await
+            .status,
+        204
+    );
+    assert_eq!(
+        town.admin(Method::DELETE, "/v1/opt-outs/%2B14155550101", None)
+            .await
+            .status,
+        404
+    );
+}
+
+async fn refused_credentials_hold_everything_until_they_are_good(database: Database) {
+    let mut town = Town::on(database).await;
+    town.twilio.refuse_account(true);
+    let first = town.raise(&critical("1", &[person("+14155550101")])).await;
+    eventually("the hold", async || {
+        let delivery = town.deliveries(&first).await.remove(0);
+        if delivery["reason"] == "provider_refused_credentials" {
+            Ok(())
+        } else {
+            Err(delivery)
+        }
+    })
+    .await;
+
+    let second = town.raise(&critical("2", &[person("+14155550102")])).await;
+    let ready = town.request(Method::GET, "/readyz", &[], Vec::new()).await;
+    assert_eq!(
+        ready.status, 200,
+        "trouble of the provider shows in the details only"
+    );
+    assert!(
+        ready.body["details"]["provider"]["status"]
+            .as_str()
+            .unwrap()
+            .contains("held"),
+        "{ready:?}"
+    );
+    assert_eq!(
+        town.get("/v1/limit").await["used"],
+        0,
+        "the slot was given back"
+    );
+    assert_eq!(
+        town.service
+            .log()
+            .matches("alarm=\"credentials_refused\"")
+            .count(),
+        1
+    );
+    town.twilio.refuse_account(false);
+    town.service.signal("TERM");
+    town.service.ended().await;
+    town.restart();
+
+    town.stand(&first, &["accepted"]).await;
+    town.stand(&second, &["accepted"]).await;
+    assert_eq!(
+        town.twilio.calls_to("+14155550102"),
+        1,
+        "nothing was tried while all was held"
+    );
+}
+
+async fn an_ambiguous_answer_is_never_sent_again_blindly(database: Database) {
+    let town = Plan::on(database)
+        .set("SMS__TIMEOUT", "1s")
+        .set("SMS__LEASE", "3s")
+        .build()
+        .await;
+    let odd = [
+        Answers::AcceptsInSilence,
+        Answers::Hangs,
+        Answers::AcceptsWith500,
+        Answers::Fails500,
+        Answers::AcceptsWithHalfAnswer,
+    ];
+    let people: Vec<_> = odd
+        .into_iter()
+        .enumerate()
+        .map(|(index, answer)| town.phone(&format!("+1415555020{index}"), [answer]))
+        .collect();
+
+    let alert = town.raise(&critical("1", &people)).await;
+
+    eventually("five ambiguous calls, recorded", async || {
+        let deliveries = town.deliveries(&alert).await;
+        let recorded = deliveries.iter().all(|delivery| {
+            delivery["timeline"]
+                .to_string()
+                .contains("the provider may have it")
+        });
+        if recorded { Ok(()) } else { Err(deliveries) }
+    })
+    .await;
+    for message in town.twilio.messages() {
+        assert_eq!(
+            town.report(&message, "delivered", None).await,
+            204,
+            "a receipt proves that it was accepted"
+        );
+    }
+    for delivery in town.deliveries(&alert).await {
+        assert_eq!(delivery["attempts"], 1, "{delivery}");
+    }
+    assert_eq!(town.twilio.messages().len(), 3);
+}
+
+async fn a_stop_waits_for_the_call_under_way(database: Database) {
+    let mut town = Town::on(database).await;
+    let gate = Arc::new(tokio::sync::Notify::new());
+    let alert = town
+        .raise(&critical(
+            "1",
+            &[town.phone("+14155550101", [Answers::AcceptsWhenLet(Arc::clone(&gate))])],
+        ))
+        .await;
+    town.twilio.accepted(1).await;
+
+    town.service.signal("TERM");
+    eventually("the stop", async || {
+        if town.service.log().contains("stopping") {
+            Ok(())
+        } else {
+            Err(town.service.log())
+        }
+    })
+    .await;
+    gate.notify_one();
+    let status = town.service.ended().await;
+
+    assert_eq!(status.code(), Some(0), "{}", town.service.log());
+    town.restart();
+    let delivery = town.stand(&alert, &["accepted"]).await.remove(0);
+    assert_eq!(delivery["attempts"], 1);
+}
+
+async fn an_own_template_is_used_and_a_bad_one_is_not(database: Database) {
+    let folder = database.folder.path().join("templates");
+    std::fs::create_dir_all(folder.join("sms")).unwrap();
+    std::fs::write(
+        folder.join("sms/critical.txt"),
+        "FEUER {{ number }} für {{ recipient_name }}\n{% if url %}{{ url }}{% endif %}",
+    )
+    .unwrap();
+    let mut town = Plan::on(database)
+        .set("TEMPLATES__DIR", folder.to_str().unwrap())
+        .build()
+        .await;
+
+    town.raise(&critical("1", &[person("+14155550101")])).await;
+    assert_eq!(
+        town.twilio.accepted(1).await[0].body,
+        "FEUER 101 für Grace Hopper\nhttps://tickets.example.com/1"
+    );
+
+    std::fs::write(folder.join("sms/critical.txt"), "{{ number.nope.nope }}").unwrap();
+    town.service.signal("TERM");
+    town.service.ended().await;
+    town.restart();
+    town.raise(&critical("2", &[person("+14155550101")])).await;
+    assert!(
+        town.twilio.accepted(2).await[1]
+            .body
+            .starts_with("🚨 CRITICAL TICKET #102")
+    );
+    assert!(
+        town.service.log().contains("the template failed"),
+        "{}",
+        town.service.log()
+    );
+}
+
+async fn the_test_mode_delivers_to_the_log(database: Database) {
+    let town = Plan::on(database).set("SMS__DRIVER", "log").build().await;
+
+    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
+
+    let delivery = town.stand(&alert, &["delivered"]).await.remove(0);
+    assert_eq!(delivery["provider"], "log");
+    let log = town.service.log();
+    assert!(
+        log.contains("🚨 CRITICAL TICKET #101\\nSubject: Printer on fire")
+            && log.contains("to=+1415****101")
+            && !log.contains("+14155550101"),
+        "{log}"
+    );
+    assert_eq!(
+        town.twilio.messages().len(),
+        0,
+        "nothing leaves the machine"
+    );
+}
+
+async fn nothing_personal_is_logged(database: Database) {
+    let town = Plan::on(database).set("LOG__FILTER", "debug").build().await;
+    let alert = town
+        .raise(&critical(
+            "1",
+            &[
+                person("+14155550101"),
+                town.phone("+14155550102", [Answers::Refuses(400, 21211)]),
+            ],
+        ))
+        .await;
+    town.stand(&alert, &["accepted", "failed"]).await;
+    let message = town.twilio.messages().remove(0);
+    town.report(&message, "delivered", None).await;
+    town.post_receipt(
+        &message.callback.clone().unwrap(),
+        &[("To", "+14155550101"), ("MessageSid", "SM1")],
+        "bm90IGEgc2lnbmF0dXJlIQ==",
+    )
+    .await;
+    town.get("/v1/deliveries?phone=%2B14155550101").await;
+    town.admin(
+        Method::POST,
+        "/v1/opt-outs",
+        Some(json!({"phone": "+14155550103"})),
+    )
+    .await;
+    town.admin(Method::DELETE, "/v1/opt-outs/+14155550103", None)
+        .await;
+
+    let log = town.service.log();
+    for secret in [
+        "4155550",
+        "Grace",
+        "Hopper",
+        "Printer on fire",
+        "Acme",
+        "intake-token",
+        "admin-token",
+        AUTH_TOKEN,
+        "The 'To' number",
+    ] {
+        assert!(!log.contains(secret), "`{secret}` in the log:\n{log}");
+    }
+}

@@ -1,0 +1,18 @@
+//! Stories: the real program, driven over real sockets, on SQLite and on PostgreSQL. Only the far side is fake: a
+//! Twilio with its own signature code. One file a subject.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a story that cannot go on should panic"
+)]
+
+#[macro_use]
+mod support;
+
+mod commands;
+mod crashes;
+mod house;
+mod intake;
+mod limits;
+mod receipts;
+mod sending;

@@ -1,0 +1,229 @@
+//! Databases for stories: a SQLite file of its own, or a database of its own on a private PostgreSQL server that is
+//! started once per test run.
+
+use super::left_out;
+use sqlx::Connection;
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+/// Where a story keeps its data. The folder goes when the story ends.
+pub struct Database {
+    pub url: String,
+    pub folder: Folder,
+    pub is_sqlite: bool,
+}
+
+/// A temporary folder.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let path = std::env::temp_dir().join(format!(
+            "nightbell-story-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        ));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Database {
+    pub fn sqlite() -> Self {
+        let folder = Folder::new();
+        Self {
+            url: format!("sqlite://{}/nightbell.db", folder.path().display()),
+            folder,
+            is_sqlite: true,
+        }
+    }
+
+    /// A new database on the private server, or `None` if PostgreSQL is not on this machine.
+    pub async fn postgres(story: &str) -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let Some(server) = Server::running() else {
+            left_out("postgres", story);
+            return None;
+        };
+        let name = format!("story_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut admin = server.connect().await;
+        sqlx::query(sqlx::AssertSqlSafe(format!("create database {name}")))
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        Some(Self {
+            url: format!("postgres://postgres@127.0.0.1:{}/{name}", server.port),
+            folder: Folder::new(),
+            is_sqlite: false,
+        })
+    }
+
+    /// Runs one statement beside the service, to look or to break something.
+    pub async fn execute(&self, sql: &str) -> u64 {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        if self.is_sqlite {
+            let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+            sqlx::query(sql)
+                .execute(&mut connection)
+                .await
+                .unwrap()
+                .rows_affected()
+        } else {
+            let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
+            sqlx::query(sql)
+                .execute(&mut connection)
+                .await
+                .unwrap()
+                .rows_affected()
+        }
+    }
+
+    /// Asks for one column of texts.
+    pub async fn texts(&self, sql: &str) -> Vec<String> {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        if self.is_sqlite {
+            let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+            sqlx::query_scalar(sql)
+                .fetch_all(&mut connection)
+                .await
+                .unwrap()
+        } else {
+            let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
+            sqlx::query_scalar(sql)
+                .fetch_all(&mut connection)
+                .await
+                .unwrap()
+        }
+    }
+
+    /// Asks for one number.
+    pub async fn number(&self, sql: &str) -> i64 {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        if self.is_sqlite {
+            let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+            sqlx::query_scalar(sql)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap()
+        } else {
+            let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
+            sqlx::query_scalar(sql)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap()
+        }
+    }
+}
+
+/// The private server of this test run.
+struct Server {
+    port: u16,
+    /// Its guard ends the server when this process is gone, however it went: its standard input closes then.
+    _guard: Child,
+}
+
+impl Server {
+    fn running() -> Option<&'static Self> {
+        static SERVER: OnceLock<Option<Server>> = OnceLock::new();
+        SERVER
+            .get_or_init(|| Some(Self::start(&find_binaries()?)))
+            .as_ref()
+    }
+
+    fn start(binaries: &Path) -> Self {
+        let folder =
+            std::env::temp_dir().join(format!("nightbell-postgres-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let (folder, binaries) = (folder.display(), binaries.display());
+        // PostgreSQL refuses to run as root.
+        let is_root = String::from_utf8(Command::new("id").arg("-u").output().unwrap().stdout)
+            .unwrap()
+            .trim()
+            == "0";
+        let (own, run) = if is_root {
+            (format!("chown postgres {folder}"), "runuser -u postgres --")
+        } else {
+            ("true".to_owned(), "")
+        };
+        let prepare = format!(
+            "{own} && {run} {binaries}/initdb -D {folder}/data -U postgres -A trust -E UTF8 --locale=C -N"
+        );
+        let prepared = Command::new("sh")
+            .args(["-c", &prepare])
+            .current_dir("/tmp")
+            .output()
+            .unwrap();
+        assert!(
+            prepared.status.success(),
+            "initdb: {}",
+            String::from_utf8_lossy(&prepared.stderr)
+        );
+        let settings = "-c fsync=off -c max_connections=400 -c log_min_messages=fatal";
+        let serve = format!(
+            "{run} {binaries}/postgres -D {folder}/data -k {folder} -h 127.0.0.1 -p {port} {settings} >{folder}/log 2>&1 & \
+             server=$!; cat >/dev/null; kill -INT $(head -1 {folder}/data/postmaster.pid); wait $server; rm -rf {folder}"
+        );
+        let guard = Command::new("sh")
+            .args(["-c", &serve])
+            .current_dir("/tmp")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Self {
+            port,
+            _guard: guard,
+        };
+        let started = std::time::Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(
+                started.elapsed() < super::PATIENCE,
+                "PostgreSQL did not start"
+            );
+            std::thread::yield_now();
+        }
+        server
+    }
+
+    async fn connect(&self) -> sqlx::PgConnection {
+        let url = format!("postgres://postgres@127.0.0.1:{}/postgres", self.port);
+        super::eventually("PostgreSQL to take connections", async || {
+            sqlx::PgConnection::connect(&url).await
+        })
+        .await
+    }
+}
+
+/// The newest PostgreSQL where Debian puts it.
+fn find_binaries() -> Option<PathBuf> {
+    let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
+        .collect();
+    versions.retain(|path| path.join("initdb").exists() && path.join("postgres").exists());
+    versions.sort();
+    versions.pop()
+}

@@ -1,0 +1,131 @@
+//! The program as a process of its own: started, stopped, killed, frozen and started again.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+};
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_nightbell");
+
+/// A running `nightbell serve`.
+pub struct Service {
+    child: Child,
+    pub address: String,
+    /// What it printed first.
+    pub stdout: Arc<Mutex<String>>,
+    log: Arc<Mutex<String>>,
+}
+
+impl Service {
+    /// Starts it and waits until it listens; fails with its log if it does not.
+    pub fn start(environment: &BTreeMap<String, String>, folder: &std::path::Path) -> Self {
+        Self::try_start(environment, folder)
+            .unwrap_or_else(|log| panic!("the service did not start:\n{log}"))
+    }
+
+    /// Starts it; `Err` holds its log if it ended before it listened.
+    pub fn try_start(
+        environment: &BTreeMap<String, String>,
+        folder: &std::path::Path,
+    ) -> Result<Self, String> {
+        let mut child = command(environment, folder)
+            .arg("serve")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let stdout = Arc::new(Mutex::new(String::new()));
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let reader = collect(
+            BufReader::new(child.stderr.take().unwrap()),
+            Arc::clone(&log),
+        );
+        let mut first = String::new();
+        lines.read_line(&mut first).unwrap();
+        let Some(address) = first
+            .trim()
+            .strip_prefix("listening on http://")
+            .map(str::to_owned)
+        else {
+            child.wait().unwrap();
+            reader.join().unwrap();
+            return Err(std::mem::take(&mut *log.lock().unwrap()));
+        };
+        stdout.lock().unwrap().push_str(&first);
+        collect(lines, Arc::clone(&stdout));
+        Ok(Self {
+            child,
+            address,
+            stdout,
+            log,
+        })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything it logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        assert!(
+            Command::new("kill")
+                .args([&format!("-{name}"), &self.pid().to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Ends it at once, as a power cut would.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        super::eventually("the service to end", async || {
+            self.child.try_wait().unwrap().ok_or("still running")
+        })
+        .await
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            println!("--- log of the service ---\n{}", self.log());
+        }
+    }
+}
+
+/// The program with a clean environment and these settings.
+pub fn command(environment: &BTreeMap<String, String>, folder: &std::path::Path) -> Command {
+    let mut command = Command::new(BINARY);
+    command.env_clear().envs(environment).current_dir(folder);
+    command
+}
+
+fn collect(
+    mut lines: impl BufRead + Send + 'static,
+    into: Arc<Mutex<String>>,
+) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
+            into.lock().unwrap().push_str(&line);
+            line.clear();
+        }
+    })
+}

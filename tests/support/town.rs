@@ -1,0 +1,281 @@
+//! The town: one service, one fake Twilio, one database, and people with phones.
+
+use super::{
+    clock::Clock,
+    database::Database,
+    eventually,
+    service::Service,
+    twilio::{ACCOUNT, AUTH_TOKEN, Answers, Message, Twilio, sign},
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+pub const INTAKE: &str = "intake-token";
+pub const ADMIN: &str = "admin-token";
+/// Differs from the bound address, as behind a proxy: receipts must be checked against this one.
+pub const PUBLIC: &str = "https://bell.example.test/behind/proxy";
+
+/// A town under construction.
+pub struct Plan {
+    database: Database,
+    settings: BTreeMap<String, String>,
+    clock: Option<Clock>,
+}
+
+impl Plan {
+    /// A service that sends through the fake Twilio, unpaced.
+    pub fn on(database: Database) -> Self {
+        let mut plan = Self {
+            database,
+            settings: BTreeMap::new(),
+            clock: None,
+        };
+        for (key, value) in [
+            ("LISTEN", "127.0.0.1:0"),
+            ("AUTH__INTAKE_TOKENS", INTAKE),
+            ("AUTH__ADMIN_TOKENS", ADMIN),
+            ("PUBLIC_URL", PUBLIC),
+            ("SMS__DRIVER", "twilio"),
+            ("SMS__PER_SECOND", "0"),
+            ("TWILIO__ACCOUNT_SID", ACCOUNT),
+            ("TWILIO__AUTH_TOKEN", AUTH_TOKEN),
+            ("TWILIO__FROM", "+15005550006"),
+        ] {
+            plan = plan.set(key, value);
+        }
+        let url = plan.database.url.clone();
+        plan.set("DATABASE_URL", &url)
+    }
+
+    /// Sets `NIGHTBELL_<key>`.
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.settings
+            .insert(format!("NIGHTBELL_{key}"), value.to_owned());
+        self
+    }
+
+    /// Takes a setting away.
+    pub fn unset(mut self, key: &str) -> Self {
+        self.settings.remove(&format!("NIGHTBELL_{key}"));
+        self
+    }
+
+    /// Puts the service into another time; `None` if this machine cannot.
+    pub fn at(mut self, time: &str, story: &str) -> Option<Self> {
+        let clock = Clock::starting(time, &self.database.folder, story)?;
+        self.settings.extend(clock.environment());
+        self.clock = Some(clock);
+        Some(self)
+    }
+
+    pub async fn build(self) -> Town {
+        let twilio = Twilio::start().await;
+        let plan = self.set("TWILIO__BASE_URL", &twilio.url);
+        let service = Service::start(&plan.settings, plan.database.folder.path());
+        Town {
+            service,
+            twilio,
+            database: plan.database,
+            settings: plan.settings,
+            clock: plan.clock,
+            client: crate::support::client(),
+        }
+    }
+}
+
+pub struct Town {
+    pub service: Service,
+    pub twilio: Twilio,
+    pub database: Database,
+    pub settings: BTreeMap<String, String>,
+    clock: Option<Clock>,
+    client: reqwest::Client,
+}
+
+/// An answer of the service.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub status: u16,
+    pub content_type: String,
+    pub body: Value,
+}
+
+impl Town {
+    pub async fn on(database: Database) -> Self {
+        Plan::on(database).build().await
+    }
+
+    /// Starts the service again after it ended.
+    pub fn restart(&mut self) {
+        self.service = Service::start(&self.settings, self.database.folder.path());
+    }
+
+    /// Turns the service's clock.
+    pub fn turn_clock_to(&self, time: &str) {
+        self.clock.as_ref().unwrap().turn_to(time);
+    }
+
+    pub async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Reply {
+        let mut request = self
+            .client
+            .request(method, format!("http://{}{path}", self.service.address))
+            .body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let content_type = response
+            .headers()
+            .get("content-type")
+            .map(|value| value.to_str().unwrap().to_owned())
+            .unwrap_or_default();
+        let text = response.text().await.unwrap();
+        Reply {
+            status,
+            content_type,
+            body: serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        }
+    }
+
+    /// Posts raw bytes as an event.
+    pub async fn post_raw(&self, body: impl Into<Vec<u8>>) -> Reply {
+        let bearer = format!("Bearer {INTAKE}");
+        self.request(
+            Method::POST,
+            "/v1/events",
+            &[
+                ("authorization", &bearer),
+                ("content-type", "application/json"),
+            ],
+            body.into(),
+        )
+        .await
+    }
+
+    pub async fn post(&self, event: &Value) -> Reply {
+        self.post_raw(event.to_string()).await
+    }
+
+    /// Posts an event that must raise an alert; returns the alert's id.
+    pub async fn raise(&self, event: &Value) -> String {
+        let reply = self.post(event).await;
+        assert_eq!(reply.status, 202, "{reply:?}");
+        reply.body["alert_id"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn admin(&self, method: Method, path: &str, body: Option<Value>) -> Reply {
+        let bearer = format!("Bearer {ADMIN}");
+        let bytes = body.map_or_else(Vec::new, |body| body.to_string().into_bytes());
+        self.request(
+            method,
+            path,
+            &[
+                ("authorization", &bearer),
+                ("content-type", "application/json"),
+            ],
+            bytes,
+        )
+        .await
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let reply = self.admin(Method::GET, path, None).await;
+        assert_eq!(reply.status, 200, "{path}: {reply:?}");
+        reply.body
+    }
+
+    /// The deliveries of an alert.
+    pub async fn deliveries(&self, alert: &str) -> Vec<Value> {
+        self.get(&format!("/v1/alerts/{alert}")).await["deliveries"]
+            .as_array()
+            .unwrap()
+            .clone()
+    }
+
+    /// Waits until the alert's deliveries stand so, in order.
+    pub async fn stand(&self, alert: &str, states: &[&str]) -> Vec<Value> {
+        eventually(&format!("deliveries that stand {states:?}"), async || {
+            let deliveries = self.deliveries(alert).await;
+            let seen: Vec<&str> = deliveries
+                .iter()
+                .map(|delivery| delivery["state"].as_str().unwrap())
+                .collect();
+            if seen == states {
+                Ok(deliveries)
+            } else {
+                Err(deliveries)
+            }
+        })
+        .await
+    }
+
+    /// Posts a receipt as Twilio would: signed over the public address.
+    pub async fn report(&self, message: &Message, status: &str, code: Option<&str>) -> u16 {
+        let mut form = vec![
+            ("AccountSid", ACCOUNT),
+            ("From", &message.from),
+            ("To", &message.to),
+            ("MessageSid", &message.sid),
+            ("SmsSid", &message.sid),
+        ];
+        form.extend([
+            ("MessageStatus", status),
+            ("SmsStatus", status),
+            ("ApiVersion", "2010-04-01"),
+        ]);
+        form.extend(code.map(|code| ("ErrorCode", code)));
+        let url = message.callback.clone().unwrap();
+        self.post_receipt(&url, &form, &sign(AUTH_TOKEN, &url, &form))
+            .await
+    }
+
+    /// Posts a form to the path that the public address leads to, with this signature.
+    pub async fn post_receipt(&self, url: &str, form: &[(&str, &str)], signature: &str) -> u16 {
+        let query = url
+            .split('#')
+            .next()
+            .unwrap()
+            .split_once('?')
+            .map(|(_, query)| format!("?{query}"))
+            .unwrap_or_default();
+        let mut body = url::form_urlencoded::Serializer::new(String::new());
+        body.extend_pairs(form);
+        let headers = [
+            ("x-twilio-signature", signature),
+            ("content-type", "application/x-www-form-urlencoded"),
+        ];
+        self.request(
+            Method::POST,
+            &format!("/twilio/status{query}"),
+            &headers,
+            body.finish().into_bytes(),
+        )
+        .await
+        .status
+    }
+
+    /// Somebody with this number, whose phone answers so.
+    pub fn phone(&self, number: &str, answers: impl IntoIterator<Item = Answers>) -> Value {
+        self.twilio.script(number, answers);
+        person(number)
+    }
+}
+
+pub fn person(number: &str) -> Value {
+    json!({"staff_id": number, "role": "assignee", "name": "Grace Hopper", "phone": number})
+}
+
+/// A critical event for a ticket.
+pub fn critical(ticket: &str, recipients: &[Value]) -> Value {
+    json!({"source": "default", "type": "ticket.urgency_changed", "ticket": {"id": ticket, "number": format!("10{ticket}"),
+        "subject": "Printer on fire", "urgency": "critical", "url": "https://tickets.example.com/1"},
+        "client": {"name": "Bo Client", "organisation": "Acme Corp"}, "recipients": recipients})
+}

@@ -1,0 +1,291 @@
+//! A fake Twilio: takes messages over HTTP, misbehaves as it is told, remembers what it accepted, and signs its
+//! callbacks with code of its own. What it accepted and nobody expected fails the story (see `Town`).
+
+use axum::{
+    Form, Json, Router,
+    body::{Body, Bytes},
+    extract::{Path, Query, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Value, json};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex},
+};
+
+pub const ACCOUNT: &str = "AC00000000000000000000000000000001";
+pub const AUTH_TOKEN: &str = "fake-auth-token";
+
+/// How the fake answers one attempt.
+#[derive(Clone, Debug)]
+pub enum Answers {
+    Accepts,
+    /// 429, and nothing was sent.
+    Busy,
+    /// A 4xx with an error code.
+    Refuses(u16, i64),
+    /// Takes the message and never answers.
+    AcceptsInSilence,
+    /// Never answers and takes nothing.
+    Hangs,
+    /// Takes the message and answers 500.
+    AcceptsWith500,
+    /// Answers 500 and takes nothing.
+    Fails500,
+    /// Takes the message; the answer breaks off half-way.
+    AcceptsWithHalfAnswer,
+    /// Takes the message; the answer comes when the story lets it.
+    AcceptsWhenLet(Arc<tokio::sync::Notify>),
+}
+
+/// A message that the fake accepted.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub sid: String,
+    pub to: String,
+    pub from: String,
+    pub body: String,
+    pub callback: Option<String>,
+    pub form: HashMap<String, String>,
+    pub status: String,
+    pub at: jiff::Timestamp,
+}
+
+#[derive(Default)]
+struct Books {
+    scripts: HashMap<String, VecDeque<Answers>>,
+    messages: Vec<Message>,
+    /// Every call to create a message, whatever came of it: the number called and how it signed in.
+    calls: Vec<(String, String)>,
+    refuses_account: bool,
+    next_sid: u64,
+}
+
+/// The fake and its books.
+#[derive(Clone)]
+pub struct Twilio {
+    pub url: String,
+    books: Arc<Mutex<Books>>,
+}
+
+impl Twilio {
+    pub async fn start() -> Self {
+        let books = Arc::new(Mutex::new(Books::default()));
+        let router = Router::new()
+            .route(
+                "/2010-04-01/Accounts/{account}/Messages.json",
+                post(create).get(list),
+            )
+            .route("/2010-04-01/Accounts/{account}/Messages/{sid}", get(fetch))
+            .with_state(Arc::clone(&books));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { url, books }
+    }
+
+    /// Scripts the next answers for a number; after them it accepts.
+    pub fn script(&self, phone: &str, answers: impl IntoIterator<Item = Answers>) {
+        self.books
+            .lock()
+            .unwrap()
+            .scripts
+            .entry(phone.to_owned())
+            .or_default()
+            .extend(answers);
+    }
+
+    /// From now on the account is refused, or accepted again.
+    pub fn refuse_account(&self, refuse: bool) {
+        self.books.lock().unwrap().refuses_account = refuse;
+    }
+
+    /// What was accepted, in order.
+    pub fn messages(&self) -> Vec<Message> {
+        self.books.lock().unwrap().messages.clone()
+    }
+
+    pub fn messages_to(&self, phone: &str) -> Vec<Message> {
+        self.messages()
+            .into_iter()
+            .filter(|message| message.to == phone)
+            .collect()
+    }
+
+    /// How often a message for this number was posted, whatever came of it.
+    pub fn calls_to(&self, phone: &str) -> usize {
+        self.books
+            .lock()
+            .unwrap()
+            .calls
+            .iter()
+            .filter(|(to, _)| to == phone)
+            .count()
+    }
+
+    pub fn sign_ins(&self) -> Vec<String> {
+        self.books
+            .lock()
+            .unwrap()
+            .calls
+            .iter()
+            .map(|(_, sign_in)| sign_in.clone())
+            .collect()
+    }
+
+    /// Waits until this many messages were accepted.
+    pub async fn accepted(&self, count: usize) -> Vec<Message> {
+        super::eventually(
+            &format!("{count} messages at the fake Twilio"),
+            async || {
+                let messages = self.messages();
+                if messages.len() >= count {
+                    Ok(messages)
+                } else {
+                    Err(messages.len())
+                }
+            },
+        )
+        .await
+    }
+}
+
+/// Signs a form as Twilio's security page tells it, with this file's own code.
+pub fn sign(token: &str, url: &str, form: &[(&str, &str)]) -> String {
+    let mut pairs: Vec<(&str, &str)> = form.to_vec();
+    pairs.sort_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
+    let text = pairs.iter().fold(
+        url.split('#').next().unwrap().to_owned(),
+        |text, (name, value)| text + name + value,
+    );
+    let mut mac = Hmac::<sha1::Sha1>::new_from_slice(token.as_bytes()).unwrap();
+    mac.update(text.as_bytes());
+    BASE64.encode(mac.finalize().into_bytes())
+}
+
+type SharedBooks = State<Arc<Mutex<Books>>>;
+
+fn refusal(status: u16, code: i64) -> Response {
+    let body = json!({"code": code, "message": "The 'To' number +14155550101 …", "more_info": format!("https://www.twilio.com/docs/errors/{code}"), "status": status});
+    (StatusCode::from_u16(status).unwrap(), Json(body)).into_response()
+}
+
+async fn create(
+    State(books): SharedBooks,
+    headers: HeaderMap,
+    Form(form): Form<HashMap<String, String>>,
+) -> Response {
+    let to = form["To"].clone();
+    let answer = {
+        let mut books = books.lock().unwrap();
+        let sign_in = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
+        books.calls.push((to.clone(), sign_in));
+        if books.refuses_account {
+            Answers::Refuses(401, 20003)
+        } else {
+            books
+                .scripts
+                .get_mut(&to)
+                .and_then(VecDeque::pop_front)
+                .unwrap_or(Answers::Accepts)
+        }
+    };
+    match answer {
+        Answers::Busy => refusal(429, 20429),
+        Answers::Refuses(status, code) => refusal(status, code),
+        Answers::Hangs => std::future::pending().await,
+        Answers::Fails500 => refusal(500, 20500),
+        Answers::Accepts => (StatusCode::CREATED, Json(write_down(&books, form))).into_response(),
+        Answers::AcceptsInSilence => {
+            write_down(&books, form);
+            std::future::pending().await
+        }
+        Answers::AcceptsWith500 => {
+            write_down(&books, form);
+            refusal(500, 20500)
+        }
+        Answers::AcceptsWithHalfAnswer => {
+            let text = write_down(&books, form).to_string();
+            let half = Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
+            let chunks = futures::stream::iter([Ok(half), Err(std::io::Error::other("cut"))]);
+            (
+                StatusCode::CREATED,
+                [(header::CONTENT_LENGTH, text.len().to_string())],
+                Body::from_stream(chunks),
+            )
+                .into_response()
+        }
+        Answers::AcceptsWhenLet(gate) => {
+            let body = write_down(&books, form);
+            gate.notified().await;
+            (StatusCode::CREATED, Json(body)).into_response()
+        }
+    }
+}
+
+/// Notes a message and makes Twilio's answer.
+fn write_down(books: &Mutex<Books>, form: HashMap<String, String>) -> Value {
+    let mut books = books.lock().unwrap();
+    books.next_sid += 1;
+    let message = Message {
+        sid: format!("SM{:032x}", books.next_sid),
+        to: form["To"].clone(),
+        from: form
+            .get("From")
+            .or(form.get("MessagingServiceSid"))
+            .cloned()
+            .unwrap_or_default(),
+        body: form["Body"].clone(),
+        callback: form.get("StatusCallback").cloned(),
+        form,
+        status: "queued".into(),
+        at: jiff::Timestamp::now(),
+    };
+    let shown = show(&message);
+    books.messages.push(message);
+    shown
+}
+
+/// A message as the API shows it; `num_media` and `num_segments` really are texts.
+fn show(message: &Message) -> Value {
+    let date = message
+        .at
+        .strftime("%a, %d %b %Y %H:%M:%S +0000")
+        .to_string();
+    json!({"sid": message.sid, "account_sid": ACCOUNT, "api_version": "2010-04-01", "body": message.body, "to": message.to, "from": message.from,
+        "status": message.status, "direction": "outbound-api", "date_created": date, "date_updated": date, "date_sent": date,
+        "error_code": null, "error_message": null, "num_media": "0", "num_segments": "1", "price": null, "price_unit": "USD"})
+}
+
+async fn list(State(books): SharedBooks, Query(query): Query<HashMap<String, String>>) -> Response {
+    let books = books.lock().unwrap();
+    if books.refuses_account {
+        return refusal(401, 20003);
+    }
+    let to = query.get("To");
+    let messages: Vec<Value> = books
+        .messages
+        .iter()
+        .rev()
+        .filter(|message| to.is_none_or(|to| *to == message.to))
+        .map(show)
+        .collect();
+    Json(json!({"messages": messages, "next_page_uri": null})).into_response()
+}
+
+async fn fetch(State(books): SharedBooks, Path((_, file)): Path<(String, String)>) -> Response {
+    let books = books.lock().unwrap();
+    let sid = file.trim_end_matches(".json");
+    match books.messages.iter().find(|message| message.sid == sid) {
+        Some(message) => Json(show(message)).into_response(),
+        None => refusal(404, 20404),
+    }
+}
