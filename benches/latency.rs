@@ -25,10 +25,7 @@ async fn create(
     State(arrivals): State<Arrivals>,
     Form(form): Form<HashMap<String, String>>,
 ) -> (StatusCode, Json<Value>) {
-    arrivals
-        .lock()
-        .unwrap()
-        .insert(form["To"].clone(), Instant::now());
+    arrivals.lock().unwrap().insert(form["To"].clone(), Instant::now());
     (
         StatusCode::CREATED,
         Json(json!({"sid": format!("SM{}", &form["To"][1..]), "status": "queued"})),
@@ -70,11 +67,7 @@ fn start(folder: &std::path::Path, provider: &str) -> (Service, String, Duration
     BufReader::new(child.stdout.take().unwrap())
         .read_line(&mut line)
         .unwrap();
-    let address = line
-        .trim()
-        .strip_prefix("listening on ")
-        .unwrap()
-        .to_owned();
+    let address = line.trim().strip_prefix("listening on ").unwrap().to_owned();
     (Service(child), address, started.elapsed())
 }
 
@@ -83,13 +76,7 @@ fn pss(pid: u32) -> u64 {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     rollup
         .lines()
-        .find_map(|line| {
-            line.strip_prefix("Pss:")?
-                .trim()
-                .strip_suffix(" kB")?
-                .parse()
-                .ok()
-        })
+        .find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.parse().ok())
         .unwrap()
 }
 
@@ -149,9 +136,7 @@ async fn main() {
         .map(Result::unwrap)
         .collect();
     let waiting = Instant::now();
-    while arrivals.lock().unwrap().len() < posts.len()
-        && waiting.elapsed() < Duration::from_secs(30)
-    {
+    while arrivals.lock().unwrap().len() < posts.len() && waiting.elapsed() < Duration::from_secs(30) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 

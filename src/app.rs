@@ -27,12 +27,9 @@ const SEND_DRAIN: SignedDuration = SignedDuration::from_secs(10);
 /// Runs the service until SIGTERM or SIGINT. The configuration has no faults.
 pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     let Loaded {
-        mut config,
-        warnings,
-        ..
+        mut config, warnings, ..
     } = loaded;
-    telemetry::start(&config.log)
-        .context("`log.filter` cannot be read: write it like `info` or `nightbell=debug`")?;
+    telemetry::start(&config.log).context("`log.filter` cannot be read: write it like `info` or `nightbell=debug`")?;
     let listener = bind("listen", config.listen).await?;
     let admin_listener = match config.listen_admin {
         Some(address) => Some(bind("listen_admin", address).await?),
@@ -86,10 +83,7 @@ pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
         Ok(ended) => ended
             .context("the HTTP server panicked")?
             .context("the HTTP server failed")?,
-        Err(_) => tracing::warn!(
-            after_s = HTTP_DRAIN.as_secs(),
-            "cut off requests that did not end"
-        ),
+        Err(_) => tracing::warn!(after_s = HTTP_DRAIN.as_secs(), "cut off requests that did not end"),
     }
     store.close().await;
     tracing::info!("stopped");
@@ -117,25 +111,17 @@ pub fn load_templates(dir: Option<&Path>) -> Templates {
 }
 
 async fn bind(key: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on `{key}` = `{address}`: is another process there?")
-    })
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on `{key}` = `{address}`: is another process there?"))
 }
 
 /// Prints where we listen, first of all, and tokens that hold for this start only. Standard output, never the log.
-fn announce(
-    listener: &TcpListener,
-    admin: Option<&TcpListener>,
-    new_tokens: &[(&str, String)],
-) -> anyhow::Result<()> {
+fn announce(listener: &TcpListener, admin: Option<&TcpListener>, new_tokens: &[(&str, String)]) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "listening on http://{}", listener.local_addr()?)?;
     if let Some(admin) = admin {
-        writeln!(
-            out,
-            "listening for admins on http://{}",
-            admin.local_addr()?
-        )?;
+        writeln!(out, "listening for admins on http://{}", admin.local_addr()?)?;
     }
     for (purpose, token) in new_tokens {
         writeln!(out, "{purpose} token, for this start only: {token}")?;
@@ -165,8 +151,7 @@ fn make_provider(config: &Config) -> anyhow::Result<Provider> {
             let account = twilio_account(&config.twilio, &config.sms)
                 .context("the Twilio settings are not complete: run `nightbell config check`")?;
             Ok(Provider::Twilio(Box::new(
-                twilio::Client::new(account)
-                    .context("the HTTP client for Twilio cannot be made")?,
+                twilio::Client::new(account).context("the HTTP client for Twilio cannot be made")?,
             )))
         }
     }
@@ -236,6 +221,8 @@ fn worker_rules(config: &Config) -> Rules {
         max_in_flight: config.sms.max_in_flight,
         lease: config.sms.lease,
         timeout: config.sms.timeout,
+        reconcile_after: config.sms.reconcile_after,
+        resend_when_absent: config.sms.resend_when_absent,
         poll_after: config.sms.poll_after,
         expire_after: config.sms.expire_after,
     }

@@ -89,11 +89,7 @@ struct Verify {
     #[arg(long, allow_hyphen_values = true)]
     signature: String,
     /// The Content-Type header
-    #[arg(
-        long,
-        default_value = "application/x-www-form-urlencoded",
-        value_name = "CT"
-    )]
+    #[arg(long, default_value = "application/x-www-form-urlencoded", value_name = "CT")]
     content_type: String,
     /// Print JSON
     #[arg(long)]
@@ -106,8 +102,8 @@ const WRONG_CALL: u8 = 2;
 /// Runs the command that the arguments name.
 pub fn run() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let loaded = config::load(cli.config.as_deref(), environment);
     match cli.command {
         Command::Serve => serve(loaded),
@@ -136,7 +132,10 @@ fn check_config(loaded: &Loaded, as_json: bool) -> ExitCode {
             .iter()
             .map(|(key, shown)| (key.clone(), shown.to_json()))
             .collect();
-        let list: Vec<_> = faults.iter().map(|fault| json!({"key": fault.key, "value": fault.value, "problem": fault.to_string()})).collect();
+        let list: Vec<_> = faults
+            .iter()
+            .map(|fault| json!({"key": fault.key, "value": fault.value, "problem": fault.to_string()}))
+            .collect();
         println!(
             "{}",
             json!({"valid": faults.is_empty(), "faults": list, "warnings": loaded.warnings, "effective": effective})
@@ -173,9 +172,7 @@ fn faults_in<'a>(loaded: &'a Loaded, prefixes: &[&str]) -> Vec<&'a Fault> {
     loaded
         .faults
         .iter()
-        .filter(|fault| {
-            fault.is_about_the_file() || prefixes.iter().any(|prefix| fault.key.starts_with(prefix))
-        })
+        .filter(|fault| fault.is_about_the_file() || prefixes.iter().any(|prefix| fault.key.starts_with(prefix)))
         .collect()
 }
 
@@ -263,21 +260,14 @@ fn compose(loaded: &Loaded, file: Option<&Path>) -> anyhow::Result<Result<Messag
 fn read_text(path: &Path) -> anyhow::Result<String> {
     use anyhow::Context;
     if path == Path::new("-") {
-        return std::io::read_to_string(std::io::stdin())
-            .context("standard input is no UTF-8 text");
+        return std::io::read_to_string(std::io::stdin()).context("standard input is no UTF-8 text");
     }
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn verify_receipt(loaded: &Loaded, request: &Verify) -> anyhow::Result<ExitCode> {
-    let faults = faults_in(
-        loaded,
-        &["twilio.auth_token", "twilio.secondary_auth_token"],
-    );
-    let faults: Vec<&Fault> = faults
-        .into_iter()
-        .filter(|fault| !fault.is_missing())
-        .collect();
+    let faults = faults_in(loaded, &["twilio.auth_token", "twilio.secondary_auth_token"]);
+    let faults: Vec<&Fault> = faults.into_iter().filter(|fault| !fault.is_missing()).collect();
     if !faults.is_empty() {
         return Ok(report(&faults));
     }
@@ -311,9 +301,7 @@ fn verify_receipt(loaded: &Loaded, request: &Verify) -> anyhow::Result<ExitCode>
             Err(invalid) => println!("not valid: {invalid}"),
         }
         for hint in hints {
-            println!(
-                "it would be valid for {hint}: make `public_url` agree with the address that Twilio calls"
-            );
+            println!("it would be valid for {hint}: make `public_url` agree with the address that Twilio calls");
         }
     }
     Ok(if verdict.is_ok() {

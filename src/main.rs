@@ -9,10 +9,10 @@
 //! config/        file + environment -> domain types; all faults at once; secrets stay secret
 //! app.rs         composition root: opens the rooms, runs them together, stops them in order
 //! telemetry.rs   the log
-//! domain/        event, phone, message, delivery (the state machine), news, day           no I/O, no clock
-//! store/         all SQL: alerts, deliveries, sending, receipts, limits, opt-outs, holds, alarms, lists
+//! domain/        event, phone, message, delivery (the state machine), news, search, day   no I/O, no clock
+//! store/         all SQL: alerts, deliveries, sending, receipts, looks, limits, opt-outs, holds, alarms, lists
 //! provider/      who carries messages: log (test mode), twilio
-//! worker/        backend (apalis over deliveries), send, reconcile (what time alone decides)
+//! worker/        backend (apalis over deliveries), send, sweep (what time alone decides), reconcile (asking again)
 //! http/          the doors: events, receipts, admin API, health
 //! ```
 //!
@@ -25,7 +25,8 @@
 //! 1. In: `http::events` -> `store::alerts` (alert and deliveries, one transaction) -> 202, and the bell rings.
 //! 2. Out: `worker::backend` claims a row -> `worker::send`: `begin_send` (durable), the provider, `finish`.
 //! 3. Back: `http::receipts` -> `provider::twilio::{signature, receipt}` -> `store::receipts`.
-//! 4. Mend: `worker::reconcile`: calls that never came back, deliveries that waited for a slot, or for too long.
+//! 4. Mend: `worker::sweep` -> `store::deliveries`: calls that never came back, what waited for a slot, or for too long;
+//!    `worker::reconcile` -> `provider` -> `domain::search` -> `store::looks`: answers that were lost, messages gone silent.
 //!
 //! The row whose commit made the 202 true is the job; there is no second queue.
 

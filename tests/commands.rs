@@ -35,8 +35,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn receipt_verify_gives_every_vector_of_the_official_library_its_verdict() {
-    let vectors: Vec<Value> =
-        serde_json::from_str(include_str!("data/signature_vectors.json")).unwrap();
+    let vectors: Vec<Value> = serde_json::from_str(include_str!("data/signature_vectors.json")).unwrap();
 
     for vector in &vectors {
         let member = |name: &str| vector[name].as_str().unwrap_or_default();
@@ -64,10 +63,7 @@ fn receipt_verify_gives_every_vector_of_the_official_library_its_verdict() {
             "{}: {output:?}",
             member("name")
         );
-        assert_eq!(
-            serde_json::from_slice::<Value>(&output.stdout).unwrap()["valid"],
-            valid
-        );
+        assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["valid"], valid);
     }
 }
 
@@ -92,16 +88,11 @@ fn receipt_verify_says_why_and_what_would_be_right() {
     );
     assert_eq!(wrong.status.code(), Some(1));
     assert!(
-        text(&wrong.stdout)
-            .contains("it would be valid for https://example.com/myapp.php?foo=1&bar=2"),
+        text(&wrong.stdout).contains("it would be valid for https://example.com/myapp.php?foo=1&bar=2"),
         "{wrong:?}"
     );
 
-    let without_token = run(
-        &[],
-        &arguments("https://example.com/myapp.php?foo=1&bar=2"),
-        body,
-    );
+    let without_token = run(&[], &arguments("https://example.com/myapp.php?foo=1&bar=2"), body);
     assert_eq!(without_token.status.code(), Some(2));
     assert!(text(&without_token.stderr).contains("twilio.auth_token"));
 }
@@ -109,18 +100,14 @@ fn receipt_verify_says_why_and_what_would_be_right() {
 #[test]
 fn sms_preview_counts_standard_input_exactly_as_it_is() {
     let vectors: Vec<Value> = serde_json::from_str(include_str!("data/segments.json")).unwrap();
-    for vector in vectors
-        .iter()
-        .filter(|vector| vector["smart_encoding"] == false)
-    {
+    for vector in vectors.iter().filter(|vector| vector["smart_encoding"] == false) {
         let output = run(
             &[],
             &["sms", "preview", "--text", "-", "--json"],
             vector["text"].as_str().unwrap().as_bytes(),
         );
         let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let figures =
-            |value: &Value| ["encoding", "units", "segments"].map(|name| value[name].clone());
+        let figures = |value: &Value| ["encoding", "units", "segments"].map(|name| value[name].clone());
         assert_eq!(figures(&seen), figures(vector), "{vector}");
     }
 
@@ -135,19 +122,13 @@ fn sms_preview_counts_standard_input_exactly_as_it_is() {
         "🚨 CRITICAL TICKET #7\nSubject: Fire\nUrgency: CRITICAL\n\nUCS-2, 53 units, 1 segment\n"
     );
     assert_eq!(
-        run(&[], &["sms", "preview", "--event", "-"], b"{")
-            .status
-            .code(),
+        run(&[], &["sms", "preview", "--event", "-"], b"{").status.code(),
         Some(2)
     );
     assert_eq!(
-        run(
-            &[("NIGHTBELL_SMS__ENCODING", "morse")],
-            &["sms", "preview"],
-            b""
-        )
-        .status
-        .code(),
+        run(&[("NIGHTBELL_SMS__ENCODING", "morse")], &["sms", "preview"], b"")
+            .status
+            .code(),
         Some(2)
     );
 }
@@ -174,20 +155,14 @@ fn config_check_names_every_fault_and_hides_every_secret() {
     );
     assert!(err.contains("did you mean `sms.driver`?"), "{err}");
     assert!(
-        out.contains("twilio.auth_token = \"********\"")
-            && !out.contains("hush")
-            && !err.contains("hush"),
+        out.contains("twilio.auth_token = \"********\"") && !out.contains("hush") && !err.contains("hush"),
         "{out}"
     );
 
     let good = run(&[], &["config", "check", "--json"], b"");
     let seen: Value = serde_json::from_slice(&good.stdout).unwrap();
     assert_eq!(
-        (
-            good.status.code(),
-            &seen["valid"],
-            &seen["effective"]["daily_limit"]
-        ),
+        (good.status.code(), &seen["valid"], &seen["effective"]["daily_limit"]),
         (Some(0), &json!(true), &json!("200"))
     );
     assert_eq!(
@@ -220,12 +195,14 @@ fn a_file_is_read_under_the_environment_and_secrets_may_be_files() {
             && out.contains("twilio.auth_token = \"********\""),
         "{out}"
     );
-    assert!(err.contains("1 fault") && err.contains("`sms.max_segment` is no setting of Nightbell: take it away; did you mean `sms.max_segments`?"), "{err}");
-    let missing = run(
-        &[],
-        &["config", "check", "--config", &path("none.toml")],
-        b"",
+    assert!(
+        err.contains("1 fault")
+            && err.contains(
+                "`sms.max_segment` is no setting of Nightbell: take it away; did you mean `sms.max_segments`?"
+            ),
+        "{err}"
     );
+    let missing = run(&[], &["config", "check", "--config", &path("none.toml")], b"");
     assert!(
         missing.status.code() == Some(2) && text(&missing.stderr).contains("cannot be read"),
         "{missing:?}"
@@ -273,8 +250,5 @@ fn an_open_address_without_tokens_is_refused() {
     let output = run(&[("NIGHTBELL_LISTEN", "0.0.0.0:0")], &["serve"], b"");
 
     assert_eq!(output.status.code(), Some(2));
-    assert!(
-        text(&output.stderr).contains("auth.intake_tokens")
-            && text(&output.stderr).contains("auth.admin_tokens")
-    );
+    assert!(text(&output.stderr).contains("auth.intake_tokens") && text(&output.stderr).contains("auth.admin_tokens"));
 }

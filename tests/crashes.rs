@@ -36,8 +36,8 @@ async fn killed_right_after_the_202_the_sms_still_goes_out_once(database: Databa
     );
     eventually("the one message, or its trace", async || {
         let delivery = town.deliveries(&alert).await.remove(0);
-        let settled = delivery["state"] == "accepted"
-            || (delivery["attempts"] == 1 && town.twilio.messages().len() == 1);
+        let settled =
+            delivery["state"] == "accepted" || (delivery["attempts"] == 1 && town.twilio.messages().len() == 1);
         if settled { Ok(()) } else { Err(delivery) }
     })
     .await;
@@ -79,9 +79,7 @@ async fn killed_while_the_provider_has_it_the_sms_goes_out_once(database: Databa
     assert_eq!(town.twilio.messages().len(), 1);
 }
 
-async fn killed_before_the_provider_answers_the_attempt_is_never_repeated_blindly(
-    database: Database,
-) {
+async fn killed_before_the_provider_answers_the_attempt_is_never_repeated_blindly(database: Database) {
     let mut town = Plan::on(database)
         .set("SMS__LEASE", "2s")
         .set("SMS__TIMEOUT", "1s")
@@ -172,10 +170,7 @@ async fn a_second_process_on_the_same_sqlite_file_is_refused(database: Database)
     let second = Service::try_start(&town.settings, town.database.folder.path());
 
     match second {
-        Err(log) => assert!(
-            is_sqlite && log.contains("another process is writing to"),
-            "{log}"
-        ),
+        Err(log) => assert!(is_sqlite && log.contains("another process is writing to"), "{log}"),
         Ok(_) => assert!(!is_sqlite, "PostgreSQL takes several"),
     }
 }

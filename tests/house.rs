@@ -25,15 +25,7 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("cli", &["app", "config", "domain", "provider"]),
     (
         "app",
-        &[
-            "config",
-            "domain",
-            "http",
-            "provider",
-            "store",
-            "telemetry",
-            "worker",
-        ],
+        &["config", "domain", "http", "provider", "store", "telemetry", "worker"],
     ),
     ("config", &["domain"]),
     ("telemetry", &["config"]),
@@ -72,11 +64,7 @@ fn rooms_import_only_what_the_map_allows() {
             );
         }
         let speaks_sql = text.contains("sqlx::");
-        assert!(
-            !speaks_sql || room == "store",
-            "{} knows SQL",
-            file.display()
-        );
+        assert!(!speaks_sql || room == "store", "{} knows SQL", file.display());
         assert!(
             !text.contains("apalis::") || relative == Path::new("worker/backend"),
             "{} names apalis",
@@ -116,10 +104,7 @@ fn room_at(text: &str) -> Option<String> {
         .chars()
         .take_while(|c| c.is_ascii_lowercase() || *c == '_')
         .collect();
-    MAY_IMPORT
-        .iter()
-        .any(|(room, _)| *room == name)
-        .then_some(name)
+    MAY_IMPORT.iter().any(|(room, _)| *room == name).then_some(name)
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -137,9 +122,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 #[tokio::test]
 async fn both_databases_have_the_same_tables_and_columns() {
-    let Some(postgres) =
-        Database::postgres("both_databases_have_the_same_tables_and_columns").await
-    else {
+    let Some(postgres) = Database::postgres("both_databases_have_the_same_tables_and_columns").await else {
         return;
     };
     let sqlite = Plan::on(Database::sqlite()).build().await;

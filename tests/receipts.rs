@@ -58,18 +58,14 @@ async fn orders_and_repeats_end_as_the_state_machine_says(database: Database) {
     ] {
         for order in orders(words) {
             ticket += 1;
-            let (alert, message) =
-                one_message(&town, &ticket.to_string(), &format!("+1415555{ticket:04}")).await;
+            let (alert, message) = one_message(&town, &ticket.to_string(), &format!("+1415555{ticket:04}")).await;
             for word in order.iter().chain(&order) {
                 assert_eq!(town.report(&message, word, None).await, 204, "{word}");
             }
             let delivery = town.deliveries(&alert).await.remove(0);
             assert_eq!(delivery["state"], end, "{order:?}: {delivery}");
             let moves = delivery["timeline"].as_array().unwrap().len();
-            assert!(
-                moves <= 3 + order.len(),
-                "repeats write no lines: {delivery}"
-            );
+            assert!(moves <= 3 + order.len(), "repeats write no lines: {delivery}");
         }
     }
 }
@@ -95,16 +91,8 @@ async fn a_forged_receipt_changes_nothing(database: Database) {
         url.split_once('?').unwrap().1
     );
 
-    assert_eq!(
-        town.post_receipt(&url, &changed, &good).await,
-        403,
-        "one changed byte"
-    );
-    assert_eq!(
-        town.post_receipt(&url, &form, "").await,
-        403,
-        "no signature"
-    );
+    assert_eq!(town.post_receipt(&url, &changed, &good).await, 403, "one changed byte");
+    assert_eq!(town.post_receipt(&url, &form, "").await, 403, "no signature");
     assert_eq!(
         town.post_receipt(&url, &form, &sign("another token", &url, &form))
             .await,
@@ -117,14 +105,12 @@ async fn a_forged_receipt_changes_nothing(database: Database) {
         "an empty token"
     );
     assert_eq!(
-        town.post_receipt(&url, &form, &sign(AUTH_TOKEN, &local, &form))
-            .await,
+        town.post_receipt(&url, &form, &sign(AUTH_TOKEN, &local, &form)).await,
         403,
         "the bound address instead of the public one"
     );
     assert_eq!(
-        town.post_receipt(&url.replace("a=1", "a=2"), &form, &good)
-            .await,
+        town.post_receipt(&url.replace("a=1", "a=2"), &form, &good).await,
         403,
         "another attempt in the query"
     );
@@ -147,14 +133,9 @@ async fn a_forged_receipt_changes_nothing(database: Database) {
         ("content-type", "application/x-www-form-urlencoded"),
     ];
     assert_eq!(
-        town.request(
-            Method::POST,
-            &format!("/twilio/status?{query}"),
-            &headers,
-            body
-        )
-        .await
-        .status,
+        town.request(Method::POST, &format!("/twilio/status?{query}"), &headers, body)
+            .await
+            .status,
         403,
         "a forged Host header"
     );
@@ -164,16 +145,10 @@ async fn a_forged_receipt_changes_nothing(database: Database) {
         (&json!("accepted"), &json!("queued")),
         "nothing changed"
     );
-    assert_eq!(
-        town.database.number("select count(*) from receipt").await,
-        0
-    );
+    assert_eq!(town.database.number("select count(*) from receipt").await, 0);
     let rejected = town.get("/v1/receipts/rejected").await;
     assert_eq!(rejected["count"], 7);
-    assert!(
-        !rejected.to_string().contains(&message.sid),
-        "redacted: {rejected}"
-    );
+    assert!(!rejected.to_string().contains(&message.sid), "redacted: {rejected}");
 
     assert_eq!(
         town.post_receipt(&url, &form, &good).await,
@@ -234,11 +209,7 @@ async fn a_receipt_whose_message_nobody_knows_waits_for_it(database: Database) {
     let signature = sign(AUTH_TOKEN, url, &form);
 
     assert_eq!(town.post_receipt(url, &form, &signature).await, 204);
-    assert_eq!(
-        town.post_receipt(url, &form, &signature).await,
-        204,
-        "again"
-    );
+    assert_eq!(town.post_receipt(url, &form, &signature).await, 204, "again");
     assert_eq!(town.deliveries(&alert).await[0]["state"], "sending");
     assert_eq!(
         town.database.number("select count(*) from receipt").await,
@@ -249,20 +220,15 @@ async fn a_receipt_whose_message_nobody_knows_waits_for_it(database: Database) {
 
     let delivery = town.stand(&alert, &["undelivered"]).await.remove(0);
     assert_eq!(delivery["error_code"], 30005);
-    let form = [
-        ("MessageSid", "SM_of_somebody_else"),
-        ("MessageStatus", "sent"),
-    ];
+    let form = [("MessageSid", "SM_of_somebody_else"), ("MessageStatus", "sent")];
     assert_eq!(
-        town.post_receipt(url, &form, &sign(AUTH_TOKEN, url, &form))
-            .await,
+        town.post_receipt(url, &form, &sign(AUTH_TOKEN, url, &form)).await,
         204,
         "kept, though nobody knows it"
     );
     let form = [("MessageSid", "SM1")];
     assert_eq!(
-        town.post_receipt(url, &form, &sign(AUTH_TOKEN, url, &form))
-            .await,
+        town.post_receipt(url, &form, &sign(AUTH_TOKEN, url, &form)).await,
         422,
         "signed, and no status callback"
     );
@@ -282,10 +248,7 @@ async fn an_unknown_status_word_is_kept_and_changes_nothing(database: Database) 
     assert!(delivery["timeline"].to_string().contains("teleported"));
     assert_eq!(town.report(&message, "delivered", None).await, 204);
     assert_eq!(town.report(&message, "beamed", None).await, 204);
-    assert_eq!(
-        town.deliveries(&alert).await[0]["provider_status"],
-        "delivered"
-    );
+    assert_eq!(town.deliveries(&alert).await[0]["provider_status"], "delivered");
 }
 
 async fn a_receipt_that_cannot_be_stored_is_not_answered_with_success(database: Database) {
@@ -320,14 +283,10 @@ async fn both_tokens_are_good_during_a_rotation(database: Database) {
         .await;
     let (alert, message) = one_message(&town, "1", "+14155550101").await;
     let url = message.callback.clone().unwrap();
-    let form = [
-        ("MessageSid", message.sid.as_str()),
-        ("MessageStatus", "sent"),
-    ];
+    let form = [("MessageSid", message.sid.as_str()), ("MessageStatus", "sent")];
 
     assert_eq!(
-        town.post_receipt(&url, &form, &sign("next-token", &url, &form))
-            .await,
+        town.post_receipt(&url, &form, &sign("next-token", &url, &form)).await,
         204
     );
 

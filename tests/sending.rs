@@ -20,6 +20,7 @@ stories![
     an_opted_out_person_is_not_texted,
     opt_outs_are_kept_in_one_form,
     refused_credentials_hold_everything_until_they_are_good,
+    a_held_account_is_probed_every_minute_and_goes_on_by_itself,
     an_ambiguous_answer_is_never_sent_again_blindly,
     a_stop_waits_for_the_call_under_way,
     an_own_template_is_used_and_a_bad_one_is_not,
@@ -33,18 +34,10 @@ async fn the_request_says_all_that_twilio_needs(database: Database) {
 
     let message = &town.twilio.accepted(1).await[0];
 
-    let delivery = town.deliveries(&alert).await[0]["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let delivery = town.deliveries(&alert).await[0]["id"].as_str().unwrap().to_owned();
     assert_eq!(
         message.callback.as_deref(),
-        Some(
-            format!(
-                "https://bell.example.test/behind/proxy/twilio/status?d={delivery}&a=1#rc=5&rp=all"
-            )
-            .as_str()
-        )
+        Some(format!("https://bell.example.test/behind/proxy/twilio/status?d={delivery}&a=1#rc=5&rp=all").as_str())
     );
     assert_eq!(
         (
@@ -56,10 +49,7 @@ async fn the_request_says_all_that_twilio_needs(database: Database) {
     );
     assert_eq!(
         town.twilio.sign_ins(),
-        [format!(
-            "Basic {}",
-            BASE64.encode(format!("{ACCOUNT}:{AUTH_TOKEN}"))
-        )]
+        [format!("Basic {}", BASE64.encode(format!("{ACCOUNT}:{AUTH_TOKEN}")))]
     );
 }
 
@@ -144,26 +134,17 @@ async fn a_person_who_opted_out_at_the_provider_is_not_tried_again(database: Dat
         ))
         .await;
     town.stand(&alert, &["failed"]).await;
-    assert_eq!(
-        town.get("/v1/opt-outs").await["items"][0]["phone"],
-        "+14155550101"
-    );
+    assert_eq!(town.get("/v1/opt-outs").await["items"][0]["phone"], "+14155550101");
 
     let second = town
-        .raise(&critical(
-            "2",
-            &[person("+14155550101"), person("+14155550102")],
-        ))
+        .raise(&critical("2", &[person("+14155550101"), person("+14155550102")]))
         .await;
     town.stand(&second, &["suppressed", "accepted"]).await;
     let message = town.twilio.messages().remove(0);
     assert_eq!(town.report(&message, "failed", Some("21610")).await, 204);
     town.stand(&second, &["suppressed", "failed"]).await;
 
-    let phones = town.get("/v1/opt-outs").await["items"]
-        .as_array()
-        .unwrap()
-        .len();
+    let phones = town.get("/v1/opt-outs").await["items"].as_array().unwrap().len();
     assert_eq!(phones, 2, "a receipt says it as well");
     assert_eq!(town.twilio.calls_to("+14155550101"), 1);
 }
@@ -198,10 +179,7 @@ async fn opt_outs_are_kept_in_one_form(database: Database) {
     assert_eq!(add("+14155550101").await.status, 200, "the same person");
     assert_eq!(add("+49301234567").await.status, 201);
     let bad = add("abc").await;
-    assert_eq!(
-        (bad.status, &bad.body["errors"][0]["pointer"]),
-        (422, &json!("/phone"))
-    );
+    assert_eq!((bad.status, &bad.body["errors"][0]["pointer"]), (422, &json!("/phone")));
     let first = town.get("/v1/opt-outs?limit=1").await;
     assert_eq!(
         (&first["items"][0]["phone"], &first["next"]),
@@ -242,10 +220,7 @@ async fn refused_credentials_hold_everything_until_they_are_good(database: Datab
 
     let second = town.raise(&critical("2", &[person("+14155550102")])).await;
     let ready = town.request(Method::GET, "/readyz", &[], Vec::new()).await;
-    assert_eq!(
-        ready.status, 200,
-        "trouble of the provider shows in the details only"
-    );
+    assert_eq!(ready.status, 200, "trouble of the provider shows in the details only");
     assert!(
         ready.body["details"]["provider"]["status"]
             .as_str()
@@ -253,18 +228,8 @@ async fn refused_credentials_hold_everything_until_they_are_good(database: Datab
             .contains("held"),
         "{ready:?}"
     );
-    assert_eq!(
-        town.get("/v1/limit").await["used"],
-        0,
-        "the slot was given back"
-    );
-    assert_eq!(
-        town.service
-            .log()
-            .matches("alarm=\"credentials_refused\"")
-            .count(),
-        1
-    );
+    assert_eq!(town.get("/v1/limit").await["used"], 0, "the slot was given back");
+    assert_eq!(town.service.log().matches("alarm=\"credentials_refused\"").count(), 1);
     town.twilio.refuse_account(false);
     town.service.signal("TERM");
     town.service.ended().await;
@@ -277,6 +242,40 @@ async fn refused_credentials_hold_everything_until_they_are_good(database: Datab
         1,
         "nothing was tried while all was held"
     );
+}
+
+async fn a_held_account_is_probed_every_minute_and_goes_on_by_itself(database: Database) {
+    let Some(plan) = Plan::on(database).at("2026-11-20 12:00:00", "the probe of a held account") else {
+        return;
+    };
+    let town = plan.build().await;
+    town.twilio.refuse_account(true);
+    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
+    eventually("the hold", async || {
+        let log = town.service.log();
+        if log.contains("credentials_refused") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    })
+    .await;
+
+    town.turn_clock_to("2026-11-20 12:01:30");
+    eventually("a probe in vain", async || {
+        let log = town.service.log();
+        if log.contains("still refuses our account") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    })
+    .await;
+    town.twilio.refuse_account(false);
+    town.turn_clock_to("2026-11-20 12:03:00");
+
+    town.stand(&alert, &["accepted"]).await;
+    assert_eq!(town.twilio.calls_to("+14155550101"), 2);
 }
 
 async fn an_ambiguous_answer_is_never_sent_again_blindly(database: Database) {
@@ -302,11 +301,9 @@ async fn an_ambiguous_answer_is_never_sent_again_blindly(database: Database) {
 
     eventually("five ambiguous calls, recorded", async || {
         let deliveries = town.deliveries(&alert).await;
-        let recorded = deliveries.iter().all(|delivery| {
-            delivery["timeline"]
-                .to_string()
-                .contains("the provider may have it")
-        });
+        let recorded = deliveries
+            .iter()
+            .all(|delivery| delivery["timeline"].to_string().contains("the provider may have it"));
         if recorded { Ok(()) } else { Err(deliveries) }
     })
     .await;
@@ -402,11 +399,7 @@ async fn the_test_mode_delivers_to_the_log(database: Database) {
             && !log.contains("+14155550101"),
         "{log}"
     );
-    assert_eq!(
-        town.twilio.messages().len(),
-        0,
-        "nothing leaves the machine"
-    );
+    assert_eq!(town.twilio.messages().len(), 0, "nothing leaves the machine");
 }
 
 async fn nothing_personal_is_logged(database: Database) {
@@ -430,14 +423,9 @@ async fn nothing_personal_is_logged(database: Database) {
     )
     .await;
     town.get("/v1/deliveries?phone=%2B14155550101").await;
-    town.admin(
-        Method::POST,
-        "/v1/opt-outs",
-        Some(json!({"phone": "+14155550103"})),
-    )
-    .await;
-    town.admin(Method::DELETE, "/v1/opt-outs/+14155550103", None)
+    town.admin(Method::POST, "/v1/opt-outs", Some(json!({"phone": "+14155550103"})))
         .await;
+    town.admin(Method::DELETE, "/v1/opt-outs/+14155550103", None).await;
 
     let log = town.service.log();
     for secret in [

@@ -15,4 +15,7 @@ mod house;
 mod intake;
 mod limits;
 mod receipts;
+mod reconciling;
 mod sending;
+mod torture;
+mod trouble;

@@ -23,6 +23,8 @@ use url::Url;
 
 /// Where the file is looked for when none is named.
 const DEFAULT_FILE: &str = "/etc/nightbell/nightbell.toml";
+/// Shorter times than this are a unit forgotten.
+const SHORTEST: SignedDuration = SignedDuration::from_millis(50);
 /// Twilio keeps a message in its queue for at most this long (message resource, "ValidityPeriod").
 const MAX_VALIDITY: SignedDuration = SignedDuration::from_secs(36_000);
 
@@ -55,6 +57,8 @@ pub struct Sms {
     pub max_in_flight: usize,
     pub lease: SignedDuration,
     pub timeout: SignedDuration,
+    pub reconcile_after: SignedDuration,
+    pub resend_when_absent: bool,
     pub poll_after: SignedDuration,
     pub expire_after: SignedDuration,
 }
@@ -128,23 +132,20 @@ pub fn load(path: Option<&Path>, environment: impl Iterator<Item = (String, Stri
 
 fn read(reader: &mut Reader) -> Config {
     let listen = reader
-        .parsed(
-            "listen",
-            "127.0.0.1:8025",
-            "an address and port like `127.0.0.1:8025`",
-        )
+        .parsed("listen", "127.0.0.1:8025", "an address and port like `127.0.0.1:8025`")
         .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8025)));
-    let listen_admin = reader.optional(
-        "listen_admin",
-        "an address and port like `127.0.0.1:8026`",
-        |text| text.parse().ok(),
-    );
+    let listen_admin = reader.optional("listen_admin", "an address and port like `127.0.0.1:8026`", |text| {
+        text.parse().ok()
+    });
     let database_url = reader.address("database_url", "sqlite://nightbell.db");
     if !["sqlite:", "postgres://", "postgresql://"]
         .iter()
         .any(|scheme| database_url.expose_secret().starts_with(scheme))
     {
-        reader.fault_secret("database_url", "is no database that Nightbell knows: write `sqlite://FILE` or `postgres://USER:PASSWORD@HOST/NAME`");
+        reader.fault_secret(
+            "database_url",
+            "is no database that Nightbell knows: write `sqlite://FILE` or `postgres://USER:PASSWORD@HOST/NAME`",
+        );
     }
     let public_url = reader.optional(
         "public_url",
@@ -152,18 +153,14 @@ fn read(reader: &mut Reader) -> Config {
         read_web_url,
     );
     let time_zone = reader
-        .parsed_with(
-            "time_zone",
-            "UTC",
-            "an IANA name like `Europe/Berlin`",
-            |name| TimeZone::get(name).ok(),
-        )
+        .parsed_with("time_zone", "UTC", "an IANA name like `Europe/Berlin`", |name| {
+            TimeZone::get(name).ok()
+        })
         .unwrap_or(TimeZone::UTC);
     let daily_limit = reader.number("daily_limit", 200, 0, 10_000_000);
     let intake_tokens = reader.secret_list("auth.intake_tokens");
     let admin_tokens = reader.secret_list("auth.admin_tokens");
-    let http_per_second =
-        u32::try_from(reader.number("http.per_second", 0, 0, 1_000_000)).unwrap_or(0);
+    let http_per_second = u32::try_from(reader.number("http.per_second", 0, 0, 1_000_000)).unwrap_or(0);
     let trusted_proxies = reader.list(
         "http.trusted_proxies",
         "addresses or networks like `10.0.0.0/8`",
@@ -182,7 +179,10 @@ fn read(reader: &mut Reader) -> Config {
     if let Some(dir) = &templates_dir
         && !dir.is_dir()
     {
-        reader.fault("templates.dir", "is no folder that can be read: create it, or take the key away to use the built-in templates");
+        reader.fault(
+            "templates.dir",
+            "is no folder that can be read: create it, or take the key away to use the built-in templates",
+        );
     }
     let log = Log {
         json: reader.choice("log.format", "text", &[("text", false), ("json", true)]),
@@ -190,8 +190,7 @@ fn read(reader: &mut Reader) -> Config {
     };
     let sources = read_sources(reader, sms.default_region);
 
-    let has_intake_tokens =
-        !intake_tokens.is_empty() || sources.values().any(|source| !source.tokens.is_empty());
+    let has_intake_tokens = !intake_tokens.is_empty() || sources.values().any(|source| !source.tokens.is_empty());
     if !listen.ip().is_loopback() && !has_intake_tokens {
         reader.fault("auth.intake_tokens", "is not set, but `listen` is open to other machines: set a token, for example one made by `openssl rand -hex 24`");
     }
@@ -218,13 +217,9 @@ fn read(reader: &mut Reader) -> Config {
 
 fn read_sms(reader: &mut Reader) -> Sms {
     let sms = Sms {
-        driver: reader.choice(
-            "sms.driver",
-            "log",
-            &[("log", Driver::Log), ("twilio", Driver::Twilio)],
-        ),
+        driver: reader.choice("sms.driver", "log", &[("log", Driver::Log), ("twilio", Driver::Twilio)]),
         rules: Rules {
-            max_segments: usize::try_from(reader.number("sms.max_segments", 4, 1, 10)).unwrap_or(4),
+            max_segments: usize::try_from(reader.number("sms.max_segments", 4, 1, 24)).unwrap_or(4),
             alphabet: reader.choice(
                 "sms.encoding",
                 "auto",
@@ -232,50 +227,27 @@ fn read_sms(reader: &mut Reader) -> Sms {
             ),
         },
         default_region: reader
-            .parsed_with(
-                "sms.default_region",
-                "US",
-                "a country code like `DE`",
-                Region::parse,
-            )
+            .parsed_with("sms.default_region", "US", "a country code like `DE`", Region::parse)
             .unwrap_or_else(Region::us),
         per_second: reader.decimal("sms.per_second", 1.0, 0.0, 10_000.0),
-        max_in_flight: usize::try_from(reader.number("sms.max_in_flight", 64, 1, 10_000))
-            .unwrap_or(64),
-        lease: reader.duration(
-            "sms.lease",
-            "60s",
-            SignedDuration::from_secs(2),
-            SignedDuration::from_hours(1),
-        ),
-        timeout: reader.duration(
-            "sms.timeout",
-            "15s",
-            SignedDuration::from_millis(100),
-            SignedDuration::from_mins(10),
-        ),
-        poll_after: reader.duration(
-            "sms.poll_after",
-            "10m",
-            SignedDuration::from_secs(1),
-            SignedDuration::from_hours(24),
-        ),
+        max_in_flight: usize::try_from(reader.number("sms.max_in_flight", 64, 1, 10_000)).unwrap_or(64),
+        lease: reader.duration("sms.lease", "60s", SHORTEST, SignedDuration::from_hours(1)),
+        timeout: reader.duration("sms.timeout", "15s", SHORTEST, SignedDuration::from_mins(10)),
+        reconcile_after: reader.duration("sms.reconcile_after", "3m", SHORTEST, SignedDuration::from_hours(24)),
+        resend_when_absent: reader.flag("sms.resend_when_absent", true),
+        poll_after: reader.duration("sms.poll_after", "10m", SHORTEST, SignedDuration::from_hours(24)),
         expire_after: reader.duration(
             "sms.expire_after",
             "72h",
-            SignedDuration::from_mins(1),
+            SHORTEST,
             SignedDuration::from_hours(24 * 365),
         ),
     };
-    reader.duration(
-        "sms.reconcile_after",
-        "3m",
-        SignedDuration::from_secs(1),
-        SignedDuration::from_hours(24),
-    );
-    reader.flag("sms.resend_when_absent", true);
     if sms.lease < sms.timeout * 2 {
-        reader.fault("sms.lease", "is less than twice `sms.timeout`: a slow call could be taken for lost; make it at least twice as long");
+        reader.fault(
+            "sms.lease",
+            "is less than twice `sms.timeout`: a slow call could be taken for lost; make it at least twice as long",
+        );
     }
     sms
 }
@@ -322,9 +294,18 @@ fn read_twilio(reader: &mut Reader, driver: Driver, public_url: Option<&Url>) ->
             );
         }
         match (&api_key_sid, &api_key_secret) {
-            (None, None) if auth_tokens.is_empty() => reader.fault("twilio.auth_token", "is not set: copy it from the Twilio console, or set `twilio.api_key_sid` and `twilio.api_key_secret`"),
-            (Some(_), None) => reader.fault("twilio.api_key_secret", "is not set, but `twilio.api_key_sid` is: set both or neither"),
-            (None, Some(_)) => reader.fault("twilio.api_key_sid", "is not set, but `twilio.api_key_secret` is: set both or neither"),
+            (None, None) if auth_tokens.is_empty() => reader.fault(
+                "twilio.auth_token",
+                "is not set: copy it from the Twilio console, or set `twilio.api_key_sid` and `twilio.api_key_secret`",
+            ),
+            (Some(_), None) => reader.fault(
+                "twilio.api_key_secret",
+                "is not set, but `twilio.api_key_sid` is: set both or neither",
+            ),
+            (None, Some(_)) => reader.fault(
+                "twilio.api_key_sid",
+                "is not set, but `twilio.api_key_secret` is: set both or neither",
+            ),
             (None, None) | (Some(_), Some(_)) => {}
         }
         if from.is_none() && messaging_service_sid.is_none() && !reader.has("twilio.from") {
@@ -334,7 +315,9 @@ fn read_twilio(reader: &mut Reader, driver: Driver, public_url: Option<&Url>) ->
             );
         }
         if base_url.scheme() == "http" {
-            reader.warn("`twilio.base_url` is `http`: credentials and phone numbers travel readable by everybody on the way");
+            reader.warn(
+                "`twilio.base_url` is `http`: credentials and phone numbers travel readable by everybody on the way",
+            );
         }
     }
     let status_callback_url = callback.or_else(|| Some(append_path(public_url?, "twilio/status")));
@@ -375,11 +358,7 @@ fn read_later_rooms(reader: &mut Reader) {
     if mail {
         reader.warn("this version sends no mail yet: `report.…` has no effect");
     }
-    reader.choice(
-        "report.when",
-        "failures",
-        &[("failures", ()), ("always", ())],
-    );
+    reader.choice("report.when", "failures", &[("failures", ()), ("always", ())]);
     reader.text_or("nightly.schedule", "0 0 0 * * *");
     reader.number("retention.receipt_days", 30, 1, 36_500);
     reader.number("retention.personal_days", 365, 1, 36_500);
@@ -399,11 +378,7 @@ fn read_sources(reader: &mut Reader, default_region: Region) -> BTreeMap<String,
             region: reader
                 .optional(&key("region"), "a country code like `DE`", Region::parse)
                 .unwrap_or(default_region),
-            fallback_recipients: read_recipients(
-                reader,
-                &key("fallback_recipients"),
-                default_region,
-            ),
+            fallback_recipients: read_recipients(reader, &key("fallback_recipients"), default_region),
             each_later_recipient: reader.choice(
                 &key("later_recipients"),
                 "untold",
@@ -427,9 +402,10 @@ fn read_recipients(reader: &mut Reader, key: &str, default_region: Region) -> Ve
             phone: member("phone"),
             region: member("region").as_deref().and_then(Region::parse),
         };
-        let is_usable = recipient.phone.as_deref().is_some_and(|phone| {
-            PhoneNumber::parse(phone, recipient.region.unwrap_or(default_region)).is_some()
-        });
+        let is_usable = recipient
+            .phone
+            .as_deref()
+            .is_some_and(|phone| PhoneNumber::parse(phone, recipient.region.unwrap_or(default_region)).is_some());
         if is_usable {
             recipients.push(recipient);
         } else {
@@ -462,9 +438,7 @@ fn read_sender(text: &str) -> Option<String> {
         .is_some_and(|rest| digits(rest) && (7..=15).contains(&rest.len()));
     let is_short_code = digits(text) && (3..=8).contains(&text.len());
     let is_alphanumeric = (1..=11).contains(&text.len())
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || " -+_&".contains(c))
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || " -+_&".contains(c))
         && text.chars().any(|c| c.is_ascii_alphabetic());
     (is_e164 || is_short_code || is_alphanumeric).then(|| text.to_owned())
 }
@@ -490,11 +464,7 @@ mod tests {
     }
 
     fn fault_keys(environment: &[(&str, &str)]) -> Vec<String> {
-        with(environment)
-            .faults
-            .into_iter()
-            .map(|fault| fault.key)
-            .collect()
+        with(environment).faults.into_iter().map(|fault| fault.key).collect()
     }
 
     #[test]
@@ -556,15 +526,9 @@ mod tests {
 
     #[test]
     fn a_lease_shorter_than_two_time_outs_is_refused() {
+        assert_eq!(fault_keys(&[("NIGHTBELL_SMS__LEASE", "20s")]), ["sms.lease"]);
         assert_eq!(
-            fault_keys(&[("NIGHTBELL_SMS__LEASE", "20s")]),
-            ["sms.lease"]
-        );
-        assert_eq!(
-            fault_keys(&[
-                ("NIGHTBELL_SMS__LEASE", "20s"),
-                ("NIGHTBELL_SMS__TIMEOUT", "10s")
-            ]),
+            fault_keys(&[("NIGHTBELL_SMS__LEASE", "20s"), ("NIGHTBELL_SMS__TIMEOUT", "10s")]),
             [""; 0]
         );
     }
@@ -609,10 +573,7 @@ mod tests {
         let loaded = with(&[
             ("NIGHTBELL_TWILIO__AUTH_TOKEN", "hush-hush"),
             ("NIGHTBELL_AUTH__ADMIN_TOKENS", "hush-hush"),
-            (
-                "NIGHTBELL_DATABASE_URL",
-                "postgres://bell:hush-hush@db/nightbell",
-            ),
+            ("NIGHTBELL_DATABASE_URL", "postgres://bell:hush-hush@db/nightbell"),
         ]);
         let shown: String = loaded
             .effective

@@ -113,14 +113,10 @@ impl Reader {
             Ok(table) => self.flatten(String::new(), table),
             // The parser's own message quotes the line, which may hold a secret.
             Err(error) => {
-                let line = error.span().map_or(1, |span| {
-                    text[..span.start.min(text.len())].matches('\n').count() + 1
-                });
-                self.push_fault(
-                    &name,
-                    None,
-                    format!("is no TOML: line {line}: {}", error.message()),
-                );
+                let line = error
+                    .span()
+                    .map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+                self.push_fault(&name, None, format!("is no TOML: line {line}: {}", error.message()));
             }
         }
     }
@@ -182,18 +178,14 @@ impl Reader {
                 .iter()
                 .min_by_key(|known| levenshtein(known, &key))
                 .filter(|known| levenshtein(known, &key) <= 3);
-            let hint = nearest.map_or_else(String::new, |nearest| {
-                format!("; did you mean `{nearest}`?")
-            });
+            let hint = nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
             if from_environment {
                 let variable = format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"));
-                self.warnings.push(format!("the environment variable `{variable}` is no setting of Nightbell and is ignored{hint}"));
+                self.warnings.push(format!(
+                    "the environment variable `{variable}` is no setting of Nightbell and is ignored{hint}"
+                ));
             } else {
-                self.push_fault(
-                    &key,
-                    None,
-                    format!("is no setting of Nightbell: take it away{hint}"),
-                );
+                self.push_fault(&key, None, format!("is no setting of Nightbell: take it away{hint}"));
             }
         }
         (self.faults, self.warnings, self.effective)
@@ -201,13 +193,10 @@ impl Reader {
 
     /// Notes that a setting is wrong, with its value.
     pub fn fault(&mut self, key: &str, problem: &str) {
-        let value = self
-            .effective
-            .iter()
-            .find_map(|(shown, value)| match value {
-                Shown::Value(value) if shown == key => Some(value.clone()),
-                _ => None,
-            });
+        let value = self.effective.iter().find_map(|(shown, value)| match value {
+            Shown::Value(value) if shown == key => Some(value.clone()),
+            _ => None,
+        });
         self.push_fault(key, value, problem.to_owned());
     }
 
@@ -239,12 +228,7 @@ impl Reader {
         let prefix = format!("{prefix}.");
         self.settings
             .keys()
-            .filter_map(|key| {
-                key.strip_prefix(&prefix)?
-                    .split('.')
-                    .next()
-                    .map(str::to_owned)
-            })
+            .filter_map(|key| key.strip_prefix(&prefix)?.split('.').next().map(str::to_owned))
             .collect()
     }
 
@@ -262,11 +246,7 @@ impl Reader {
             Value::Float(number) => number.to_string(),
             Value::Boolean(flag) => flag.to_string(),
             Value::Datetime(_) | Value::Array(_) | Value::Table(_) => {
-                self.push_fault(
-                    key,
-                    None,
-                    "is a list or a date: write a single text or number".into(),
-                );
+                self.push_fault(key, None, "is a list or a date: write a single text or number".into());
                 return None;
             }
         };
@@ -292,12 +272,7 @@ impl Reader {
     }
 
     /// A setting that may be absent; `wanted` says what would be right.
-    pub fn optional<T>(
-        &mut self,
-        key: &str,
-        wanted: &str,
-        read: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<T> {
+    pub fn optional<T>(&mut self, key: &str, wanted: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let text = self.text(key)?;
         let value = read(&text);
         if value.is_none() {
@@ -328,11 +303,7 @@ impl Reader {
 
     /// A whole number.
     pub fn number(&mut self, key: &str, default: i64, min: i64, max: i64) -> i64 {
-        let read = |text: &str| {
-            text.parse()
-                .ok()
-                .filter(|number| (min..=max).contains(number))
-        };
+        let read = |text: &str| text.parse().ok().filter(|number| (min..=max).contains(number));
         self.parsed_with(
             key,
             &default.to_string(),
@@ -344,11 +315,7 @@ impl Reader {
 
     /// A number that may have decimals.
     pub fn decimal(&mut self, key: &str, default: f64, min: f64, max: f64) -> f64 {
-        let read = |text: &str| {
-            text.parse()
-                .ok()
-                .filter(|number| (min..=max).contains(number))
-        };
+        let read = |text: &str| text.parse().ok().filter(|number| (min..=max).contains(number));
         self.parsed_with(
             key,
             &default.to_string(),
@@ -359,13 +326,7 @@ impl Reader {
     }
 
     /// A length of time like `15s`, `3m` or `72h`.
-    pub fn duration(
-        &mut self,
-        key: &str,
-        default: &str,
-        min: SignedDuration,
-        max: SignedDuration,
-    ) -> SignedDuration {
+    pub fn duration(&mut self, key: &str, default: &str, min: SignedDuration, max: SignedDuration) -> SignedDuration {
         let read = |text: &str| text.parse::<SignedDuration>().ok();
         let value = self
             .parsed_with(
@@ -379,34 +340,19 @@ impl Reader {
         if (min..=max).contains(&value) {
             return value;
         }
-        self.fault(
-            key,
-            &format!("is out of range: it may be from {min:#} to {max:#}"),
-        );
+        self.fault(key, &format!("is out of range: it may be from {min:#} to {max:#}"));
         read(default).unwrap_or(min)
     }
 
     pub fn flag(&mut self, key: &str, default: bool) -> bool {
-        self.parsed(
-            key,
-            if default { "true" } else { "false" },
-            "`true` or `false`",
-        )
-        .unwrap_or(default)
+        self.parsed(key, if default { "true" } else { "false" }, "`true` or `false`")
+            .unwrap_or(default)
     }
 
     /// One of a few words.
     pub fn choice<T: Copy>(&mut self, key: &str, default: &str, choices: &[(&str, T)]) -> T {
-        let words: Vec<String> = choices
-            .iter()
-            .map(|(word, _)| format!("`{word}`"))
-            .collect();
-        let find = |text: &str| {
-            choices
-                .iter()
-                .find(|(word, _)| *word == text)
-                .map(|(_, value)| *value)
-        };
+        let words: Vec<String> = choices.iter().map(|(word, _)| format!("`{word}`")).collect();
+        let find = |text: &str| choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         self.parsed_with(key, default, &format!("one of {}", words.join(", ")), find)
             .or_else(|| find(default))
             .unwrap_or(choices[0].1)
@@ -415,14 +361,7 @@ impl Reader {
     /// A secret, from the setting itself or from the file that `…_file` names.
     pub fn secret(&mut self, key: &str) -> Option<SecretString> {
         let secret = self.secret_text(key);
-        self.show(
-            key,
-            if secret.is_some() {
-                Shown::Secret
-            } else {
-                Shown::Unset
-            },
-        );
+        self.show(key, if secret.is_some() { Shown::Secret } else { Shown::Unset });
         secret.map(SecretString::from)
     }
 
@@ -430,19 +369,9 @@ impl Reader {
     pub fn secret_list(&mut self, key: &str) -> Vec<SecretString> {
         let texts = match self.settings.get(key).map(|setting| &setting.value) {
             Some(Value::Array(_)) => self.strings(key),
-            _ => self
-                .secret_text(key)
-                .map(|text| split_list(&text))
-                .unwrap_or_default(),
+            _ => self.secret_text(key).map(|text| split_list(&text)).unwrap_or_default(),
         };
-        self.show(
-            key,
-            if texts.is_empty() {
-                Shown::Unset
-            } else {
-                Shown::Secret
-            },
-        );
+        self.show(key, if texts.is_empty() { Shown::Unset } else { Shown::Secret });
         texts.into_iter().map(SecretString::from).collect()
     }
 
@@ -452,11 +381,7 @@ impl Reader {
             return self.raw(key);
         };
         if self.raw(key).is_some() {
-            self.push_fault(
-                key,
-                None,
-                format!("is set together with `{file_key}`: set one of them"),
-            );
+            self.push_fault(key, None, format!("is set together with `{file_key}`: set one of them"));
         }
         match std::fs::read_to_string(&path) {
             Ok(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
@@ -464,9 +389,7 @@ impl Reader {
                 self.push_fault(
                     &file_key,
                     Some(path),
-                    format!(
-                        "is a file that cannot be read ({error}): check the path and its rights"
-                    ),
+                    format!("is a file that cannot be read ({error}): check the path and its rights"),
                 );
                 None
             }
@@ -525,9 +448,18 @@ impl Reader {
                 .into_iter()
                 .filter_map(|item| match item {
                     Value::String(text) => Some(bare(text)),
-                    Value::Table(table) => Some(table.into_iter().filter_map(|(name, value)| Some((name, value.as_str()?.to_owned()))).collect()),
+                    Value::Table(table) => Some(
+                        table
+                            .into_iter()
+                            .filter_map(|(name, value)| Some((name, value.as_str()?.to_owned())))
+                            .collect(),
+                    ),
                     Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) | Value::Array(_) => {
-                        self.push_fault(key, None, "has an entry that is neither a text nor a table: write texts in quotes".into());
+                        self.push_fault(
+                            key,
+                            None,
+                            "has an entry that is neither a text nor a table: write texts in quotes".into(),
+                        );
                         None
                     }
                 })

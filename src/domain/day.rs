@@ -78,14 +78,8 @@ mod tests {
         let late = at("2026-11-20T23:30:00Z");
 
         assert_eq!(LocalDay::of(late, &TimeZone::UTC).to_string(), "2026-11-20");
-        assert_eq!(
-            LocalDay::of(late, &zone("Europe/Berlin")).to_string(),
-            "2026-11-21"
-        );
-        assert_eq!(
-            LocalDay::of(late, &zone("America/New_York")).to_string(),
-            "2026-11-20"
-        );
+        assert_eq!(LocalDay::of(late, &zone("Europe/Berlin")).to_string(), "2026-11-21");
+        assert_eq!(LocalDay::of(late, &zone("America/New_York")).to_string(), "2026-11-20");
     }
 
     #[test]
@@ -106,10 +100,7 @@ mod tests {
         let cairo = zone("Africa/Cairo");
         let day = LocalDay::parse("2026-04-24").unwrap();
 
-        assert_eq!(
-            day.start(&cairo).to_zoned(cairo.clone()).time().to_string(),
-            "01:00:00"
-        );
+        assert_eq!(day.start(&cairo).to_zoned(cairo.clone()).time().to_string(), "01:00:00");
         assert_eq!(LocalDay::of(day.start(&cairo), &cairo), day);
     }
 
@@ -146,10 +137,7 @@ mod tests {
         let apia = zone("Pacific/Apia");
 
         assert_eq!(
-            LocalDay::parse("2011-12-29")
-                .unwrap()
-                .next(&apia)
-                .to_string(),
+            LocalDay::parse("2011-12-29").unwrap().next(&apia).to_string(),
             "2011-12-31"
         );
     }

@@ -149,10 +149,6 @@ pub enum Change {
     /// Nobody knows whether the newest attempt reached the provider.
     Lose,
     /// Looking for the newest attempt led nowhere.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the look-ups come with reconciling")
-    )]
     GiveUp,
     /// The provider told something of an attempt.
     Tell { news: News, newest_attempt: bool },
@@ -175,15 +171,9 @@ impl State {
             (Change::NotSent { closed: true }, Sending | Unknown | Unconfirmed) => Some(Canceled),
             (Change::Refuse, Sending | Unknown | Unconfirmed) => Some(Failed),
             // A process that was frozen long enough for its attempt to be written off, and then sent after all.
-            (Change::Lose, Sending | Pending | Canceled) => Some(Unknown),
+            (Change::Lose, Sending | Pending | Deferred | Canceled) => Some(Unknown),
             (Change::GiveUp, Unknown) => Some(Unconfirmed),
-            (
-                Change::Tell {
-                    news,
-                    newest_attempt,
-                },
-                state,
-            ) => {
+            (Change::Tell { news, newest_attempt }, state) => {
                 let counts = news.is_good() || newest_attempt;
                 (counts && news.state().rank() > state.rank()).then(|| news.state())
             }
@@ -200,8 +190,8 @@ impl State {
                 | Change::Refuse
                 | Change::Lose
                 | Change::GiveUp,
-                Pending | Deferred | Sending | Unknown | Unconfirmed | Accepted | Sent | Delivered
-                | Undelivered | Failed | Suppressed | Canceled | Expired,
+                Pending | Deferred | Sending | Unknown | Unconfirmed | Accepted | Sent | Delivered | Undelivered
+                | Failed | Suppressed | Canceled | Expired,
             ) => None,
         }
     }
@@ -235,12 +225,13 @@ impl State {
             | Self::Accepted
             | Self::Sent
             | Self::Delivered => true,
-            Self::Undelivered
-            | Self::Failed
-            | Self::Suppressed
-            | Self::Canceled
-            | Self::Expired => false,
+            Self::Undelivered | Self::Failed | Self::Suppressed | Self::Canceled | Self::Expired => false,
         }
+    }
+
+    /// Whether it may still come to its person by itself: then sending it again could tell them twice.
+    pub fn is_undecided(self) -> bool {
+        self.tells() && self != Self::Delivered
     }
 
     /// Whether nobody is being told by this delivery now: it is at its end without success, or held until tomorrow.
@@ -267,6 +258,8 @@ pub struct BeforeSend {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
     Send,
+    /// Others are before it in the line for the last slots: ask again in a moment.
+    Wait,
     Stop(Change, Reason),
 }
 
@@ -279,8 +272,10 @@ impl BeforeSend {
             Gate::Stop(Change::Suppress, Reason::OptedOut)
         } else if self.now.duration_since(self.received_at) > self.expire_after {
             Gate::Stop(Change::Expire, Reason::Expired)
-        } else if self.free_slots <= self.ahead {
+        } else if self.free_slots <= 0 {
             Gate::Stop(Change::Defer, Reason::Limit)
+        } else if self.free_slots <= self.ahead {
+            Gate::Wait
         } else {
             Gate::Send
         }
@@ -313,16 +308,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn tell(news: News, newest_attempt: bool) -> Change {
-        Change::Tell {
-            news,
-            newest_attempt,
-        }
+        Change::Tell { news, newest_attempt }
     }
 
     fn told(start: State, story: &[News]) -> State {
-        story.iter().fold(start, |state, news| {
-            state.after(tell(*news, true)).unwrap_or(state)
-        })
+        story
+            .iter()
+            .fold(start, |state, news| state.after(tell(*news, true)).unwrap_or(state))
     }
 
     /// Every pair that leads somewhere, written out: a change to the machine must change this list.
@@ -353,6 +345,7 @@ mod tests {
             (Pending, Change::SetAside, Failed),
             (Sending, Change::Lose, Unknown),
             (Pending, Change::Lose, Unknown),
+            (Deferred, Change::Lose, Unknown),
             (Canceled, Change::Lose, Unknown),
             (Unknown, Change::GiveUp, Unconfirmed),
         ];
@@ -447,17 +440,10 @@ mod tests {
 
         assert_eq!(clear.decide(), Gate::Send);
         assert_eq!(
-            BeforeSend {
-                free_slots: 0,
-                ..clear
-            }
-            .decide(),
+            BeforeSend { free_slots: 0, ..clear }.decide(),
             Gate::Stop(Change::Defer, Reason::Limit)
         );
-        assert_eq!(
-            BeforeSend { ahead: 1, ..clear }.decide(),
-            Gate::Stop(Change::Defer, Reason::Limit)
-        );
+        assert_eq!(BeforeSend { ahead: 1, ..clear }.decide(), Gate::Wait);
         assert_eq!(
             BeforeSend {
                 received_at: old,
@@ -493,13 +479,8 @@ mod tests {
 
         assert_eq!([1, 2, 3, 8, 9, 100].map(ceiling), [2, 4, 8, 256, 300, 300]);
         assert_eq!(back_off(1, None, 0.0), SignedDuration::from_millis(100));
-        assert!(
-            back_off(1, Some(SignedDuration::from_secs(30)), 0.0) >= SignedDuration::from_secs(30)
-        );
-        assert!(
-            back_off(1, Some(SignedDuration::from_hours(9)), 1.0)
-                <= SignedDuration::from_secs(3_602)
-        );
+        assert!(back_off(1, Some(SignedDuration::from_secs(30)), 0.0) >= SignedDuration::from_secs(30));
+        assert!(back_off(1, Some(SignedDuration::from_hours(9)), 1.0) <= SignedDuration::from_secs(3_602));
     }
 
     proptest! {

@@ -98,12 +98,7 @@ pub enum Address {
 impl Recipient {
     /// Reads the phone, once. `region` is the source's, for numbers that bring none of their own.
     pub fn address(&self, region: Region) -> Address {
-        let Some(raw) = self
-            .phone
-            .as_deref()
-            .map(str::trim)
-            .filter(|raw| !raw.is_empty())
-        else {
+        let Some(raw) = self.phone.as_deref().map(str::trim).filter(|raw| !raw.is_empty()) else {
             return Address::Missing;
         };
         match PhoneNumber::parse(raw, self.region.unwrap_or(region)) {
@@ -122,17 +117,13 @@ pub fn parse(document: &Value, received_at: Timestamp) -> Result<Event, Vec<Faul
         return Err(faults);
     }
     let kind = line(&root.member("type"), &mut faults, MAX_NAME);
-    let source = line(&root.member("source"), &mut faults, MAX_ID)
-        .unwrap_or_else(|| DEFAULT_SOURCE.to_owned());
+    let source = line(&root.member("source"), &mut faults, MAX_ID).unwrap_or_else(|| DEFAULT_SOURCE.to_owned());
     let ticket = root.member("ticket");
     ticket.expect_object(&mut faults);
     let meaning = read_meaning(&ticket, kind.as_deref(), &mut faults);
     let event = Event {
         id: id(&root.member("id"), &mut faults),
-        occurred_at: read_time(
-            root.member("occurred_at").text(&mut Vec::new()),
-            received_at,
-        ),
+        occurred_at: read_time(root.member("occurred_at").text(&mut Vec::new()), received_at),
         ticket: read_ticket(&ticket, meaning.as_ref(), &mut faults),
         client: read_client(&root.member("client"), &mut faults),
         recipients: root
@@ -145,31 +136,21 @@ pub fn parse(document: &Value, received_at: Timestamp) -> Result<Event, Vec<Faul
         kind,
         meaning: meaning.unwrap_or(Meaning::Lower),
     };
-    if faults.is_empty() {
-        Ok(event)
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok(event) } else { Err(faults) }
 }
 
 /// What the type and the urgency together ask for; `None` where the urgency is missing or unreadable.
-fn read_meaning(
-    ticket: &Reader<'_>,
-    kind: Option<&str>,
-    faults: &mut Vec<Fault>,
-) -> Option<Meaning> {
+fn read_meaning(ticket: &Reader<'_>, kind: Option<&str>, faults: &mut Vec<Fault>) -> Option<Meaning> {
     let urgency = ticket.member("urgency");
     let word = urgency.text(faults);
     if let Some("ticket.resolved" | "ticket.closed" | "ticket.urgency_lowered") = kind {
         return Some(Meaning::Over);
     }
-    if !urgency.is_present() {
-        urgency.fault(
-            faults,
-            "this is missing: send `critical`, `high`, `normal` or `low`",
-        );
+    let is_blank = word.is_some_and(|word| word.trim().is_empty());
+    if !urgency.is_present() || is_blank {
+        urgency.fault(faults, "this is missing: send `critical`, `high`, `normal` or `low`");
     }
-    let word = clean_line(word?, MAX_NAME);
+    let word = clean_line(word.filter(|_| !is_blank)?, MAX_NAME);
     Some(match word.to_ascii_lowercase().as_str() {
         "critical" => Meaning::Critical,
         "high" | "medium" | "normal" | "low" => Meaning::Lower,
@@ -182,18 +163,12 @@ fn read_ticket(ticket: &Reader<'_>, meaning: Option<&Meaning>, faults: &mut Vec<
     let before = faults.len();
     let known_id = id(&ticket_id, faults);
     if known_id.is_none() && faults.len() == before {
-        ticket_id.fault(
-            faults,
-            "this is missing: send the helpdesk's own id of the ticket",
-        );
+        ticket_id.fault(faults, "this is missing: send the helpdesk's own id of the ticket");
     }
 
     let subject = ticket.member("subject");
     if !subject.is_present() && meaning == Some(&Meaning::Critical) {
-        subject.fault(
-            faults,
-            "this is missing: a critical event needs the ticket's subject",
-        );
+        subject.fault(faults, "this is missing: a critical event needs the ticket's subject");
     }
 
     let ai = ticket.member("ai");
@@ -213,8 +188,7 @@ fn read_url(place: &Reader<'_>, faults: &mut Vec<Fault>) -> Option<String> {
     if raw.is_empty() {
         return None;
     }
-    let is_web = url::Url::parse(raw)
-        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let is_web = url::Url::parse(raw).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     if !is_web || raw.chars().any(char::is_control) {
         place.fault(
             faults,
@@ -265,10 +239,7 @@ fn id(place: &Reader<'_>, faults: &mut Vec<Fault>) -> Option<String> {
     if id.chars().count() > MAX_ID {
         place.fault(
             faults,
-            format!(
-                "this has {} characters: send at most {MAX_ID}",
-                id.chars().count()
-            ),
+            format!("this has {} characters: send at most {MAX_ID}", id.chars().count()),
         );
         return None;
     }
@@ -336,12 +307,9 @@ mod tests {
         );
         assert_eq!(pointers(json!([])), [""]);
         assert_eq!(
-            parse(
-                &json!({"type": "ticket.closed", "ticket": {"id": 3}}),
-                now()
-            )
-            .unwrap()
-            .meaning,
+            parse(&json!({"type": "ticket.closed", "ticket": {"id": 3}}), now())
+                .unwrap()
+                .meaning,
             Meaning::Over
         );
         assert_eq!(
@@ -377,10 +345,7 @@ mod tests {
         ] {
             assert_eq!(
                 read_time(Some(raw), now()).as_second(),
-                "2026-11-20T09:24:38Z"
-                    .parse::<Timestamp>()
-                    .unwrap()
-                    .as_second(),
+                "2026-11-20T09:24:38Z".parse::<Timestamp>().unwrap().as_second(),
                 "{raw}"
             );
         }
@@ -391,9 +356,7 @@ mod tests {
         let people: Vec<Value> = (0..500).map(|_| json!({"phone": "+14155550101"})).collect();
 
         assert_eq!(
-            pointers(
-                json!({"ticket": {"id": 1, "subject": "x", "urgency": "critical"}, "recipients": people})
-            ),
+            pointers(json!({"ticket": {"id": 1, "subject": "x", "urgency": "critical"}, "recipients": people})),
             ["/recipients"]
         );
     }

@@ -194,10 +194,7 @@ impl<'a> Reader<'a> {
         match self.value {
             None => Vec::new(),
             Some(Value::Array(list)) if list.len() > max => {
-                self.fault(
-                    faults,
-                    format!("there are {} items: send at most {max}", list.len()),
-                );
+                self.fault(faults, format!("there are {} items: send at most {max}", list.len()));
                 Vec::new()
             }
             Some(Value::Array(list)) => list
@@ -231,10 +228,7 @@ mod tests {
     fn an_ordinary_document_is_read_as_serde_json_reads_it() {
         let text = br#"{"a":[1,-2,3.5,true,null,"x\u00e4"],"b":{}}"#;
 
-        assert_eq!(
-            parse(text).unwrap(),
-            serde_json::from_slice::<Value>(text).unwrap()
-        );
+        assert_eq!(parse(text).unwrap(), serde_json::from_slice::<Value>(text).unwrap());
     }
 
     #[test]

@@ -78,19 +78,12 @@ impl Fields<'_> {
             ("client", self.client.as_deref().map(Value::from)),
             ("urgency", self.urgency.map(Value::from)),
             ("confidence", self.confidence.map(Value::from)),
-            (
-                "estimated_hours",
-                self.estimated_hours.as_deref().map(Value::from),
-            ),
+            ("estimated_hours", self.estimated_hours.as_deref().map(Value::from)),
             ("url", self.url.map(Value::from)),
             ("recipient_name", short(self.to.name).map(Value::from)),
             ("recipient_role", short(self.to.role).map(Value::from)),
         ];
-        Value::from_pairs(
-            members
-                .into_iter()
-                .filter_map(|(name, value)| Some((name, value?))),
-        )
+        Value::from_pairs(members.into_iter().filter_map(|(name, value)| Some((name, value?))))
     }
 }
 
@@ -115,8 +108,7 @@ impl Templates {
     /// Puts `source` before the built-in template. Fails with the template's own error and line if it does not parse;
     /// then the built-in one stays in force.
     pub fn set_own(&mut self, source: String) -> Result<(), minijinja::Error> {
-        self.environment
-            .add_template_owned("critical.txt", source)?;
+        self.environment.add_template_owned("critical.txt", source)?;
         self.has_own = true;
         Ok(())
     }
@@ -130,9 +122,7 @@ impl Templates {
         warn: impl FnOnce(&minijinja::Error),
     ) -> Message {
         let fields = Fields::of(event, to);
-        let own = self
-            .has_own
-            .then(|| self.fit("critical.txt", &fields, rules));
+        let own = self.has_own.then(|| self.fit("critical.txt", &fields, rules));
         let text = match own {
             Some(Ok(text)) if !text.is_empty() => text,
             Some(Err(error)) => {
@@ -146,12 +136,7 @@ impl Templates {
     }
 
     /// Renders, then takes away in order: the end of the subject, the optional lines, and last the link.
-    fn fit(
-        &self,
-        template: &str,
-        fields: &Fields<'_>,
-        rules: Rules,
-    ) -> Result<String, minijinja::Error> {
+    fn fit(&self, template: &str, fields: &Fields<'_>, rules: Rules) -> Result<String, minijinja::Error> {
         let full = self.render(template, fields, rules)?;
         if fits(&full, rules.max_segments) {
             return Ok(full);
@@ -219,16 +204,8 @@ impl Templates {
         Ok(Some(best))
     }
 
-    fn render(
-        &self,
-        template: &str,
-        fields: &Fields<'_>,
-        rules: Rules,
-    ) -> Result<String, minijinja::Error> {
-        let rendered = self
-            .environment
-            .get_template(template)?
-            .render(fields.context())?;
+    fn render(&self, template: &str, fields: &Fields<'_>, rules: Rules) -> Result<String, minijinja::Error> {
+        let rendered = self.environment.get_template(template)?.render(fields.context())?;
         let rendered = match rules.alphabet {
             Alphabet::Auto => rendered,
             Alphabet::Gsm => sms::to_gsm(&rendered),
@@ -262,9 +239,7 @@ impl<'a> Fields<'a> {
                 .map(|client| capped(client, MAX_CLIENT)),
             urgency: Some("CRITICAL"),
             // Rounded, because "95.37 %" is a false precision in a text at night; the range is checked at the door.
-            confidence: ticket
-                .confidence_percent
-                .map(|percent| percent.round() as i64),
+            confidence: ticket.confidence_percent.map(|percent| percent.round() as i64),
             estimated_hours: ticket
                 .estimated_hours
                 .map(|hours| ((hours * 100.0).round() / 100.0).to_string()),
@@ -279,10 +254,7 @@ fn cut_subject(subject: &str, kept: usize) -> String {
     if subject.graphemes(true).nth(kept).is_none() {
         return subject.to_owned();
     }
-    let beginning: String = subject
-        .graphemes(true)
-        .take(kept.saturating_sub(1))
-        .collect();
+    let beginning: String = subject.graphemes(true).take(kept.saturating_sub(1)).collect();
     format!("{}…", beginning.trim_end())
 }
 
@@ -304,11 +276,7 @@ mod tests {
 
     fn event(ticket: serde_json::Value, client: serde_json::Value) -> Event {
         let body = json!({"ticket": ticket, "client": client}).to_string();
-        event::parse(
-            &json::parse(body.as_bytes()).unwrap(),
-            Timestamp::UNIX_EPOCH,
-        )
-        .unwrap()
+        event::parse(&json::parse(body.as_bytes()).unwrap(), Timestamp::UNIX_EPOCH).unwrap()
     }
 
     fn example() -> Event {
@@ -321,9 +289,7 @@ mod tests {
 
     fn text(event: &Event, rules: Rules) -> String {
         Templates::built_in()
-            .compose(event, Addressee::default(), rules, |error| {
-                panic!("{error:#}")
-            })
+            .compose(event, Addressee::default(), rules, |error| panic!("{error:#}"))
             .text
     }
 
@@ -338,10 +304,7 @@ mod tests {
 
     #[test]
     fn a_line_without_its_value_disappears() {
-        let bare = event(
-            json!({"id": 7, "subject": "Fire", "urgency": "critical"}),
-            json!(null),
-        );
+        let bare = event(json!({"id": 7, "subject": "Fire", "urgency": "critical"}), json!(null));
 
         assert_eq!(
             text(&bare, AUTO),
@@ -407,10 +370,7 @@ mod tests {
         long.ticket.url = Some(format!("https://tickets.example.com/{}", "x".repeat(1_900)));
         let text = text(&long, AUTO);
 
-        assert!(
-            text.contains("#108749") && !text.contains("View:"),
-            "{text}"
-        );
+        assert!(text.contains("#108749") && !text.contains("View:"), "{text}");
         assert!(text.encode_utf16().count() <= MAX_CHARACTERS);
     }
 

@@ -8,5 +8,6 @@ pub mod json;
 pub mod message;
 pub mod news;
 pub mod phone;
+pub mod search;
 pub mod sms;
 pub mod text;

@@ -66,12 +66,8 @@ impl PhoneNumber {
         // number, since its general description holds no lengths.
         let regions = phonenumber::metadata::DATABASE.by_code(&number.code().value())?;
         let is_possible = regions.iter().any(|region| {
-            let kinds = KINDS
-                .iter()
-                .filter_map(|kind| region.descriptors().get(*kind));
-            kinds
-                .into_iter()
-                .any(|kind| kind.possible_length().contains(&length))
+            let kinds = KINDS.iter().filter_map(|kind| region.descriptors().get(*kind));
+            kinds.into_iter().any(|kind| kind.possible_length().contains(&length))
         });
         // E.164 has at most 15 digits with the country code (ITU-T E.164, 6.1).
         let e164 = format!("+{}{national}", number.code().value());
@@ -110,11 +106,7 @@ pub fn mask(number: &str) -> String {
         _ => (0, 0),
     };
     let text = |part: &[char]| part.iter().collect::<String>();
-    format!(
-        "{}****{}",
-        text(&chars[..head]),
-        text(&chars[chars.len() - tail..])
-    )
+    format!("{}****{}", text(&chars[..head]), text(&chars[chars.len() - tail..]))
 }
 
 #[cfg(test)]
@@ -122,8 +114,7 @@ mod tests {
     use super::*;
 
     fn e164(raw: &str, region: &str) -> Option<String> {
-        PhoneNumber::parse(raw, Region::parse(region).unwrap())
-            .map(|number| number.as_e164().to_owned())
+        PhoneNumber::parse(raw, Region::parse(region).unwrap()).map(|number| number.as_e164().to_owned())
     }
 
     #[test]
@@ -145,10 +136,7 @@ mod tests {
     fn a_national_number_is_read_by_its_region() {
         assert_eq!(e164("030 1234567", "DE").as_deref(), Some("+49301234567"));
         assert_eq!(e164("07911 123456", "GB").as_deref(), Some("+447911123456"));
-        assert_eq!(
-            e164("+49 30 1234567", "US").as_deref(),
-            Some("+49301234567")
-        );
+        assert_eq!(e164("+49 30 1234567", "US").as_deref(), Some("+49301234567"));
         assert_eq!(
             e164("02 1234 5678", "IT").as_deref(),
             Some("+390212345678"),

@@ -62,13 +62,7 @@ pub fn measure(text: &str) -> Size {
 }
 
 /// Fills parts of `part` units; an escape pair or a surrogate pair is never torn.
-fn split(
-    text: &str,
-    units: usize,
-    single: usize,
-    part: usize,
-    cost: impl Fn(char) -> usize,
-) -> usize {
+fn split(text: &str, units: usize, single: usize, part: usize, cost: impl Fn(char) -> usize) -> usize {
     if units <= single {
         return 1;
     }
@@ -118,10 +112,7 @@ mod tests {
             serde_json::from_str(include_str!("../../tests/data/segments.json")).unwrap();
         let mut counted = 0;
 
-        for vector in vectors
-            .iter()
-            .filter(|vector| vector["smart_encoding"] == false)
-        {
+        for vector in vectors.iter().filter(|vector| vector["smart_encoding"] == false) {
             let size = measure(vector["text"].as_str().unwrap());
             assert_eq!(
                 serde_json::to_value(size.encoding).unwrap(),
@@ -142,9 +133,6 @@ mod tests {
             to_gsm("🚨 CRITICAL\nSjálfvirkt “kerfi” – bilað… ä€"),
             "CRITICAL\nSjalfvirkt \"kerfi\" - bilad... ä€"
         );
-        assert_eq!(
-            measure(&to_gsm("Ἀθῆναι 東京 ❤️ ½")).encoding,
-            Encoding::Gsm7
-        );
+        assert_eq!(measure(&to_gsm("Ἀθῆναι 東京 ❤️ ½")).encoding, Encoding::Gsm7);
     }
 }

@@ -9,7 +9,7 @@ use crate::{
         phone::PhoneNumber,
         text::clean_line,
     },
-    store::{AlertFilter, AlertView, DeliveryFilter, DeliveryView, LimitStatus, OptOut, Page},
+    store::{AlertFilter, AlertView, DeliveryFilter, DeliveryView, LimitStatus, OptOut, Page, Resent},
 };
 use axum::{
     Json, Router,
@@ -18,7 +18,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde_json::{Value, json};
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
@@ -36,11 +36,9 @@ pub fn routes(office: &Arc<Office>) -> Router<Arc<Office>> {
         .route("/v1/alerts/{id}", get(show_alert))
         .route("/v1/deliveries", get(list_deliveries))
         .route("/v1/deliveries/{id}", get(show_delivery))
+        .route("/v1/deliveries/{id}/resend", post(resend))
         .route("/v1/opt-outs", get(list_opt_outs).post(add_opt_out))
-        .route(
-            "/v1/opt-outs/{phone}",
-            axum::routing::delete(remove_opt_out),
-        )
+        .route("/v1/opt-outs/{phone}", axum::routing::delete(remove_opt_out))
         .route("/v1/limit", get(show_limit).put(set_limit))
         .route("/v1/receipts/rejected", get(list_rejected))
         .route_layer(middleware::from_fn_with_state(Arc::clone(office), admit))
@@ -56,15 +54,16 @@ async fn admit(
     office
         .doorkeeper
         .admit(&office.admin_tokens, request.headers(), peer.ip())?;
+    // PostgreSQL takes no NUL in a text, and nothing here has one.
+    if request.uri().to_string().contains("%00") {
+        return Err(Problem::not_found("there is nothing here"));
+    }
     Ok(next.run(request).await)
 }
 
 type Parameters = Query<HashMap<String, String>>;
 
-async fn list_alerts(
-    State(office): SharedOffice,
-    Query(parameters): Parameters,
-) -> Result<Json<Value>, Problem> {
+async fn list_alerts(State(office): SharedOffice, Query(parameters): Parameters) -> Result<Json<Value>, Problem> {
     let filter = AlertFilter {
         source: parameters.get("source").cloned(),
         ticket_id: parameters.get("ticket_id").cloned(),
@@ -94,10 +93,7 @@ async fn show_alert(
     Ok(Json(alert_json(&alert, reveals_phones(&parameters), true)))
 }
 
-async fn list_deliveries(
-    State(office): SharedOffice,
-    Query(parameters): Parameters,
-) -> Result<Json<Value>, Problem> {
+async fn list_deliveries(State(office): SharedOffice, Query(parameters): Parameters) -> Result<Json<Value>, Problem> {
     let filter = delivery_filter(&office, &parameters)?;
     let page = office
         .store
@@ -108,9 +104,7 @@ async fn list_deliveries(
         )
         .await?;
     let reveal = reveals_phones(&parameters);
-    Ok(show_page(page, |delivery| {
-        delivery_json(delivery, reveal, false)
-    }))
+    Ok(show_page(page, |delivery| delivery_json(delivery, reveal, false)))
 }
 
 async fn show_delivery(
@@ -123,30 +117,68 @@ async fn show_delivery(
         .delivery(&id)
         .await?
         .ok_or_else(|| Problem::not_found("there is no delivery with this id"))?;
-    Ok(Json(delivery_json(
-        &delivery,
-        reveals_phones(&parameters),
-        true,
-    )))
+    Ok(Json(delivery_json(&delivery, reveals_phones(&parameters), true)))
 }
 
-async fn list_opt_outs(
+/// Sends a delivery again as its next round. `{"force": true}` (or `?force=true`) does so though the old one may still
+/// arrive.
+async fn resend(
     State(office): SharedOffice,
+    Path(id): Path<String>,
     Query(parameters): Parameters,
-) -> Result<Json<Value>, Problem> {
-    let after = parameters.get("cursor").map(|cursor| restore_plus(cursor));
-    let page = office
-        .store
-        .opt_outs(after.as_deref(), page_size(&parameters)?)
-        .await?;
-    Ok(show_page(page, opt_out_json))
-}
-
-async fn add_opt_out(
-    State(office): SharedOffice,
     headers: HeaderMap,
     raw: Body,
 ) -> Result<impl IntoResponse, Problem> {
+    let bytes = body::read(raw).await?;
+    let mut force = parameters.get("force").is_some_and(|value| value == "true");
+    if !bytes.is_empty() {
+        events::expect_json(&headers)?;
+        force |= match events::read_json(&bytes)?.get("force") {
+            Some(Value::Bool(force)) => *force,
+            None | Some(Value::Null) => false,
+            Some(_) => {
+                return Err(Problem::field("/force", "this is neither `true` nor `false`"));
+            }
+        };
+    }
+    let new_id = match office.store.resend(&id, force, now()).await? {
+        Resent::As(new_id) => new_id,
+        Resent::Undecided(state) => {
+            let detail = format!(
+                "this delivery is `{state}` and may still arrive: wait, or send `{{\"force\": true}}` to tell the person perhaps twice"
+            );
+            return Err(Problem::new(StatusCode::CONFLICT, detail));
+        }
+        Resent::NoPhone => {
+            return Err(Problem::new(
+                StatusCode::CONFLICT,
+                "this delivery has no usable number, so it cannot be sent",
+            ));
+        }
+        Resent::NoSuchDelivery => {
+            return Err(Problem::not_found("there is no delivery with this id"));
+        }
+    };
+    tracing::info!(delivery.id = %new_id, resend_of = %id, force, "an operator sends a delivery again");
+    office.wake.notify_one();
+    let delivery = office
+        .store
+        .delivery(&new_id)
+        .await?
+        .ok_or_else(|| Problem::not_found("the new delivery is gone"))?;
+    Ok((
+        StatusCode::CREATED,
+        Json(delivery_json(&delivery, reveals_phones(&parameters), true)),
+    ))
+}
+
+async fn list_opt_outs(State(office): SharedOffice, Query(parameters): Parameters) -> Result<Json<Value>, Problem> {
+    let after = parameters.get("cursor").map(|cursor| restore_plus(cursor));
+    let page = office.store.opt_outs(after.as_deref(), page_size(&parameters)?).await?;
+    Ok(show_page(page, opt_out_json))
+}
+
+async fn add_opt_out(State(office): SharedOffice, headers: HeaderMap, raw: Body) -> Result<impl IntoResponse, Problem> {
     events::expect_json(&headers)?;
     let document = events::read_json(&body::read(raw).await?)?;
     let root = Reader::root(&document);
@@ -164,10 +196,7 @@ async fn add_opt_out(
         .map(|reason| clean_line(reason, MAX_LINE));
     let phone = raw_phone.and_then(|raw| PhoneNumber::parse(raw, office.default_region));
     if phone.is_none() && faults.is_empty() {
-        place.fault(
-            &mut faults,
-            "this is no phone number: send one like `+14155550101`",
-        );
+        place.fault(&mut faults, "this is no phone number: send one like `+14155550101`");
     }
     let Some(phone) = phone.filter(|_| faults.is_empty()) else {
         return Err(Problem::fields(faults));
@@ -178,19 +207,12 @@ async fn add_opt_out(
         .await?;
     tracing::info!(%phone, new, "opt-out added");
     Ok((
-        if new {
-            StatusCode::CREATED
-        } else {
-            StatusCode::OK
-        },
+        if new { StatusCode::CREATED } else { StatusCode::OK },
         Json(opt_out_json(&opt_out)),
     ))
 }
 
-async fn remove_opt_out(
-    State(office): SharedOffice,
-    Path(phone): Path<String>,
-) -> Result<StatusCode, Problem> {
+async fn remove_opt_out(State(office): SharedOffice, Path(phone): Path<String>) -> Result<StatusCode, Problem> {
     let phone = PhoneNumber::parse(&phone, office.default_region)
         .ok_or_else(|| Problem::not_found("this is no phone number, so it has not opted out"))?;
     if !office.store.remove_opt_out(&phone).await? {
@@ -209,19 +231,12 @@ async fn show_limit(State(office): SharedOffice) -> Result<Json<Value>, Problem>
     )))
 }
 
-async fn set_limit(
-    State(office): SharedOffice,
-    headers: HeaderMap,
-    raw: Body,
-) -> Result<Json<Value>, Problem> {
+async fn set_limit(State(office): SharedOffice, headers: HeaderMap, raw: Body) -> Result<Json<Value>, Problem> {
     events::expect_json(&headers)?;
     let document = events::read_json(&body::read(raw).await?)?;
     let limit = match document.get("limit") {
         Some(Value::Null) => None,
-        Some(value) => match value
-            .as_i64()
-            .filter(|limit| (0..=MAX_LIMIT).contains(limit))
-        {
+        Some(value) => match value.as_i64().filter(|limit| (0..=MAX_LIMIT).contains(limit)) {
             Some(limit) => Some(limit),
             None => {
                 return Err(Problem::field(
@@ -238,10 +253,7 @@ async fn set_limit(
         }
     };
     let day = office.today();
-    let released = office
-        .store
-        .set_limit(limit, day, office.daily_limit, now())
-        .await?;
+    let released = office.store.set_limit(limit, day, office.daily_limit, now()).await?;
     tracing::info!(limit, released, "daily limit set");
     office.wake.notify_one();
     Ok(Json(limit_json(
@@ -267,29 +279,20 @@ fn page_size(parameters: &HashMap<String, String>) -> Result<i64, Problem> {
             Ok(size) if size >= 1 => Ok(size.min(MAX_PAGE)),
             Ok(_) | Err(_) => Err(Problem::field(
                 "/limit",
-                format!(
-                    "`{}` is no whole number from 1 to {MAX_PAGE}",
-                    clean_line(text, 40)
-                ),
+                format!("`{}` is no whole number from 1 to {MAX_PAGE}", clean_line(text, 40)),
             )),
         },
     }
 }
 
-fn delivery_filter(
-    office: &Office,
-    parameters: &HashMap<String, String>,
-) -> Result<DeliveryFilter, Problem> {
+fn delivery_filter(office: &Office, parameters: &HashMap<String, String>) -> Result<DeliveryFilter, Problem> {
     let mut filter = DeliveryFilter {
         ticket_id: parameters.get("ticket_id").cloned(),
         ..DeliveryFilter::default()
     };
     if let Some(word) = parameters.get("state") {
         let state = DeliveryState::parse(word).ok_or_else(|| {
-            let words: Vec<&str> = DeliveryState::ALL
-                .iter()
-                .map(|state| state.as_str())
-                .collect();
+            let words: Vec<&str> = DeliveryState::ALL.iter().map(|state| state.as_str()).collect();
             Problem::field(
                 "/state",
                 format!(
@@ -302,23 +305,15 @@ fn delivery_filter(
         filter.state = Some(state.as_str());
     }
     if let Some(text) = parameters.get("phone") {
-        let phone =
-            PhoneNumber::parse(&restore_plus(text), office.default_region).ok_or_else(|| {
-                Problem::field(
-                    "/phone",
-                    "this is no phone number: write one like `+14155550101`",
-                )
-            })?;
+        let phone = PhoneNumber::parse(&restore_plus(text), office.default_region)
+            .ok_or_else(|| Problem::field("/phone", "this is no phone number: write one like `+14155550101`"))?;
         filter.phone = Some(phone.as_e164().to_owned());
     }
     if let Some(text) = parameters.get("day") {
         let day = LocalDay::parse(text).ok_or_else(|| {
             Problem::field(
                 "/day",
-                format!(
-                    "`{}` is no day: write it like `2026-11-20`",
-                    clean_line(text, 40)
-                ),
+                format!("`{}` is no day: write it like `2026-11-20`", clean_line(text, 40)),
             )
         })?;
         filter.received = Some((day.start(&office.time_zone), day.end(&office.time_zone)));

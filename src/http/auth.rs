@@ -77,22 +77,14 @@ pub struct Doorkeeper {
 impl Doorkeeper {
     pub fn new(per_second: u32, trusted_proxies: Vec<IpNet>) -> Self {
         Self {
-            strangers: RateLimiter::keyed(
-                Quota::per_second(STRANGER_PER_SECOND).allow_burst(STRANGER_BURST),
-            ),
-            tokens: NonZeroU32::new(per_second)
-                .map(|rate| RateLimiter::keyed(Quota::per_second(rate))),
+            strangers: RateLimiter::keyed(Quota::per_second(STRANGER_PER_SECOND).allow_burst(STRANGER_BURST)),
+            tokens: NonZeroU32::new(per_second).map(|rate| RateLimiter::keyed(Quota::per_second(rate))),
             trusted_proxies,
         }
     }
 
     /// Lets a good token in.
-    pub fn admit(
-        &self,
-        tokens: &Tokens,
-        headers: &HeaderMap,
-        peer: IpAddr,
-    ) -> Result<Allowed, Problem> {
+    pub fn admit(&self, tokens: &Tokens, headers: &HeaderMap, peer: IpAddr) -> Result<Allowed, Problem> {
         let Some(allowed) = tokens.find(headers) else {
             return Err(self.refuse_stranger(
                 headers,
@@ -118,10 +110,7 @@ impl Doorkeeper {
         if self.strangers.len() > MAX_STRANGERS {
             self.strangers.retain_recent();
         }
-        match self
-            .strangers
-            .check_key(&self.client_address(headers, peer))
-        {
+        match self.strangers.check_key(&self.client_address(headers, peer)) {
             Ok(()) => problem,
             Err(_) => Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
@@ -133,8 +122,7 @@ impl Doorkeeper {
 
     /// The address that a request came from: of trusted proxies the nearest one that is none of them.
     fn client_address(&self, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
-        let is_proxy =
-            |address: &IpAddr| self.trusted_proxies.iter().any(|net| net.contains(address));
+        let is_proxy = |address: &IpAddr| self.trusted_proxies.iter().any(|net| net.contains(address));
         if !is_proxy(&peer) {
             return peer;
         }
@@ -144,11 +132,7 @@ impl Doorkeeper {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','));
         let hops: Vec<IpAddr> = hops.filter_map(|hop| hop.trim().parse().ok()).collect();
-        hops.iter()
-            .rev()
-            .find(|hop| !is_proxy(hop))
-            .copied()
-            .unwrap_or(peer)
+        hops.iter().rev().find(|hop| !is_proxy(hop)).copied().unwrap_or(peer)
     }
 }
 
@@ -172,10 +156,7 @@ mod tests {
 
         assert_eq!(
             tokens.find(&bearer("Bearer one")),
-            Some(Allowed {
-                index: 0,
-                source: None
-            })
+            Some(Allowed { index: 0, source: None })
         );
         assert_eq!(
             tokens.find(&bearer("bearer two")),
@@ -184,14 +165,7 @@ mod tests {
                 source: Some("acme".into())
             })
         );
-        for bad in [
-            "Bearer three",
-            "Bearer",
-            "one",
-            "Basic one",
-            "Bearer ",
-            "Bearer onetwo",
-        ] {
+        for bad in ["Bearer three", "Bearer", "one", "Basic one", "Bearer ", "Bearer onetwo"] {
             assert_eq!(tokens.find(&bearer(bad)), None, "{bad}");
         }
     }
@@ -205,9 +179,7 @@ mod tests {
         let answers: Vec<StatusCode> = (0..300)
             .map(|_| {
                 axum::response::IntoResponse::into_response(
-                    doorkeeper
-                        .admit(&tokens, &bearer("Bearer bad"), peer())
-                        .unwrap_err(),
+                    doorkeeper.admit(&tokens, &bearer("Bearer bad"), peer()).unwrap_err(),
                 )
                 .status()
             })
@@ -215,11 +187,7 @@ mod tests {
 
         assert_eq!(answers[0], StatusCode::UNAUTHORIZED);
         assert_eq!(answers[299], StatusCode::TOO_MANY_REQUESTS);
-        assert!((0..300).all(|_| {
-            doorkeeper
-                .admit(&tokens, &bearer("Bearer good"), peer())
-                .is_ok()
-        }));
+        assert!((0..300).all(|_| { doorkeeper.admit(&tokens, &bearer("Bearer good"), peer()).is_ok() }));
     }
 
     #[test]

@@ -39,15 +39,10 @@ pub async fn read(body: Body) -> Result<Vec<u8>, Problem> {
         }
         Ok(bytes)
     };
-    tokio::time::timeout(MAX_WAIT, reading)
-        .await
-        .unwrap_or_else(|_| {
-            Err(Problem::new(
-                StatusCode::REQUEST_TIMEOUT,
-                format!(
-                    "the body was not there after {} seconds",
-                    MAX_WAIT.as_secs()
-                ),
-            ))
-        })
+    tokio::time::timeout(MAX_WAIT, reading).await.unwrap_or_else(|_| {
+        Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body was not there after {} seconds", MAX_WAIT.as_secs()),
+        ))
+    })
 }

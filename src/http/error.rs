@@ -86,9 +86,7 @@ impl IntoResponse for Problem {
         )
             .into_response();
         if let Some(seconds) = self.retry_after_s {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, seconds.into());
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response
@@ -102,10 +100,7 @@ impl IntoResponse for Problem {
 /// The database did not take it, so nothing was stored: the caller must come again.
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
-            error.source()
-        });
-        tracing::error!(error = %causes.map(ToString::to_string).collect::<Vec<_>>().join(": "), "a request failed in the database");
+        tracing::error!(error = %error.explain(), "a request failed in the database");
         match error {
             StoreError::Database(_) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -6,8 +6,9 @@ use crate::{
     config::Source,
     domain::{
         event::{self, Address, Event, Meaning, Recipient},
-        json,
+        json::{self, Fault},
         message::Addressee,
+        text::clean_line,
     },
     store::{Accepted, Addition, LaterRecipients, NewDelivery},
 };
@@ -27,28 +28,25 @@ pub async fn post(
     headers: HeaderMap,
     raw: Body,
 ) -> Result<Response, Problem> {
-    let allowed = office
-        .doorkeeper
-        .admit(&office.intake_tokens, &headers, peer.ip())?;
+    let allowed = office.doorkeeper.admit(&office.intake_tokens, &headers, peer.ip())?;
     expect_json(&headers)?;
     let bytes = body::read(raw).await?;
     let document = read_json(&bytes)?;
     let now = now();
-    let event = event::parse(&document, now).map_err(Problem::fields)?;
+    let event = event::parse(&document, now).map_err(|mut faults| {
+        // Every bad field is named at once, also the one that only the configuration can judge.
+        if let Some(source) = document["source"]
+            .as_str()
+            .filter(|source| !office.sources.contains_key(*source))
+        {
+            faults.push(unknown_source(source));
+        }
+        Problem::fields(faults)
+    })?;
     let Some(source) = office.sources.get(&event.source) else {
-        return Err(Problem::field(
-            "/source",
-            format!(
-                "`{}` is no configured source: set `sources.{}.…` or send another",
-                event.source, event.source
-            ),
-        ));
+        return Err(Problem::fields(vec![unknown_source(&event.source)]));
     };
-    if allowed
-        .source
-        .as_ref()
-        .is_some_and(|bound| *bound != event.source)
-    {
+    if allowed.source.as_ref().is_some_and(|bound| *bound != event.source) {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             format!("this token may not speak for the source `{}`", event.source),
@@ -60,11 +58,21 @@ pub async fn post(
         Meaning::Lower => resolve(&office, &event, "not_critical", now).await,
         Meaning::UnknownUrgency(urgency) => {
             tracing::warn!(source = %event.source, %urgency, "ignored an event whose urgency nobody knows");
-            let detail = format!(
-                "`{urgency}` is no urgency that Nightbell knows: send `critical`, `high`, `normal` or `low`"
-            );
-            Ok(Json(json!({"outcome": "ignored", "reason": "unknown_urgency", "urgency": urgency, "detail": detail})).into_response())
+            let detail =
+                format!("`{urgency}` is no urgency that Nightbell knows: send `critical`, `high`, `normal` or `low`");
+            Ok(
+                Json(json!({"outcome": "ignored", "reason": "unknown_urgency", "urgency": urgency, "detail": detail}))
+                    .into_response(),
+            )
         }
+    }
+}
+
+fn unknown_source(name: &str) -> Fault {
+    let name = clean_line(name, 60);
+    Fault {
+        pointer: "/source".into(),
+        detail: format!("`{name}` is no configured source: set `sources.{name}.…` or send another"),
     }
 }
 
@@ -100,12 +108,7 @@ pub fn read_json(bytes: &[u8]) -> Result<Value, Problem> {
     })
 }
 
-async fn accept(
-    office: &Office,
-    source: &Source,
-    event: &Event,
-    now: jiff::Timestamp,
-) -> Result<Response, Problem> {
+async fn accept(office: &Office, source: &Source, event: &Event, now: jiff::Timestamp) -> Result<Response, Problem> {
     let later = if source.each_later_recipient {
         LaterRecipients::Each
     } else {
@@ -116,24 +119,17 @@ async fn accept(
         .accept(event, later, now, || compose(office, source, event))
         .await?;
     Ok(match accepted {
-        Accepted::New {
-            alert_id,
-            deliveries,
-        } => {
+        Accepted::New { alert_id, deliveries } => {
             office.wake.notify_one();
             tracing::info!(alert.id = %alert_id, source = %event.source, ticket.id = %event.ticket.id, deliveries = deliveries.len(), "alert raised");
             let deliveries: Vec<Value> = deliveries.iter().map(show).collect();
             (
                 StatusCode::ACCEPTED,
-                Json(
-                    json!({"outcome": "accepted", "alert_id": alert_id, "deliveries": deliveries}),
-                ),
+                Json(json!({"outcome": "accepted", "alert_id": alert_id, "deliveries": deliveries})),
             )
                 .into_response()
         }
-        Accepted::Duplicate { alert_id } => {
-            Json(json!({"outcome": "duplicate", "alert_id": alert_id})).into_response()
-        }
+        Accepted::Duplicate { alert_id } => Json(json!({"outcome": "duplicate", "alert_id": alert_id})).into_response(),
     })
 }
 
@@ -144,14 +140,11 @@ async fn resolve(
     now: jiff::Timestamp,
 ) -> Result<Response, Problem> {
     Ok(
-        match office
-            .store
-            .resolve(&event.source, &event.ticket.id, now)
-            .await?
-        {
+        match office.store.resolve(&event.source, &event.ticket.id, now).await? {
             Some(resolved) => {
                 tracing::info!(alert.id = %resolved.alert_id, source = %event.source, ticket.id = %event.ticket.id, canceled = resolved.canceled, "alert closed");
-                Json(json!({"outcome": "resolved", "alert_id": resolved.alert_id, "canceled": resolved.canceled})).into_response()
+                Json(json!({"outcome": "resolved", "alert_id": resolved.alert_id, "canceled": resolved.canceled}))
+                    .into_response()
             }
             None => Json(json!({"outcome": "ignored", "reason": unknown_ticket})).into_response(),
         },
@@ -181,13 +174,7 @@ fn compose(office: &Office, source: &Source, event: &Event) -> Vec<NewDelivery> 
     deliveries
 }
 
-fn add(
-    office: &Office,
-    source: &Source,
-    event: &Event,
-    recipient: &Recipient,
-    deliveries: &mut Vec<NewDelivery>,
-) {
+fn add(office: &Office, source: &Source, event: &Event, recipient: &Recipient, deliveries: &mut Vec<NewDelivery>) {
     let phone = match recipient.address(source.region) {
         Address::Phone(phone) => Ok(phone),
         Address::Invalid(raw) => Err(Some(raw)),

@@ -1,7 +1,7 @@
 //! Whether the process lives, and whether it can do its work.
 
 use super::{SharedOffice, error::Problem, now};
-use crate::store::StoreError;
+use crate::store::{Db, StoreError};
 use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -14,6 +14,24 @@ const KEEP: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub struct Readiness(Mutex<Option<(Instant, bool)>>);
 
+impl Readiness {
+    /// Whether the database can be written now, or could be a moment ago.
+    async fn check(&self, store: &Db) -> bool {
+        let mut last = self.0.lock().await;
+        if let Some((at, writable)) = *last
+            && at.elapsed() < KEEP
+        {
+            return writable;
+        }
+        let result = store.check_writable(now()).await;
+        if let Err(error) = &result {
+            tracing::warn!(error = %error.explain(), "not ready: the database cannot be written");
+        }
+        *last = Some((Instant::now(), result.is_ok()));
+        result.is_ok()
+    }
+}
+
 /// `GET /healthz`: the process answers.
 pub async fn alive() -> Json<Value> {
     Json(json!({"status": "ok"}))
@@ -22,21 +40,7 @@ pub async fn alive() -> Json<Value> {
 /// `GET /readyz`: 200 while the database can be written. Trouble of the provider shows in the details only: events are
 /// taken and kept meanwhile.
 pub async fn ready(State(office): SharedOffice) -> Result<impl IntoResponse, Problem> {
-    let mut last = office.readiness.0.lock().await;
-    let writable = match *last {
-        Some((at, writable)) if at.elapsed() < KEEP => writable,
-        Some(_) | None => {
-            let result = office.store.check_writable(now()).await;
-            if let Err(error) = &result {
-                let cause = std::error::Error::source(error).map(ToString::to_string);
-                tracing::warn!(cause, "not ready: {error}");
-            }
-            result.is_ok()
-        }
-    };
-    *last = Some((Instant::now(), writable));
-    drop(last);
-
+    let writable = office.readiness.check(&office.store).await;
     let held = if writable {
         office.store.is_held(office.provider, &office.account).await
     } else {

@@ -87,15 +87,7 @@ pub async fn serve(
         .route("/v1/events", post(events::post))
         .route("/twilio/status", post(receipts::post_twilio));
     match admin_listener {
-        None => {
-            run(
-                listener,
-                public.merge(admin_api::routes(&office)),
-                office,
-                stop,
-            )
-            .await
-        }
+        None => run(listener, public.merge(admin_api::routes(&office)), office, stop).await,
         Some(admin) => {
             let both = tokio::join!(
                 run(listener, public, Arc::clone(&office), stop.clone()),
@@ -117,21 +109,15 @@ async fn run(
         .route("/readyz", get(health::ready))
         .fallback(|| async { Problem::not_found("there is nothing here") })
         .method_not_allowed_fallback(|| async {
-            Problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "this address does not take that method",
-            )
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
         })
         .layer(middleware::from_fn(log_request))
         .with_state(office);
-    axum::serve(
-        listener,
-        router.into_make_service_with_connect_info::<SocketAddr>(),
-    )
-    .with_graceful_shutdown(async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-    })
-    .await
+    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(async move {
+            let _ = stop.wait_for(|stop| *stop).await;
+        })
+        .await
 }
 
 /// Logs each request by its route; the address itself may hold a phone number.

@@ -73,11 +73,7 @@ pub async fn post_twilio(
     let verdict = match &office.status_callback_url {
         None => Err("`public_url` is not set, so nothing can be checked".to_owned()),
         Some(address) => {
-            let address = address
-                .as_str()
-                .split(['?', '#'])
-                .next()
-                .unwrap_or_default();
+            let address = address.as_str().split(['?', '#']).next().unwrap_or_default();
             let url = if query.is_empty() {
                 address.to_owned()
             } else {
@@ -101,18 +97,11 @@ pub async fn post_twilio(
             .map(|(name, _)| crate::domain::text::clean_line(&name, 40))
             .take(40)
             .collect();
-        office.rejected.add(RejectedReceipt {
-            at: now(),
-            why,
-            fields,
-        });
+        office.rejected.add(RejectedReceipt { at: now(), why, fields });
         return Err(office.doorkeeper.refuse_stranger(
             &headers,
             peer.ip(),
-            Problem::new(
-                StatusCode::FORBIDDEN,
-                "the signature is missing or not valid",
-            ),
+            Problem::new(StatusCode::FORBIDDEN, "the signature is missing or not valid"),
         ));
     }
 
@@ -122,18 +111,14 @@ pub async fn post_twilio(
             "this names no message or no status: it is no status callback",
         ));
     };
-    let recording = office
-        .store
-        .record_receipt(&receipt, office.poll_after, now());
-    let recorded = tokio::time::timeout(MAX_WAIT, recording)
-        .await
-        .map_err(|_| {
-            Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the database did not answer in time; nothing was stored",
-            )
-            .retry_after(5)
-        })??;
+    let recording = office.store.record_receipt(&receipt, office.poll_after, now());
+    let recorded = tokio::time::timeout(MAX_WAIT, recording).await.map_err(|_| {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the database did not answer in time; nothing was stored",
+        )
+        .retry_after(5)
+    })??;
     match recorded {
         Recorded::Applied(state) => {
             tracing::debug!(message.id = %receipt.message_id, status = %receipt.status, %state, "receipt recorded")

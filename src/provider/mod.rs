@@ -4,7 +4,8 @@
 pub mod log;
 pub mod twilio;
 
-use crate::domain::{delivery::ProviderName, news::Answer, phone::PhoneNumber};
+use crate::domain::{delivery::ProviderName, news::Answer, phone::PhoneNumber, search::Listed};
+use jiff::Timestamp;
 
 /// One message to be carried.
 pub struct Outgoing<'a> {
@@ -41,6 +42,23 @@ impl Provider {
         match self {
             Self::Log => log::send(message),
             Self::Twilio(client) => client.send(message).await,
+        }
+    }
+
+    /// Every message to a number that the provider has, or only those since `since`. `None` if the list is not complete
+    /// or cannot be read: then it says nothing.
+    pub async fn search(&self, to: &PhoneNumber, since: Option<Timestamp>) -> Option<Vec<Listed>> {
+        match self {
+            Self::Log => None,
+            Self::Twilio(client) => client.search(to, since).await,
+        }
+    }
+
+    /// One message by its id; `None` if it cannot be read now.
+    pub async fn fetch(&self, message_id: &str) -> Option<Listed> {
+        match self {
+            Self::Log => None,
+            Self::Twilio(client) => client.fetch(message_id).await,
         }
     }
 

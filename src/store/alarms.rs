@@ -10,6 +10,8 @@ pub enum AlarmKind {
     NobodyTold,
     /// The provider does not accept our account; all sends are held.
     CredentialsRefused,
+    /// Nobody knows whether a message was sent.
+    Unconfirmed,
     /// The daily limit was reached for the first time today.
     LimitReached,
 }
@@ -19,6 +21,7 @@ impl AlarmKind {
         match self {
             Self::NobodyTold => "nobody_told",
             Self::CredentialsRefused => "credentials_refused",
+            Self::Unconfirmed => "unconfirmed",
             Self::LimitReached => "limit_reached",
         }
     }
@@ -34,16 +37,17 @@ pub(super) async fn raise(
 ) -> Result<(), StoreError> {
     let new = within!(tx, |conn| {
         sqlx::query(
-        "insert into alarm (id, kind, subject, raised_at, detail) values ($1, $2, $3, $4, $5) on conflict (kind, subject) do nothing"
-    )
-    .bind(new_id())
-    .bind(kind.as_str())
-    .bind(subject)
-    .bind(ms(now))
-    .bind(&detail)
-    .execute(conn)
-    .await
-    .map(|done| done.rows_affected())
+            "insert into alarm (id, kind, subject, raised_at, detail) values ($1, $2, $3, $4, $5)
+            on conflict (kind, subject) do nothing",
+        )
+        .bind(new_id())
+        .bind(kind.as_str())
+        .bind(subject)
+        .bind(ms(now))
+        .bind(&detail)
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected())
     })?;
     if new > 0 {
         tx.alarms.push((kind, detail));

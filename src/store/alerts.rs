@@ -66,7 +66,6 @@ pub struct Resolved {
 struct Known {
     id: String,
     state: String,
-    attempts: i64,
     phone: Option<String>,
     phone_raw: Option<String>,
     staff_id: Option<String>,
@@ -87,10 +86,7 @@ impl Known {
         match &new.phone {
             Ok(phone) => self.phone.as_deref() == Some(phone.as_e164()),
             Err(raw) => {
-                self.phone.is_none()
-                    && self.phone_raw == *raw
-                    && self.staff_id == new.staff_id
-                    && self.name == new.name
+                self.phone.is_none() && self.phone_raw == *raw && self.staff_id == new.staff_id && self.name == new.name
             }
         }
     }
@@ -122,17 +118,22 @@ impl Db {
             }
             transitions::check_somebody_is_told(&mut tx, &alert_id, now).await?;
             tx.commit().await?;
-            return Ok(Accepted::New {
-                alert_id,
-                deliveries,
-            });
+            return Ok(Accepted::New { alert_id, deliveries });
         }
 
         let (alert_id, closed_at) = lock_alert(&mut tx, &event.source, &event.ticket.id).await?;
         let known = deliveries_of(&mut tx, &alert_id).await?;
-        let mut told = false;
+        let (mut told, mut on_its_way) = (false, false);
         for delivery in &known {
-            told |= delivery.state()?.tells();
+            let state = delivery.state()?;
+            told |= state.tells();
+            on_its_way |= matches!(state, State::Sending | State::Unknown | State::Unconfirmed);
+        }
+        if told && closed_at.is_some() && on_its_way {
+            // Nothing is added, but what is on its way counts again: if it turns out not sent, it is owed.
+            reopen(&mut tx, &alert_id).await?;
+            tx.commit().await?;
+            return Ok(Accepted::Duplicate { alert_id });
         }
         if told && (later == LaterRecipients::Untold || closed_at.is_some()) {
             return Ok(Accepted::Duplicate { alert_id });
@@ -142,22 +143,20 @@ impl Db {
             return Ok(Accepted::Duplicate { alert_id });
         }
         tx.commit().await?;
-        Ok(Accepted::New {
-            alert_id,
-            deliveries,
-        })
+        Ok(Accepted::New { alert_id, deliveries })
     }
 
-    /// The alert of the event's ticket, if somebody on it was told or is being told.
+    /// The open alert of the event's ticket, if somebody on it was told or is being told.
     async fn find_told_alert(&self, event: &Event) -> Result<Option<String>, StoreError> {
         let rows: Vec<(String, String)> = read!(self, |pool| {
             sqlx::query_as(
-            "select a.id, d.state from alert a join delivery d on d.alert_id = a.id where a.source = $1 and a.ticket_id = $2"
-        )
-        .bind(&event.source)
-        .bind(&event.ticket.id)
-        .fetch_all(pool)
-        .await
+                "select a.id, d.state from alert a join delivery d on d.alert_id = a.id
+                where a.source = $1 and a.ticket_id = $2 and a.closed_at is null",
+            )
+            .bind(&event.source)
+            .bind(&event.ticket.id)
+            .fetch_all(pool)
+            .await
         })?;
         Ok(rows
             .into_iter()
@@ -166,12 +165,7 @@ impl Db {
     }
 
     /// Closes the alert of a ticket and cancels what has not begun to be sent. `None` if the ticket has no alert.
-    pub async fn resolve(
-        &self,
-        source: &str,
-        ticket_id: &str,
-        now: Timestamp,
-    ) -> Result<Option<Resolved>, StoreError> {
+    pub async fn resolve(&self, source: &str, ticket_id: &str, now: Timestamp) -> Result<Option<Resolved>, StoreError> {
         let mut tx = self.begin().await?;
         let closed: Option<String> = within!(tx, |conn| {
             sqlx::query_scalar(
@@ -208,47 +202,42 @@ impl Db {
 }
 
 /// Inserts the alert unless its ticket has one. PostgreSQL waits here for a commit of the same ticket that is under way.
-async fn insert_alert(
-    tx: &mut Tx,
-    id: &str,
-    event: &Event,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
+async fn insert_alert(tx: &mut Tx, id: &str, event: &Event, now: Timestamp) -> Result<bool, StoreError> {
     let ticket = &event.ticket;
     Ok(within!(tx, |conn| {
         sqlx::query(
-        "insert into alert (id, source, ticket_id, ticket_number, subject, url, client_name, client_organisation, estimated_hours,
+            "insert into alert (id, source, ticket_id, ticket_number, subject, url, client_name,
+            client_organisation, estimated_hours,
              confidence_percent, event_id, event_type, occurred_at, received_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) on conflict (source, ticket_id) do nothing"
-    )
-    .bind(id)
-    .bind(&event.source)
-    .bind(&ticket.id)
-    .bind(&ticket.number)
-    .bind(&ticket.subject)
-    .bind(&ticket.url)
-    .bind(&event.client.name)
-    .bind(&event.client.organisation)
-    .bind(ticket.estimated_hours)
-    .bind(ticket.confidence_percent)
-    .bind(&event.id)
-    .bind(&event.kind)
-    .bind(ms(event.occurred_at))
-    .bind(ms(now))
-    .execute(conn)
-    .await
-    .map(|done| done.rows_affected() > 0)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+         on conflict (source, ticket_id) do nothing",
+        )
+        .bind(id)
+        .bind(&event.source)
+        .bind(&ticket.id)
+        .bind(&ticket.number)
+        .bind(&ticket.subject)
+        .bind(&ticket.url)
+        .bind(&event.client.name)
+        .bind(&event.client.organisation)
+        .bind(ticket.estimated_hours)
+        .bind(ticket.confidence_percent)
+        .bind(&event.id)
+        .bind(&event.kind)
+        .bind(ms(event.occurred_at))
+        .bind(ms(now))
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected() > 0)
     })?)
 }
 
 /// Finds an alert that is there and keeps it from changing until the commit.
-async fn lock_alert(
-    tx: &mut Tx,
-    source: &str,
-    ticket_id: &str,
-) -> Result<(String, Option<i64>), StoreError> {
+async fn lock_alert(tx: &mut Tx, source: &str, ticket_id: &str) -> Result<(String, Option<i64>), StoreError> {
     Ok(within!(tx, |conn| {
-        sqlx::query_as("update alert set closed_at = closed_at where source = $1 and ticket_id = $2 returning id, closed_at")
+        sqlx::query_as(
+            "update alert set closed_at = closed_at where source = $1 and ticket_id = $2 returning id, closed_at",
+        )
         .bind(source)
         .bind(ticket_id)
         .fetch_one(conn)
@@ -259,13 +248,14 @@ async fn lock_alert(
 async fn deliveries_of(tx: &mut Tx, alert_id: &str) -> Result<Vec<Known>, StoreError> {
     Ok(locking!(
         tx,
-        "select id, state, attempts, phone, phone_raw, staff_id, role, name from delivery where alert_id = $1 order by id",
+        "select id, state, phone, phone_raw, staff_id, role, name from delivery where alert_id = $1 order by id",
         "for update",
         |conn, sql| sqlx::query_as(sql).bind(alert_id).fetch_all(conn).await
     )?)
 }
 
-/// Adds people who are not on the alert yet; where nobody was told, also brings back what was canceled before it began.
+/// Adds people who are not on the alert yet; where nobody was told, also brings back what was canceled: that was surely
+/// not sent.
 async fn add_to_alert(
     tx: &mut Tx,
     alert_id: &str,
@@ -277,7 +267,7 @@ async fn add_to_alert(
     let mut added = Vec::new();
     if !told {
         reopen(tx, alert_id).await?;
-        for delivery in known.iter().filter(|delivery| delivery.attempts == 0) {
+        for delivery in known {
             let Some(mut row) = transitions::lock(tx, &delivery.id).await? else {
                 continue;
             };
@@ -286,9 +276,7 @@ async fn add_to_alert(
                 detail: "the ticket is critical again and nobody was told".into(),
                 ..Default::default()
             };
-            let Some(state) =
-                transitions::change(tx, &mut row, Change::Revive, landing, now).await?
-            else {
+            let Some(state) = transitions::change(tx, &mut row, Change::Revive, landing, now).await? else {
                 continue;
             };
             restart_age(tx, &delivery.id, now).await?;
@@ -301,10 +289,7 @@ async fn add_to_alert(
             });
         }
     }
-    for delivery in new
-        .iter()
-        .filter(|new| !known.iter().any(|known| known.is_for(new)))
-    {
+    for delivery in new.iter().filter(|new| !known.iter().any(|known| known.is_for(new))) {
         added.push(insert_delivery(tx, alert_id, delivery, now).await?);
     }
     if !added.is_empty() {
@@ -344,13 +329,7 @@ async fn insert_delivery(
     now: Timestamp,
 ) -> Result<Addition, StoreError> {
     let (phone, raw, state, reason, detail) = match &new.phone {
-        Ok(phone) => (
-            Some(phone.as_e164()),
-            None,
-            State::Pending,
-            None,
-            "to be sent",
-        ),
+        Ok(phone) => (Some(phone.as_e164()), None, State::Pending, None, "to be sent"),
         Err(Some(raw)) => (
             None,
             Some(raw.as_str()),
@@ -358,38 +337,33 @@ async fn insert_delivery(
             Some(Reason::InvalidNumber),
             "the number given cannot be texted",
         ),
-        Err(None) => (
-            None,
-            None,
-            State::Failed,
-            Some(Reason::NoNumber),
-            "no number was given",
-        ),
+        Err(None) => (None, None, State::Failed, Some(Reason::NoNumber), "no number was given"),
     };
     let id = new_id();
     within!(tx, |conn| {
         sqlx::query(
-        "insert into delivery (id, alert_id, channel, phone, phone_raw, round, staff_id, role, name, message, segments, state, reason, attempts,
+            "insert into delivery (id, alert_id, channel, phone, phone_raw, round, staff_id, role, name, message,
+            segments, state, reason, attempts,
              due_at, claims, looks, timeline_length, received_at, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $10, $11, $12, 0, $13, 0, 0, 1, $14, $14, $14)"
-    )
-    .bind(&id)
-    .bind(alert_id)
-    .bind(Channel::Sms.as_str())
-    .bind(phone)
-    .bind(raw)
-    .bind(&new.staff_id)
-    .bind(&new.role)
-    .bind(&new.name)
-    .bind(&new.message)
-    .bind(i64::try_from(new.segments).unwrap_or(i64::MAX))
-    .bind(state.as_str())
-    .bind(reason.map(Reason::as_str))
-    .bind((state == State::Pending).then_some(ms(now)))
-    .bind(ms(now))
-    .execute(conn)
-    .await
-    .map(drop)
+         values ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $10, $11, $12, 0, $13, 0, 0, 1, $14, $14, $14)",
+        )
+        .bind(&id)
+        .bind(alert_id)
+        .bind(Channel::Sms.as_str())
+        .bind(phone)
+        .bind(raw)
+        .bind(&new.staff_id)
+        .bind(&new.role)
+        .bind(&new.name)
+        .bind(&new.message)
+        .bind(i64::try_from(new.segments).unwrap_or(i64::MAX))
+        .bind(state.as_str())
+        .bind(reason.map(Reason::as_str))
+        .bind((state == State::Pending).then_some(ms(now)))
+        .bind(ms(now))
+        .execute(conn)
+        .await
+        .map(drop)
     })?;
     transitions::write_line(tx, &id, 1, state.as_str(), detail, now).await?;
     Ok(Addition {

@@ -21,7 +21,9 @@ impl Db {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let due: Option<i64> = read!(self, |pool| {
-            sqlx::query_scalar("select probe_at from provider_hold where provider = $1 and account = $2 and probe_at <= $3")
+            sqlx::query_scalar(
+                "select probe_at from provider_hold where provider = $1 and account = $2 and probe_at <= $3",
+            )
             .bind(provider.as_str())
             .bind(account)
             .bind(ms(now))
@@ -37,12 +39,7 @@ impl Db {
     }
 
     /// The probe still fails: try again later.
-    pub async fn put_off_probe(
-        &self,
-        provider: ProviderName,
-        account: &str,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
+    pub async fn put_off_probe(&self, provider: ProviderName, account: &str, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         within!(tx, |conn| sqlx::query(
             "update provider_hold set probe_at = $3 where provider = $1 and account = $2"
@@ -71,15 +68,9 @@ impl Db {
     }
 
     /// Probes at the next chance: a restart may have brought better credentials.
-    pub async fn probe_soon(
-        &self,
-        provider: ProviderName,
-        account: &str,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
+    pub async fn probe_soon(&self, provider: ProviderName, account: &str, now: Timestamp) -> Result<(), StoreError> {
         if self.is_held(provider, account).await? {
-            self.put_off_probe(provider, account, now - PROBE_EVERY)
-                .await
+            self.put_off_probe(provider, account, now - PROBE_EVERY).await
         } else {
             Ok(())
         }
@@ -96,16 +87,17 @@ pub(super) async fn hold(
 ) -> Result<(), StoreError> {
     let new = within!(tx, |conn| {
         sqlx::query(
-        "insert into provider_hold (provider, account, since, error_code, probe_at) values ($1, $2, $3, $4, $5) on conflict (provider, account) do nothing"
-    )
-    .bind(provider)
-    .bind(account)
-    .bind(ms(now))
-    .bind(code)
-    .bind(ms(now + PROBE_EVERY))
-    .execute(conn)
-    .await
-    .map(|done| done.rows_affected() > 0)
+            "insert into provider_hold (provider, account, since, error_code, probe_at)
+            values ($1, $2, $3, $4, $5) on conflict (provider, account) do nothing",
+        )
+        .bind(provider)
+        .bind(account)
+        .bind(ms(now))
+        .bind(code)
+        .bind(ms(now + PROBE_EVERY))
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected() > 0)
     })?;
     if new {
         let code = code.map_or_else(String::new, |code| format!(" (code {code})"));

@@ -18,19 +18,16 @@ pub struct LimitStatus {
 
 impl Db {
     /// Today's limit (`configured` unless an admin set another), how much of it is used, how many deliveries wait.
-    pub async fn limit_status(
-        &self,
-        day: LocalDay,
-        configured: i64,
-    ) -> Result<LimitStatus, StoreError> {
+    pub async fn limit_status(&self, day: LocalDay, configured: i64) -> Result<LimitStatus, StoreError> {
         let (value, used, deferred): (Option<String>, Option<i64>, i64) = read!(self, |pool| {
             sqlx::query_as(
-            "select (select value from setting where name = 'daily_limit'), (select used from daily_count where day = $1),
-                    (select count(*) from delivery where state = 'deferred')"
-        )
-        .bind(day.to_string())
-        .fetch_one(pool)
-        .await
+                "select (select value from setting where name = 'daily_limit'), (select used from daily_count
+                where day = $1),
+                    (select count(*) from delivery where state = 'deferred')",
+            )
+            .bind(day.to_string())
+            .fetch_one(pool)
+            .await
         })?;
         Ok(LimitStatus {
             limit: effective(value, configured),
@@ -52,21 +49,19 @@ impl Db {
         match limit {
             Some(limit) => within!(tx, |conn| {
                 sqlx::query(
-                "insert into setting (name, value, updated_at) values ('daily_limit', $1, $2)
-                 on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at"
-            )
-            .bind(limit.to_string())
-            .bind(ms(now))
-            .execute(conn)
-            .await
-            .map(drop)
+                    "insert into setting (name, value, updated_at) values ('daily_limit', $1, $2)
+                 on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at",
+                )
+                .bind(limit.to_string())
+                .bind(ms(now))
+                .execute(conn)
+                .await
+                .map(drop)
             })?,
-            None => within!(tx, |conn| sqlx::query(
-                "delete from setting where name = 'daily_limit'"
-            )
-            .execute(conn)
-            .await
-            .map(drop))?,
+            None => within!(tx, |conn| sqlx::query("delete from setting where name = 'daily_limit'")
+                .execute(conn)
+                .await
+                .map(drop))?,
         }
         let released = release(&mut tx, day, configured, now).await?;
         tx.commit().await?;
@@ -74,12 +69,7 @@ impl Db {
     }
 
     /// Releases deferred deliveries for which today has slots, oldest first. Returns how many.
-    pub async fn release_deferred(
-        &self,
-        day: LocalDay,
-        configured: i64,
-        now: Timestamp,
-    ) -> Result<usize, StoreError> {
+    pub async fn release_deferred(&self, day: LocalDay, configured: i64, now: Timestamp) -> Result<usize, StoreError> {
         let status = self.limit_status(day, configured).await?;
         if status.deferred == 0 || status.used >= status.limit {
             return Ok(0);
@@ -92,20 +82,19 @@ impl Db {
 }
 
 fn effective(setting: Option<String>, configured: i64) -> i64 {
-    setting
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(configured)
+    setting.and_then(|value| value.parse().ok()).unwrap_or(configured)
 }
 
 /// Opens the day's row if need be and keeps it locked: from here on, nobody else takes a slot. Returns slots used.
 pub(super) async fn lock_day(tx: &mut Tx, day: LocalDay) -> Result<i64, StoreError> {
     Ok(within!(tx, |conn| {
         sqlx::query_scalar(
-        "insert into daily_count (day, used) values ($1, 0) on conflict (day) do update set used = daily_count.used returning used"
-    )
-    .bind(day.to_string())
-    .fetch_one(conn)
-    .await
+            "insert into daily_count (day, used) values ($1, 0)
+            on conflict (day) do update set used = daily_count.used returning used",
+        )
+        .bind(day.to_string())
+        .fetch_one(conn)
+        .await
     })?)
 }
 
@@ -140,17 +129,42 @@ pub(super) async fn return_slot(
 ) -> Result<(), StoreError> {
     let day: Option<String> = within!(tx, |conn| {
         sqlx::query_scalar(
-        "update attempt set slot_returned_at = $3 where delivery_id = $1 and number = $2 and slot_returned_at is null returning limit_day"
-    )
-    .bind(delivery_id)
-    .bind(attempt)
-    .bind(ms(now))
-    .fetch_optional(conn)
-    .await
+            "update attempt set slot_returned_at = $3
+            where delivery_id = $1 and number = $2 and slot_returned_at is null returning limit_day",
+        )
+        .bind(delivery_id)
+        .bind(attempt)
+        .bind(ms(now))
+        .fetch_optional(conn)
+        .await
     })?;
     if let Some(day) = day {
         within!(tx, |conn| sqlx::query(
             "update daily_count set used = used - 1 where day = $1 and used > 0"
+        )
+        .bind(day)
+        .execute(conn)
+        .await
+        .map(drop))?;
+    }
+    Ok(())
+}
+
+/// An attempt whose slot was given back was sent after all: it takes its slot again, even beyond the limit.
+pub(super) async fn retake_slot(tx: &mut Tx, delivery_id: &str, attempt: i64) -> Result<(), StoreError> {
+    let day: Option<String> = within!(tx, |conn| {
+        sqlx::query_scalar(
+            "update attempt set slot_returned_at = null
+            where delivery_id = $1 and number = $2 and slot_returned_at is not null returning limit_day",
+        )
+        .bind(delivery_id)
+        .bind(attempt)
+        .fetch_optional(conn)
+        .await
+    })?;
+    if let Some(day) = day {
+        within!(tx, |conn| sqlx::query(
+            "update daily_count set used = used + 1 where day = $1"
         )
         .bind(day)
         .execute(conn)
@@ -170,42 +184,49 @@ pub(super) async fn count_ahead(
 ) -> Result<i64, StoreError> {
     Ok(within!(tx, |conn| {
         sqlx::query_scalar(
-        "select count(*) from (
+            "select count(*) from (
              select 1 from delivery
-             where state in ('pending', 'deferred') and (received_at < $1 or (received_at = $1 and id < $2))
+             where state in ('pending', 'deferred') and (received_at, id) < ($1, $2)
                and (state = 'deferred' or due_at <= $4)
-             limit $3) as ahead"
-    )
-    .bind(received_at)
-    .bind(id)
-    .bind(most)
-    .bind(ms(now))
-    .fetch_one(conn)
-    .await
+             limit $3) as ahead",
+        )
+        .bind(received_at)
+        .bind(id)
+        .bind(most)
+        .bind(ms(now))
+        .fetch_one(conn)
+        .await
     })?)
 }
 
+/// More than these are released by the sweep, a second later, so that no transaction holds up the writer.
+const MOST_AT_ONCE: i64 = 500;
+
 /// Of those in line for today's free slots, lets the deferred ones go on: exactly as many as will find a slot.
-pub(super) async fn release(
-    tx: &mut Tx,
-    day: LocalDay,
-    configured: i64,
-    now: Timestamp,
-) -> Result<usize, StoreError> {
+pub(super) async fn release(tx: &mut Tx, day: LocalDay, configured: i64, now: Timestamp) -> Result<usize, StoreError> {
+    let waits: Option<String> = within!(tx, |conn| sqlx::query_scalar(
+        "select id from delivery where state = 'deferred' limit 1"
+    )
+    .fetch_optional(conn)
+    .await)?;
+    if waits.is_none() {
+        return Ok(0);
+    }
     let limit = limit(tx, configured).await?;
-    let free = limit - lock_day(tx, day).await?;
+    let free = (limit - lock_day(tx, day).await?).min(MOST_AT_ONCE);
     if free <= 0 {
         return Ok(0);
     }
     let line: Vec<(String, String, i64)> = within!(tx, |conn| {
         sqlx::query_as(
-        "select id, state, received_at from delivery
-         where state in ('pending', 'deferred') and (state = 'deferred' or due_at <= $2) order by received_at, id limit $1"
-    )
-    .bind(free)
-    .bind(ms(now))
-    .fetch_all(conn)
-    .await
+            "select id, state, received_at from delivery
+         where state in ('pending', 'deferred') and (state = 'deferred' or due_at <= $2)
+         order by received_at, id limit $1",
+        )
+        .bind(free)
+        .bind(ms(now))
+        .fetch_all(conn)
+        .await
     })?;
     let mut released = 0;
     for (id, _, received_at) in line

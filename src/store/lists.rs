@@ -181,8 +181,10 @@ impl From<DeliveryRow> for DeliveryView {
     }
 }
 
-const ALERT: &str = "select id, source, ticket_id, ticket_number, subject, url, occurred_at, received_at, closed_at from alert where 1 = 1";
-const DELIVERY: &str = "select d.id, d.alert_id, d.channel, d.round, d.resend_of, d.staff_id, d.role, d.name, d.phone, d.phone_raw, d.state, d.reason,
+const ALERT: &str = "select id, source, ticket_id, ticket_number, subject, url, occurred_at, received_at,
+    closed_at from alert where 1 = 1";
+const DELIVERY: &str = "select d.id, d.alert_id, d.channel, d.round, d.resend_of, d.staff_id, d.role, d.name,
+    d.phone, d.phone_raw, d.state, d.reason,
     d.attempts, d.provider, d.provider_message_id, d.provider_status, d.error_code, d.segments, d.due_at, d.created_at, d.updated_at
     from delivery d where 1 = 1";
 
@@ -279,9 +281,7 @@ impl Db {
             if let Some(after) = after {
                 query.push(" and d.id < ").push_bind(after);
             }
-            query
-                .push(" order by d.id desc limit ")
-                .push_bind(limit + 1);
+            query.push(" order by d.id desc limit ").push_bind(limit + 1);
             query.build_query_as().fetch_all(pool).await
         })?;
         Ok(Page::cut(

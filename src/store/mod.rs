@@ -10,6 +10,7 @@ mod deliveries;
 mod holds;
 mod limits;
 mod lists;
+mod looks;
 mod opt_outs;
 mod receipts;
 mod sending;
@@ -17,16 +18,17 @@ mod transitions;
 
 pub use alarms::AlarmKind;
 pub use alerts::{Accepted, Addition, LaterRecipients, NewDelivery};
-pub use deliveries::{Claimed, SweepRules};
+pub use deliveries::{Claimed, Resent, SweepRules};
 pub use limits::LimitStatus;
 pub use lists::{AlertFilter, AlertView, DeliveryFilter, DeliveryView, Page};
+pub use looks::Look;
 pub use opt_outs::OptOut;
 pub use receipts::Recorded;
 pub use sending::{BeginRules, Begun, FinishRules, Sending};
 
 use jiff::Timestamp;
 use sqlx::{
-    PgPool, Postgres, Sqlite, SqlitePool, Transaction,
+    Connection as _, PgPool, Postgres, Sqlite, SqlitePool, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -38,6 +40,13 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const SQLITE_READERS: u32 = 4;
 /// One connection for each thing that happens at once: intake, receipts, sends, sweeps.
 const POSTGRES_CONNECTIONS: u32 = 16;
+/// What a session of ours may hold up: a lock that somebody else keeps, a statement that runs away, a transaction whose
+/// process is frozen: that one is cut before others give up waiting for its locks.
+const POSTGRES_LIMITS: [(&str, &str); 3] = [
+    ("lock_timeout", "8s"),
+    ("statement_timeout", "30s"),
+    ("idle_in_transaction_session_timeout", "4s"),
+];
 
 /// The open database.
 #[derive(Clone)]
@@ -58,10 +67,43 @@ pub enum StoreError {
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
     /// A row holds what this version cannot read.
-    #[error(
-        "the database holds {what} `{value}`, which this version does not know: it was written by a newer one"
-    )]
+    #[error("the database holds {what} `{value}`, which this version does not know: it was written by a newer one")]
     Unreadable { what: &'static str, value: String },
+}
+
+impl StoreError {
+    /// The error with its causes on one line, for the log. Holds no values of ours.
+    pub fn explain(&self) -> String {
+        let causes = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
+        causes.fold(String::new(), |text, cause| {
+            let cause = cause.to_string();
+            // sqlx says again what its cause says.
+            if text.ends_with(&cause) {
+                text
+            } else if text.is_empty() {
+                cause
+            } else {
+                format!("{text}: {cause}")
+            }
+        })
+    }
+
+    /// Whether the database as a whole is in trouble, so that the delivery at hand is not to blame.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Unreadable { .. } => false,
+            Self::Database(sqlx::Error::Database(error)) => {
+                let code = error.code().unwrap_or_default().into_owned();
+                match code.parse::<u32>().ok().filter(|_| code.len() < 5) {
+                    // SQLite: busy, locked, read-only, I/O error, full, cannot open (sqlite.org/rescode.html, low byte).
+                    Some(number) => matches!(number & 0xff, 5 | 6 | 8 | 10 | 13 | 14),
+                    // PostgreSQL: connection, transaction state, rolled back, resources, locks, operator, system (Appendix A).
+                    None => ["08", "25", "40", "53", "55", "57", "58"].contains(&&code[..2.min(code.len())]),
+                }
+            }
+            Self::Database(_) => true,
+        }
+    }
 }
 
 /// Why the database cannot be opened.
@@ -73,15 +115,10 @@ pub enum OpenError {
         "`database_url` keeps everything in memory, where a restart would lose it: name a file, like `sqlite://nightbell.db`"
     )]
     InMemory,
-    #[error(
-        "another process is writing to {0}: only one `nightbell serve` may use a SQLite file at a time"
-    )]
+    #[error("another process is writing to {0}: only one `nightbell serve` may use a SQLite file at a time")]
     Locked(PathBuf),
     #[error("the lock file {path} cannot be written: check the owner and rights of its folder")]
-    LockFile {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    LockFile { path: PathBuf, source: std::io::Error },
     #[error("the database cannot be opened")]
     Connect(#[source] sqlx::Error),
     #[error("the tables cannot be brought up to date")]
@@ -145,6 +182,8 @@ enum Connection {
 pub struct Tx {
     connection: Connection,
     alarms: Vec<(AlarmKind, String)>,
+    /// Where PostgreSQL must look once more after the commit: two transactions at once do not see each other.
+    look_again: Option<(PgPool, Vec<(String, Timestamp)>)>,
 }
 
 impl Tx {
@@ -154,10 +193,29 @@ impl Tx {
             Connection::Sqlite(tx) => tx.commit().await?,
             Connection::Postgres(tx) => tx.commit().await?,
         }
-        for (kind, detail) in self.alarms {
-            tracing::error!(alarm = kind.as_str(), "{detail}");
+        log_alarms(self.alarms);
+        let Some((pool, alerts)) = self.look_again.filter(|(_, alerts)| !alerts.is_empty()) else {
+            return Ok(());
+        };
+        let mut tx = Self {
+            connection: Connection::Postgres(pool.begin().await?),
+            alarms: Vec::new(),
+            look_again: None,
+        };
+        for (alert_id, now) in alerts {
+            transitions::check_somebody_is_told(&mut tx, &alert_id, now).await?;
         }
+        if let Connection::Postgres(connection) = tx.connection {
+            connection.commit().await?;
+        }
+        log_alarms(tx.alarms);
         Ok(())
+    }
+}
+
+fn log_alarms(alarms: Vec<(AlarmKind, String)>) {
+    for (kind, detail) in alarms {
+        tracing::error!(alarm = kind.as_str(), "{detail}");
     }
 }
 
@@ -190,6 +248,9 @@ impl Db {
             .idle_timeout(None)
             .max_lifetime(None)
             .acquire_timeout(BUSY_TIMEOUT)
+            // SQLite ends a transaction by itself when the disk is full; sqlx 0.9 does not notice, and every later begin
+            // on that connection fails. Such a connection is thrown away.
+            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
             .connect_with(options.clone())
             .await
             .map_err(OpenError::Connect)?;
@@ -209,7 +270,8 @@ impl Db {
     async fn open_postgres(url: &str) -> Result<Self, OpenError> {
         let options = PgConnectOptions::from_str(url)
             .map_err(OpenError::Address)?
-            .application_name("nightbell");
+            .application_name("nightbell")
+            .options(POSTGRES_LIMITS);
         let pool = PgPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
             .acquire_timeout(BUSY_TIMEOUT)
@@ -230,15 +292,17 @@ impl Db {
 
     /// Begins a write transaction: at once the only one on SQLite, so that it never has to be refused half-way.
     async fn begin(&self) -> Result<Tx, StoreError> {
-        let connection = match self {
-            Self::Sqlite { writer, .. } => {
-                Connection::Sqlite(writer.begin_with("begin immediate").await?)
-            }
-            Self::Postgres(pool) => Connection::Postgres(pool.begin().await?),
+        let (connection, look_again) = match self {
+            Self::Sqlite { writer, .. } => (Connection::Sqlite(writer.begin_with("begin immediate").await?), None),
+            Self::Postgres(pool) => (
+                Connection::Postgres(pool.begin().await?),
+                Some((pool.clone(), Vec::new())),
+            ),
         };
         Ok(Tx {
             connection,
             alarms: Vec::new(),
+            look_again,
         })
     }
 
@@ -302,10 +366,7 @@ async fn assert_durable(writer: &SqlitePool) -> Result<(), OpenError> {
     if journal == "wal" && synchronous == 2 {
         Ok(())
     } else {
-        Err(OpenError::NotDurable {
-            journal,
-            synchronous,
-        })
+        Err(OpenError::NotDurable { journal, synchronous })
     }
 }
 
@@ -316,11 +377,7 @@ fn ms(at: Timestamp) -> i64 {
 
 /// A time from the database; one beyond the calendar becomes its end.
 fn at(ms: i64) -> Timestamp {
-    Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 {
-        Timestamp::MIN
-    } else {
-        Timestamp::MAX
-    })
+    Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 { Timestamp::MIN } else { Timestamp::MAX })
 }
 
 /// A new id: sorts by the time it was made.

@@ -48,29 +48,25 @@ impl Db {
     /// Removes a number. Returns whether it was there.
     pub async fn remove_opt_out(&self, phone: &PhoneNumber) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let removed = within!(tx, |conn| sqlx::query(
-            "delete from opt_out where phone = $1"
-        )
-        .bind(phone.as_e164())
-        .execute(conn)
-        .await
-        .map(|done| done.rows_affected()))?;
+        let removed = within!(tx, |conn| sqlx::query("delete from opt_out where phone = $1")
+            .bind(phone.as_e164())
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
         tx.commit().await?;
         Ok(removed > 0)
     }
 
     /// Lists numbers in their own order, after the cursor (a number).
-    pub async fn opt_outs(
-        &self,
-        after: Option<&str>,
-        limit: i64,
-    ) -> Result<Page<OptOut>, StoreError> {
+    pub async fn opt_outs(&self, after: Option<&str>, limit: i64) -> Result<Page<OptOut>, StoreError> {
         let rows: Vec<(String, Option<String>, Option<String>, i64)> = read!(self, |pool| {
-            sqlx::query_as("select phone, staff_id, reason, opted_out_at from opt_out where phone > $1 order by phone limit $2")
-                .bind(after.unwrap_or(""))
-                .bind(limit + 1)
-                .fetch_all(pool)
-                .await
+            sqlx::query_as(
+                "select phone, staff_id, reason, opted_out_at from opt_out where phone > $1 order by phone limit $2",
+            )
+            .bind(after.unwrap_or(""))
+            .bind(limit + 1)
+            .fetch_all(pool)
+            .await
         })?;
         let items = rows
             .into_iter()
@@ -97,15 +93,16 @@ pub(super) async fn insert(
 ) -> Result<bool, StoreError> {
     Ok(within!(tx, |conn| {
         sqlx::query(
-        "insert into opt_out (phone, staff_id, reason, opted_out_at) values ($1, $2, $3, $4) on conflict (phone) do nothing"
-    )
-    .bind(e164)
-    .bind(staff_id)
-    .bind(reason)
-    .bind(ms(now))
-    .execute(conn)
-    .await
-    .map(|done| done.rows_affected() > 0)
+            "insert into opt_out (phone, staff_id, reason, opted_out_at) values ($1, $2, $3, $4)
+            on conflict (phone) do nothing",
+        )
+        .bind(e164)
+        .bind(staff_id)
+        .bind(reason)
+        .bind(ms(now))
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected() > 0)
     })?)
 }
 

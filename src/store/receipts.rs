@@ -2,7 +2,7 @@
 //! they speak of is not known yet. Absent: signatures (see `provider::twilio`).
 
 use super::{
-    Db, StoreError, Tx, ms, new_id, opt_outs,
+    Db, StoreError, Tx, limits, ms, new_id, opt_outs,
     sending::Attempt,
     transitions::{self, Landing, Row},
     within,
@@ -50,7 +50,9 @@ impl Db {
             number,
             is_newest: number == row.attempts,
         };
-        own_message(&mut tx, &row, attempt, &receipt.message_id, now).await?;
+        if !own_message(&mut tx, &row, attempt, &receipt.message_id).await? {
+            note_other_message(&mut tx, &row, attempt, now).await?;
+        }
         let told = Told {
             message_id: &receipt.message_id,
             status: &receipt.status,
@@ -94,12 +96,7 @@ pub(super) struct Told<'a> {
 }
 
 /// Lets news speak for a delivery: only ever raises its rank, and keeps the provider's own words beside it.
-pub(super) async fn tell(
-    tx: &mut Tx,
-    row: &mut Row,
-    attempt: Attempt,
-    told: &Told<'_>,
-) -> Result<(), StoreError> {
+pub(super) async fn tell(tx: &mut Tx, row: &mut Row, attempt: Attempt, told: &Told<'_>) -> Result<(), StoreError> {
     let before = row.state()?;
     let moved = match told.news {
         Some(news) => {
@@ -110,10 +107,7 @@ pub(super) async fn tell(
             let landing = Landing {
                 reason: failed.then_some(Reason::ProviderFailed),
                 due_at: matches!(news, News::Accepted | News::Sent).then_some(told.look_at),
-                detail: format!(
-                    "attempt {}: the provider says `{}`{code}",
-                    attempt.number, told.status
-                ),
+                detail: format!("attempt {}: the provider says `{}`{code}", attempt.number, told.status),
                 ..Default::default()
             };
             transitions::change(
@@ -158,17 +152,18 @@ pub(super) async fn tell(
 async fn keep_words(tx: &mut Tx, delivery_id: &str, told: &Told<'_>) -> Result<(), StoreError> {
     within!(tx, |conn| {
         sqlx::query(
-        "update delivery set provider_message_id = $2, provider_status = $3, error_code = $4, provider_at = $5, updated_at = $5
-         where id = $1"
-    )
-    .bind(delivery_id)
-    .bind(told.message_id)
-    .bind(told.status)
-    .bind(told.error_code)
-    .bind(ms(told.at))
-    .execute(conn)
-    .await
-    .map(drop)
+            "update delivery set provider_message_id = $2, provider_status = $3, error_code = $4, provider_at = $5,
+            updated_at = $5
+         where id = $1",
+        )
+        .bind(delivery_id)
+        .bind(told.message_id)
+        .bind(told.status)
+        .bind(told.error_code)
+        .bind(ms(told.at))
+        .execute(conn)
+        .await
+        .map(drop)
     })?;
     Ok(())
 }
@@ -203,15 +198,16 @@ pub(super) async fn apply_waiting(
 ) -> Result<(), StoreError> {
     let waiting: Vec<WaitingRow> = within!(tx, |conn| {
         sqlx::query_as(
-        "select r.id, r.status, r.news, r.error_code, r.read_at, r.opted_out_at from receipt r
+            "select r.id, r.status, r.news, r.error_code, r.read_at, r.opted_out_at from receipt r
          join attempt t on t.provider = r.provider and t.message_id = r.message_id
-         where t.delivery_id = $1 and t.number = $2 and r.message_id = $3 and r.applied_at is null order by r.received_at, r.id"
-    )
-    .bind(&row.id)
-    .bind(attempt.number)
-    .bind(message_id)
-    .fetch_all(conn)
-    .await
+         where t.delivery_id = $1 and t.number = $2 and r.message_id = $3 and r.applied_at is null
+         order by r.received_at, r.id",
+        )
+        .bind(&row.id)
+        .bind(attempt.number)
+        .bind(message_id)
+        .fetch_all(conn)
+        .await
     })?;
     for waiting in waiting {
         let effect = Effect {
@@ -250,36 +246,31 @@ struct Effect<'a> {
 }
 
 /// Inserts the receipt; `None` if the same was recorded before.
-async fn insert(
-    tx: &mut Tx,
-    receipt: &Receipt,
-    now: Timestamp,
-) -> Result<Option<String>, StoreError> {
+async fn insert(tx: &mut Tx, receipt: &Receipt, now: Timestamp) -> Result<Option<String>, StoreError> {
     let (delivery_id, attempt) = receipt
         .attempt
         .as_ref()
-        .map_or(("", 0), |(delivery_id, attempt)| {
-            (delivery_id.as_str(), *attempt)
-        });
+        .map_or(("", 0), |(delivery_id, attempt)| (delivery_id.as_str(), *attempt));
     Ok(within!(tx, |conn| {
         sqlx::query_scalar(
-        "insert into receipt (id, provider, message_id, status, news, error_code, read_at, opted_out_at, delivery_id, attempt, received_at)
+            "insert into receipt (id, provider, message_id, status, news, error_code, read_at, opted_out_at,
+            delivery_id, attempt, received_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-         on conflict (provider, message_id, status, error_code, delivery_id, attempt) do nothing returning id"
-    )
-    .bind(new_id())
-    .bind(receipt.provider.as_str())
-    .bind(&receipt.message_id)
-    .bind(&receipt.status)
-    .bind(receipt.news.map(News::as_str))
-    .bind(receipt.error_code.map_or_else(String::new, |code| code.to_string()))
-    .bind(receipt.read.then_some(ms(now)))
-    .bind(receipt.opted_out.then_some(ms(now)))
-    .bind(delivery_id)
-    .bind(attempt)
-    .bind(ms(now))
-    .fetch_optional(conn)
-    .await
+         on conflict (provider, message_id, status, error_code, delivery_id, attempt) do nothing returning id",
+        )
+        .bind(new_id())
+        .bind(receipt.provider.as_str())
+        .bind(&receipt.message_id)
+        .bind(&receipt.status)
+        .bind(receipt.news.map(News::as_str))
+        .bind(receipt.error_code.map_or_else(String::new, |code| code.to_string()))
+        .bind(receipt.read.then_some(ms(now)))
+        .bind(receipt.opted_out.then_some(ms(now)))
+        .bind(delivery_id)
+        .bind(attempt)
+        .bind(ms(now))
+        .fetch_optional(conn)
+        .await
     })?)
 }
 
@@ -297,7 +288,9 @@ async fn find_attempt(tx: &mut Tx, receipt: &Receipt) -> Result<Option<(String, 
         return Ok(owner);
     };
     Ok(within!(tx, |conn| {
-        sqlx::query_as("select delivery_id, number from attempt where delivery_id = $1 and number = $2 and provider = $3")
+        sqlx::query_as(
+            "select delivery_id, number from attempt where delivery_id = $1 and number = $2 and provider = $3",
+        )
         .bind(delivery_id)
         .bind(number)
         .bind(receipt.provider.as_str())
@@ -306,47 +299,56 @@ async fn find_attempt(tx: &mut Tx, receipt: &Receipt) -> Result<Option<(String, 
     })?)
 }
 
-/// Notes which message an attempt became. A second message for one attempt is noted on the timeline: it must not happen.
+/// Notes which message an attempt became, and that it was sent after all if its slot was given back. Returns whether
+/// the message is this attempt's own.
 pub(super) async fn own_message(
     tx: &mut Tx,
     row: &Row,
     attempt: Attempt,
     message_id: &str,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let owned: Option<String> = within!(tx, |conn| {
-        sqlx::query_scalar(
-        "update attempt set message_id = coalesce(message_id, $3) where delivery_id = $1 and number = $2 returning message_id"
-    )
-    .bind(&row.id)
-    .bind(attempt.number)
-    .bind(message_id)
-    .fetch_optional(conn)
-    .await
-    })?;
-    if owned.is_some_and(|owned| owned != message_id) {
-        tracing::error!(delivery.id = %row.id, attempt = attempt.number, "the provider made two messages of one attempt");
-        transitions::note(
-            tx,
-            &row.id,
-            "second_message",
-            &format!(
-                "attempt {}: the provider made two messages of it",
-                attempt.number
-            ),
-            now,
+) -> Result<bool, StoreError> {
+    within!(tx, |conn| {
+        sqlx::query(
+            "update attempt set message_id = $3
+            where delivery_id = $1 and number = $2 and message_id is null and not exists (
+             select 1 from attempt o where o.provider = attempt.provider and o.message_id = $3)",
         )
-        .await?;
+        .bind(&row.id)
+        .bind(attempt.number)
+        .bind(message_id)
+        .execute(conn)
+        .await
+        .map(drop)
+    })?;
+    let (owned, slot_returned_at): (Option<String>, Option<i64>) = within!(tx, |conn| {
+        sqlx::query_as("select message_id, slot_returned_at from attempt where delivery_id = $1 and number = $2")
+            .bind(&row.id)
+            .bind(attempt.number)
+            .fetch_one(conn)
+            .await
+    })?;
+    if slot_returned_at.is_some() {
+        limits::retake_slot(tx, &row.id, attempt.number).await?;
     }
-    Ok(())
+    Ok(owned.as_deref() == Some(message_id))
 }
 
-async fn apply(
+/// Notes what must not happen and stops nothing: a second message for one attempt, or one message for two.
+pub(super) async fn note_other_message(
     tx: &mut Tx,
-    row: &mut Row,
+    row: &Row,
     attempt: Attempt,
-    effect: &Effect<'_>,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
+    tracing::error!(delivery.id = %row.id, attempt = attempt.number, "the provider's messages and our attempts are not one to one");
+    let detail = format!(
+        "attempt {}: the provider names a message that is not this attempt's own",
+        attempt.number
+    );
+    transitions::note(tx, &row.id, "other_message", &detail, now).await
+}
+
+async fn apply(tx: &mut Tx, row: &mut Row, attempt: Attempt, effect: &Effect<'_>) -> Result<(), StoreError> {
     tell(tx, row, attempt, &effect.told).await?;
     if effect.read {
         within!(tx, |conn| sqlx::query(

@@ -18,6 +18,9 @@ use crate::domain::{
 };
 use jiff::{SignedDuration, Timestamp};
 
+/// How long a delivery steps aside for those before it in the line.
+const A_MOMENT: SignedDuration = SignedDuration::from_millis(500);
+
 /// What `begin_send` decides by.
 #[derive(Clone, Copy, Debug)]
 pub struct BeginRules<'a> {
@@ -52,6 +55,8 @@ pub enum Begun {
     Send(Sending),
     /// It may not be sent now, and moved to this state.
     Stopped(State),
+    /// Others are before it in the line for the last slots; it is due again in a moment.
+    Later,
     /// The lease was lost, or somebody else moved it: nothing to do.
     Gone,
 }
@@ -84,6 +89,7 @@ impl Db {
         if row.state()? != State::Pending || row.lease_token.as_deref() != Some(&claim.token) {
             return Ok(Begun::Gone);
         }
+        row.channel()?;
         let Some(phone) = row.phone.clone().map(PhoneNumber::from_stored) else {
             return Err(StoreError::Unreadable {
                 what: "a pending delivery without a phone",
@@ -101,15 +107,17 @@ impl Db {
             now,
             received_at: at(row.received_at),
             expire_after: rules.expire_after,
-            ticket_closed: row.closed_at.is_some(),
+            ticket_closed: row.is_over(),
             opted_out: opt_outs::contains(&mut tx, phone.as_e164()).await?,
             free_slots,
             ahead,
         }
         .decide();
         let begun = match gate {
-            Gate::Stop(change, reason) => {
-                stop(&mut tx, &mut row, change, reason, rules, now).await?
+            Gate::Stop(change, reason) => stop(&mut tx, &mut row, change, reason, rules, now).await?,
+            Gate::Wait => {
+                ask_again(&mut tx, &row.id, now).await?;
+                Begun::Later
             }
             Gate::Send => Begun::Send(begin_attempt(&mut tx, &mut row, phone, rules, now).await?),
         };
@@ -145,7 +153,9 @@ impl Db {
                 news,
             } => {
                 let look_at = after(now, rules.poll_after);
-                receipts::own_message(&mut tx, &row, attempt, message_id, now).await?;
+                if !receipts::own_message(&mut tx, &row, attempt, message_id).await? {
+                    receipts::note_other_message(&mut tx, &row, attempt, now).await?;
+                }
                 let mut told = Told {
                     message_id,
                     status,
@@ -159,21 +169,16 @@ impl Db {
                     told.news = *news;
                     receipts::tell(&mut tx, &mut row, attempt, &told).await?;
                 }
-                receipts::apply_waiting(&mut tx, &mut row, attempt, message_id, look_at, now)
-                    .await?;
+                receipts::apply_waiting(&mut tx, &mut row, attempt, message_id, look_at, now).await?;
             }
-            Answer::NotSent {
-                retry_after,
-                why,
-                code,
-            } if attempt.is_newest => {
+            Answer::NotSent { retry_after, why, code } if attempt.is_newest => {
                 let wait = back_off(row.attempts, *retry_after, rules.jitter);
                 let landing = Landing {
                     due_at: Some(after(now, wait)),
                     detail: not_sent_detail(attempt.number, why, *code, wait),
                     ..Default::default()
                 };
-                not_sent(&mut tx, &mut row, landing, now).await?;
+                transitions::not_sent(&mut tx, &mut row, landing, now).await?;
             }
             Answer::Halted { code } if attempt.is_newest => {
                 let code_text = code.map_or_else(String::new, |code| format!(" (code {code})"));
@@ -186,22 +191,18 @@ impl Db {
                     ),
                     ..Default::default()
                 };
-                not_sent(&mut tx, &mut row, landing, now).await?;
+                transitions::not_sent(&mut tx, &mut row, landing, now).await?;
                 let (provider, account) = account_of(&mut tx, sending).await?;
                 holds::hold(&mut tx, &provider, &account, *code, now).await?;
             }
             Answer::Refused { code, opted_out } if attempt.is_newest => {
                 if *opted_out && let Some(phone) = &row.phone {
-                    opt_outs::insert(&mut tx, phone, None, Some(opt_outs::BY_PROVIDER), now)
-                        .await?;
+                    opt_outs::insert(&mut tx, phone, None, Some(opt_outs::BY_PROVIDER), now).await?;
                 }
                 let code_text = code.map_or_else(String::new, |code| format!(" with code {code}"));
                 let landing = Landing {
                     reason: Some(Reason::Refused),
-                    detail: format!(
-                        "attempt {}: the provider refused it{code_text}",
-                        attempt.number
-                    ),
+                    detail: format!("attempt {}: the provider refused it{code_text}", attempt.number),
                     ..Default::default()
                 };
                 if transitions::change(&mut tx, &mut row, Change::Refuse, landing, now)
@@ -214,19 +215,17 @@ impl Db {
             Answer::Unknown { why } if attempt.is_newest => {
                 let landing = Landing {
                     due_at: Some(now),
-                    detail: format!(
-                        "attempt {}: {why}; the provider may have it",
-                        attempt.number
-                    ),
+                    detail: format!("attempt {}: {why}; the provider may have it", attempt.number),
                     ..Default::default()
                 };
-                transitions::change(&mut tx, &mut row, Change::Lose, landing, now).await?;
+                let was_written_off = row.state()? != State::Sending;
+                let moved = transitions::change(&mut tx, &mut row, Change::Lose, landing, now).await?;
+                if moved.is_some() && was_written_off {
+                    limits::retake_slot(&mut tx, &row.id, attempt.number).await?;
+                }
             }
             // An older attempt was overtaken; its answer is on its own row.
-            Answer::NotSent { .. }
-            | Answer::Halted { .. }
-            | Answer::Refused { .. }
-            | Answer::Unknown { .. } => {}
+            Answer::NotSent { .. } | Answer::Halted { .. } | Answer::Refused { .. } | Answer::Unknown { .. } => {}
         }
         if gives_slot_back {
             limits::return_slot(&mut tx, &sending.delivery_id, sending.attempt, now).await?;
@@ -271,16 +270,25 @@ async fn stop(
             "the daily limit of {limit} is reached on {}: what comes now waits until a slot is free; raise it with `PUT /v1/limit`",
             rules.day
         );
-        alarms::raise(
-            tx,
-            AlarmKind::LimitReached,
-            &rules.day.to_string(),
-            detail,
-            now,
-        )
-        .await?;
+        alarms::raise(tx, AlarmKind::LimitReached, &rules.day.to_string(), detail, now).await?;
     }
     Ok(state.map_or(Begun::Gone, Begun::Stopped))
+}
+
+/// Puts the delivery back into the line for a moment. Not a move: nothing is written on its timeline.
+async fn ask_again(tx: &mut Tx, id: &str, now: Timestamp) -> Result<(), StoreError> {
+    within!(tx, |conn| {
+        sqlx::query(
+            "update delivery set lease_token = null, lease_until = null, claims = claims - 1,
+            due_at = $2 where id = $1",
+        )
+        .bind(id)
+        .bind(ms(after(now, A_MOMENT)))
+        .execute(conn)
+        .await
+        .map(drop)
+    })?;
+    Ok(())
 }
 
 async fn begin_attempt(
@@ -308,18 +316,19 @@ async fn begin_attempt(
     .map(drop))?;
     within!(tx, |conn| {
         sqlx::query(
-        "insert into attempt (delivery_id, number, provider, account, limit_day, begun_at, deadline_at) values ($1, $2, $3, $4, $5, $6, $7)"
-    )
-    .bind(&row.id)
-    .bind(row.attempts)
-    .bind(rules.provider.as_str())
-    .bind(rules.account)
-    .bind(rules.day.to_string())
-    .bind(ms(now))
-    .bind(ms(deadline_at))
-    .execute(conn)
-    .await
-    .map(drop)
+            "insert into attempt (delivery_id, number, provider, account, limit_day, begun_at, deadline_at)
+            values ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(&row.id)
+        .bind(row.attempts)
+        .bind(rules.provider.as_str())
+        .bind(rules.account)
+        .bind(rules.day.to_string())
+        .bind(ms(now))
+        .bind(ms(deadline_at))
+        .execute(conn)
+        .await
+        .map(drop)
     })?;
     Ok(Sending {
         delivery_id: row.id.clone(),
@@ -331,12 +340,7 @@ async fn begin_attempt(
 }
 
 /// Writes the answer on the attempt's own row.
-async fn record_answer(
-    tx: &mut Tx,
-    sending: &Sending,
-    answer: &Answer,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+async fn record_answer(tx: &mut Tx, sending: &Sending, answer: &Answer, now: Timestamp) -> Result<(), StoreError> {
     let (outcome, code) = match answer {
         Answer::Accepted { .. } => ("accepted", None),
         Answer::NotSent { code, .. } => ("not_sent", *code),
@@ -346,38 +350,18 @@ async fn record_answer(
     };
     within!(tx, |conn| {
         sqlx::query(
-        "update attempt set answered_at = $3, outcome = $4, error_code = $5 where delivery_id = $1 and number = $2"
-    )
-    .bind(&sending.delivery_id)
-    .bind(sending.attempt)
-    .bind(ms(now))
-    .bind(outcome)
-    .bind(code)
-    .execute(conn)
-    .await
-    .map(drop)
+            "update attempt set answered_at = $3, outcome = $4, error_code = $5
+                where delivery_id = $1 and number = $2",
+        )
+        .bind(&sending.delivery_id)
+        .bind(sending.attempt)
+        .bind(ms(now))
+        .bind(outcome)
+        .bind(code)
+        .execute(conn)
+        .await
+        .map(drop)
     })?;
-    Ok(())
-}
-
-/// The newest attempt surely was not sent: back to the line, or canceled if the ticket was closed meanwhile.
-async fn not_sent(
-    tx: &mut Tx,
-    row: &mut Row,
-    landing: Landing,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let closed = row.closed_at.is_some();
-    let landing = if closed {
-        Landing {
-            reason: Some(Reason::TicketClosed),
-            due_at: None,
-            ..landing
-        }
-    } else {
-        landing
-    };
-    transitions::change(tx, row, Change::NotSent { closed }, landing, now).await?;
     Ok(())
 }
 

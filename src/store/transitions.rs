@@ -6,7 +6,7 @@ use super::{
     alarms::{self, AlarmKind},
     locking, ms, within,
 };
-use crate::domain::delivery::{Change, Reason, State};
+use crate::domain::delivery::{Change, Channel, Reason, State};
 use jiff::Timestamp;
 
 /// A delivery as a transaction sees it: locked until the commit.
@@ -14,16 +14,31 @@ use jiff::Timestamp;
 pub(super) struct Row {
     pub id: String,
     pub alert_id: String,
+    channel: String,
+    round: i64,
     state: String,
     pub attempts: i64,
     pub phone: Option<String>,
     pub message: String,
     pub lease_token: Option<String>,
+    pub lease_until: Option<i64>,
     pub received_at: i64,
-    pub closed_at: Option<i64>,
+    closed_at: Option<i64>,
 }
 
 impl Row {
+    pub fn channel(&self) -> Result<Channel, StoreError> {
+        Channel::parse(&self.channel).ok_or_else(|| StoreError::Unreadable {
+            what: "the channel",
+            value: self.channel.clone(),
+        })
+    }
+
+    /// Whether the ticket's end has made this delivery pointless. Not what a person asked to be sent again.
+    pub fn is_over(&self) -> bool {
+        self.closed_at.is_some() && self.round == 0
+    }
+
     pub fn state(&self) -> Result<State, StoreError> {
         State::parse(&self.state).ok_or_else(|| StoreError::Unreadable {
             what: "the delivery state",
@@ -48,7 +63,8 @@ pub(super) struct Landing {
 pub(super) async fn lock(tx: &mut Tx, id: &str) -> Result<Option<Row>, StoreError> {
     Ok(locking!(
         tx,
-        "select d.id, d.alert_id, d.state, d.attempts, d.phone, d.message, d.lease_token, d.received_at, a.closed_at
+        "select d.id, d.alert_id, d.channel, d.round, d.state, d.attempts, d.phone, d.message, d.lease_token,
+            d.lease_until, d.received_at, a.closed_at
          from delivery d join alert a on a.id = d.alert_id where d.id = $1",
         "for update of d",
         |conn, sql| sqlx::query_as(sql).bind(id).fetch_optional(conn).await
@@ -71,27 +87,54 @@ pub(super) async fn change(
     }
     let seq: i64 = within!(tx, |conn| {
         sqlx::query_scalar(
-        "update delivery set state = $2, reason = $3, due_at = $4, lease_token = null, lease_until = $5, attempts = $6, claims = 0,
+            "update delivery set state = $2, reason = $3, due_at = $4, lease_token = null, lease_until = $5,
+            attempts = $6, claims = 0,
              looks = 0, updated_at = $7, timeline_length = timeline_length + 1
-         where id = $1 returning timeline_length"
-    )
-    .bind(&row.id)
-    .bind(state.as_str())
-    .bind(landing.reason.map(Reason::as_str))
-    .bind(landing.due_at.map(ms))
-    .bind(landing.lease_until.map(ms))
-    .bind(row.attempts)
-    .bind(ms(now))
-    .fetch_one(conn)
-    .await
+         where id = $1 returning timeline_length",
+        )
+        .bind(&row.id)
+        .bind(state.as_str())
+        .bind(landing.reason.map(Reason::as_str))
+        .bind(landing.due_at.map(ms))
+        .bind(landing.lease_until.map(ms))
+        .bind(row.attempts)
+        .bind(ms(now))
+        .fetch_one(conn)
+        .await
     })?;
     write_line(tx, &row.id, seq, state.as_str(), &landing.detail, now).await?;
     state.as_str().clone_into(&mut row.state);
     row.lease_token = None;
     if state.leaves_untold() && state != State::Canceled {
         check_somebody_is_told(tx, &row.alert_id, now).await?;
+        if let Some((_, alerts)) = &mut tx.look_again {
+            alerts.push((row.alert_id.clone(), now));
+        }
     }
     Ok(Some(state))
+}
+
+/// The newest attempt surely was not sent: back to the line, or canceled if the ticket was closed meanwhile.
+pub(super) async fn not_sent(tx: &mut Tx, row: &mut Row, landing: Landing, now: Timestamp) -> Result<(), StoreError> {
+    // Read anew: PostgreSQL may have waited for the delivery's lock while the ticket was closed.
+    row.closed_at = within!(tx, |conn| sqlx::query_scalar(
+        "select closed_at from alert where id = $1"
+    )
+    .bind(&row.alert_id)
+    .fetch_one(conn)
+    .await)?;
+    let closed = row.is_over();
+    let landing = if closed {
+        Landing {
+            reason: Some(Reason::TicketClosed),
+            due_at: None,
+            ..landing
+        }
+    } else {
+        landing
+    };
+    change(tx, row, Change::NotSent { closed }, landing, now).await?;
+    Ok(())
 }
 
 /// Adds a line that goes with no move.
@@ -103,7 +146,9 @@ pub(super) async fn note(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let seq: i64 = within!(tx, |conn| {
-        sqlx::query_scalar("update delivery set timeline_length = timeline_length + 1 where id = $1 returning timeline_length")
+        sqlx::query_scalar(
+            "update delivery set timeline_length = timeline_length + 1 where id = $1 returning timeline_length",
+        )
         .bind(delivery_id)
         .fetch_one(conn)
         .await
@@ -134,18 +179,13 @@ pub(super) async fn write_line(
 }
 
 /// Raises the alarm if nobody on an open alert was told, is being told, or will be told today.
-pub(super) async fn check_somebody_is_told(
-    tx: &mut Tx,
-    alert_id: &str,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let (source, ticket_id, closed_at): (String, String, Option<i64>) =
-        within!(tx, |conn| sqlx::query_as(
-            "select source, ticket_id, closed_at from alert where id = $1"
-        )
-        .bind(alert_id)
-        .fetch_one(conn)
-        .await)?;
+pub(super) async fn check_somebody_is_told(tx: &mut Tx, alert_id: &str, now: Timestamp) -> Result<(), StoreError> {
+    let (source, ticket_id, closed_at): (String, String, Option<i64>) = within!(tx, |conn| sqlx::query_as(
+        "select source, ticket_id, closed_at from alert where id = $1"
+    )
+    .bind(alert_id)
+    .fetch_one(conn)
+    .await)?;
     if closed_at.is_some() {
         return Ok(());
     }

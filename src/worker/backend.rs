@@ -4,9 +4,7 @@
 
 use super::{Worker, now, send};
 use crate::store::Claimed;
-use apalis::prelude::{
-    Backend, Monitor, RandomId, Task, TaskBuilder, WorkerBuilder, WorkerBuilderExt, WorkerContext,
-};
+use apalis::prelude::{Backend, Monitor, RandomId, Task, TaskBuilder, WorkerBuilder, WorkerBuilderExt, WorkerContext};
 use apalis_core::backend::{BackendConfig, finalize::Ephemeral};
 use apalis_core::layers::Identity;
 use futures::{
@@ -86,11 +84,7 @@ fn claims(worker: Arc<Worker>, stop: watch::Receiver<bool>) -> BoxStream<'static
 }
 
 /// The next claim, however long it takes.
-async fn next_claim(
-    worker: &Worker,
-    pace: Option<&DefaultDirectRateLimiter>,
-    stop: &watch::Receiver<bool>,
-) -> Claimed {
+async fn next_claim(worker: &Worker, pace: Option<&DefaultDirectRateLimiter>, stop: &watch::Receiver<bool>) -> Claimed {
     let mut napped = false;
     loop {
         if *stop.borrow() {
@@ -119,9 +113,7 @@ async fn next_claim(
             Ok(None) => {
                 napped = true;
                 let due_in = match worker.store.next_due_at(now).await {
-                    Ok(Some(due)) => {
-                        Duration::try_from(due.duration_since(now)).unwrap_or(LONGEST_NAP)
-                    }
+                    Ok(Some(due)) => Duration::try_from(due.duration_since(now)).unwrap_or(LONGEST_NAP),
                     Ok(None) | Err(_) => LONGEST_NAP,
                 };
                 // Due and still not claimed means held: look again at the end of the nap.
@@ -133,20 +125,11 @@ async fn next_claim(
                 let _ = tokio::time::timeout(nap, worker.wake.notified()).await;
             }
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "cannot claim deliveries; will try again");
+                tracing::warn!(error = %error.explain(), "cannot claim deliveries; will try again");
                 tokio::time::sleep(AFTER_FAILURE).await;
             }
         }
     }
-}
-
-/// An error with its causes, on one line.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }
 
 struct Claims {
@@ -157,29 +140,17 @@ impl Backend for Claims {
     type Task = Task<Claimed>;
     type Error = Infallible;
 
-    fn poll_ready(
-        &mut self,
-        _: &mut Context<'_>,
-        _: &WorkerContext,
-    ) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_next(
-        &mut self,
-        cx: &mut Context<'_>,
-        _: &WorkerContext,
-    ) -> Poll<Option<Result<Self::Task, Infallible>>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>, _: &WorkerContext) -> Poll<Option<Result<Self::Task, Infallible>>> {
         self.stream
             .poll_next_unpin(cx)
             .map(|claim| claim.map(|claim| Ok(TaskBuilder::new(claim).build())))
     }
 
-    fn poll_close(
-        &mut self,
-        _: &mut Context<'_>,
-        _: &WorkerContext,
-    ) -> Poll<Result<(), Infallible>> {
+    fn poll_close(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 }

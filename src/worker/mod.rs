@@ -1,9 +1,10 @@
-//! Sends what is owed: an apalis worker over the claims of `backend`, and the sweep of `reconcile` beside it. Absent:
+//! Sends what is owed: an apalis worker over the claims of `backend`, and beside it `sweep` and `reconcile`. Absent:
 //! HTTP, which only wakes this room; they meet in the database.
 
 mod backend;
 mod reconcile;
 mod send;
+mod sweep;
 
 use crate::{
     domain::day::to_millisecond,
@@ -24,6 +25,9 @@ pub struct Rules {
     pub max_in_flight: usize,
     pub lease: SignedDuration,
     pub timeout: SignedDuration,
+    /// Over which the looks are spread that prove a message absent.
+    pub reconcile_after: SignedDuration,
+    pub resend_when_absent: bool,
     pub poll_after: SignedDuration,
     pub expire_after: SignedDuration,
 }
@@ -42,25 +46,21 @@ pub struct Worker {
 impl Worker {
     /// Sends until `stop` turns true, then finishes the calls under way, at most for `drain`, and gives back what was
     /// claimed and not begun.
-    pub async fn run(
-        self: Arc<Self>,
-        stop: watch::Receiver<bool>,
-        drain: Duration,
-    ) -> Result<(), StoreError> {
+    pub async fn run(self: Arc<Self>, stop: watch::Receiver<bool>, drain: Duration) -> Result<(), StoreError> {
         self.store.give_back_claims_of_the_dead().await?;
         // A restart may have brought better credentials: do not wait for the minute to pass.
         self.store
             .probe_soon(self.provider.name(), self.provider.account(), now())
             .await?;
-        let sweep = tokio::spawn(reconcile::run(Arc::clone(&self), stop.clone()));
+        let mut beside = tokio::task::JoinSet::new();
+        beside.spawn(sweep::run(Arc::clone(&self), stop.clone()));
+        beside.spawn(sweep::run_probes(Arc::clone(&self), stop.clone()));
+        beside.spawn(reconcile::run(Arc::clone(&self), stop.clone()));
         backend::run(Arc::clone(&self), stop, drain).await;
-        sweep.abort();
+        beside.shutdown().await;
         let given_back = self.store.give_back_all(&self.owner).await?;
         if given_back > 0 {
-            tracing::info!(
-                deliveries = given_back,
-                "gave back claims that had not begun"
-            );
+            tracing::info!(deliveries = given_back, "gave back claims that had not begun");
         }
         Ok(())
     }

@@ -1,69 +1,395 @@
-//! What time alone decides, once a second: calls that never came back, deliveries that wait for a slot or have grown
-//! too old, and the probe of a provider that refuses us. Needs nothing in memory.
+//! Asks the provider about deliveries: searches its list for those whose answer was lost, and asks by id about those
+//! that have gone silent. What the looks of one search prove is counted by this process's monotonic clock; everything
+//! else is in the database, so a restart only begins the count anew.
 
-use super::{Worker, backend::chain, now};
+use super::{Worker, now};
 use crate::{
-    domain::day::LocalDay,
-    store::{StoreError, SweepRules},
+    domain::{
+        day::{LocalDay, after},
+        delivery::{Change, State},
+        search::{self, Listed, Verdict, Wanted},
+    },
+    provider::Provider,
+    store::{Look, StoreError},
 };
-use std::{sync::Arc, time::Duration};
+use futures::{StreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 
-const EVERY: Duration = Duration::from_secs(1);
+const EVERY: Duration = Duration::from_millis(500);
+/// How many deliveries are taken at once, and how many of them are asked about at the same time.
+const BATCH: i64 = 32;
+const AT_ONCE: usize = 8;
+/// Absence is believed after this many complete lists.
+const LISTS_FOR_ABSENCE: usize = 3;
+/// From here on, searches that ended otherwise are forgotten.
+const MANY_SEARCHES: usize = 10_000;
+const LONGEST_GAP: SignedDuration = SignedDuration::from_hours(6);
+/// A message that is silent for longer is settled as it stands.
+const ASK_FOR: SignedDuration = SignedDuration::from_hours(3 * 24);
+/// The provider filters by days of its own zone: a day more on either side misses nothing.
+const FILTER_SLACK: SignedDuration = SignedDuration::from_hours(24);
 
-/// Sweeps until `stop` turns true.
+/// Looks until `stop` turns true.
 pub async fn run(worker: Arc<Worker>, stop: watch::Receiver<bool>) {
+    let searches = Searches::default();
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !*stop.borrow() {
         ticks.tick().await;
-        if let Err(error) = round(&worker).await {
-            tracing::warn!(error = %chain(&error), "cannot sweep; will try again");
+        match worker
+            .store
+            .take_looks(&worker.owner, worker.rules.lease, BATCH, now())
+            .await
+        {
+            Ok(looks) => {
+                if i64::try_from(looks.len()).is_ok_and(|taken| taken == BATCH) {
+                    ticks.reset_immediately();
+                }
+                stream::iter(looks)
+                    .for_each_concurrent(AT_ONCE, |look| handle(&worker, &searches, look))
+                    .await;
+            }
+            Err(error) => {
+                tracing::warn!(error = %error.explain(), "cannot read which deliveries to ask about; will try again")
+            }
         }
     }
 }
 
-async fn round(worker: &Worker) -> Result<(), StoreError> {
-    let (rules, now) = (&worker.rules, now());
-    let moved = worker
-        .store
-        .sweep(
-            SweepRules {
-                expire_after: rules.expire_after,
-            },
-            now,
-        )
-        .await?;
-    if moved > 0 {
-        tracing::info!(deliveries = moved, "moved deliveries whose time was up");
+async fn handle(worker: &Worker, searches: &Searches, look: Look) {
+    let done = match look.state {
+        State::Accepted | State::Sent => ask(worker, &look).await,
+        _ => search(worker, searches, &look).await,
+    };
+    if let Err(error) = done {
+        tracing::warn!(delivery.id = %look.delivery_id, error = %error.explain(), "cannot record what the provider says; will look again");
+        let later = after(now(), worker.rules.reconcile_after.min(worker.rules.poll_after));
+        // If this fails too, the whole database is in trouble, and the next round waits for it.
+        let _ = worker.store.look_again(&look, Some(later), worker.rules.lease).await;
     }
-    let released = worker
-        .store
-        .release_deferred(LocalDay::of(now, &rules.time_zone), rules.daily_limit, now)
-        .await?;
-    if released > 0 {
-        tracing::info!(
-            deliveries = released,
-            "released deliveries that waited for the daily limit"
-        );
-        worker.wake.notify_one();
-    }
-    probe(worker).await
 }
 
-/// Asks a provider that refuses us whether it still does.
-async fn probe(worker: &Worker) -> Result<(), StoreError> {
-    let (provider, account) = (worker.provider.name(), worker.provider.account());
-    if !worker.store.is_probe_due(provider, account, now()).await? {
-        return Ok(());
+/// Asks by message id about a delivery that has gone silent.
+async fn ask(worker: &Worker, look: &Look) -> Result<(), StoreError> {
+    let told = match &look.message_id {
+        Some(message_id) if is_ours(&worker.provider, look) => worker.provider.fetch(message_id).await,
+        Some(_) | None => None,
+    };
+    let is_new = |told: &Listed| {
+        told.news.is_some_and(|news| {
+            look.state
+                .after(Change::Tell {
+                    news,
+                    newest_attempt: true,
+                })
+                .is_some()
+        })
+    };
+    if let Some(told) = told.filter(is_new) {
+        tracing::info!(delivery.id = %look.delivery_id, status = %told.status, "the provider told it when asked");
+        if worker
+            .store
+            .record_found(look, &told, worker.rules.poll_after, now())
+            .await?
+        {
+            return Ok(());
+        }
     }
-    if worker.provider.accepts_us().await {
-        worker.store.lift_hold(provider, account).await?;
-        tracing::info!(%provider, "the provider accepts our account again; sends go on");
-        worker.wake.notify_one();
+    let next = after(now(), gap(worker.rules.poll_after, look.looks + 1));
+    let is_over = next > after(look.begun_at, ASK_FOR);
+    worker
+        .store
+        .look_again(look, (!is_over).then_some(next), worker.rules.lease)
+        .await
+}
+
+/// Searches the provider's list for a message whose answer was lost.
+async fn search(worker: &Worker, searches: &Searches, look: &Look) -> Result<(), StoreError> {
+    let reconcile_after = worker.rules.reconcile_after;
+    let whole =
+        look.state == State::Unconfirmed || searches.elapsed(look, Instant::now()) >= reconcile_after.unsigned_abs();
+    let seen = match look_into_list(worker, look, whole).await? {
+        Looked::Found(found) => {
+            if worker
+                .store
+                .record_found(look, &found, worker.rules.poll_after, now())
+                .await?
+            {
+                tracing::info!(delivery.id = %look.delivery_id, attempt = look.attempt, message.id = %found.message_id, "found in the provider's list");
+                searches.forget(look);
+                return Ok(());
+            }
+            // A twin took it first.
+            Seen::Open
+        }
+        Looked::Not(seen) => seen,
+    };
+    let proof = searches.add(look, seen, reconcile_after.unsigned_abs(), Instant::now());
+    let now = now();
+    let later = next_look(look, reconcile_after, worker.rules.expire_after, now);
+    match (proof, look.state) {
+        (Proof::Absent, _) if worker.rules.resend_when_absent => {
+            tracing::warn!(delivery.id = %look.delivery_id, attempt = look.attempt, "the provider never had it; it will be sent again");
+            searches.forget(look);
+            worker
+                .store
+                .record_absent(
+                    look,
+                    LocalDay::of(now, &worker.rules.time_zone),
+                    worker.rules.daily_limit,
+                    now,
+                )
+                .await?;
+            worker.wake.notify_one();
+            Ok(())
+        }
+        (Proof::Absent, State::Unknown) => worker.store.record_not_found(look, later, now).await,
+        (Proof::CannotTell, State::Unknown) => worker.store.record_cannot_tell(look, later, now).await,
+        (Proof::Open, State::Unknown) => {
+            worker
+                .store
+                .look_again(look, Some(after(now, reconcile_after / 2)), worker.rules.lease)
+                .await
+        }
+        (Proof::Absent | Proof::CannotTell | Proof::Open, _) => {
+            if later.is_none() {
+                searches.forget(look);
+            }
+            worker.store.look_again(look, later, worker.rules.lease).await
+        }
+    }
+}
+
+/// When to look for an `unconfirmed` delivery again; `None` once it is too old to be of use.
+fn next_look(
+    look: &Look,
+    reconcile_after: SignedDuration,
+    expire_after: SignedDuration,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let looks = if look.state == State::Unconfirmed {
+        look.looks + 1
     } else {
-        worker.store.put_off_probe(provider, account, now()).await?;
-        tracing::warn!(%provider, "the provider still refuses our account; sends stay held");
+        1
+    };
+    Some(after(now, gap(reconcile_after, looks))).filter(|next| *next <= after(look.received_at, expire_after))
+}
+
+enum Looked {
+    Found(Listed),
+    Not(Seen),
+}
+
+async fn look_into_list(worker: &Worker, look: &Look, whole: bool) -> Result<Looked, StoreError> {
+    // Another account's list, or another provider's, says nothing about this attempt.
+    if !is_ours(&worker.provider, look) {
+        return Ok(Looked::Not(Seen::Nothing));
     }
-    Ok(())
+    let since = (!whole).then(|| after(look.begun_at, -FILTER_SLACK));
+    let Some(mut list) = worker.provider.search(&look.to, since).await else {
+        return Ok(Looked::Not(Seen::Nothing));
+    };
+    // One list may be long; only what was made around the attempt matters.
+    list.retain(|message| search::is_near(look.begun_at, look.ended_at, message));
+    let owned = worker.store.owned_messages(&look.provider, &list).await?;
+    let wanted = Wanted {
+        text: &look.message,
+        begun_at: look.begun_at,
+        ended_at: look.ended_at,
+    };
+    let found = match search::judge(wanted, &list, &owned) {
+        Verdict::Found(place) if !worker.store.has_twin_on_its_way(look).await? => place,
+        Verdict::NotThere => return Ok(Looked::Not(Seen::NotThere { whole })),
+        Verdict::Found(_) | Verdict::CannotTell => return Ok(Looked::Not(Seen::Open)),
+    };
+    Ok(Looked::Found(list.swap_remove(found)))
+}
+
+fn is_ours(provider: &Provider, look: &Look) -> bool {
+    look.provider == provider.name().as_str() && look.account == provider.account()
+}
+
+/// The wait before look number `looks` (from 1): doubles from `first` to six hours.
+fn gap(first: SignedDuration, looks: i64) -> SignedDuration {
+    let doublings = u32::try_from(looks.clamp(1, 20) - 1).unwrap_or(0);
+    first
+        .checked_mul(2_i32.saturating_pow(doublings))
+        .unwrap_or(LONGEST_GAP)
+        .min(LONGEST_GAP)
+}
+
+/// What one look brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// A complete list without it; `whole` if no date was asked for.
+    NotThere { whole: bool },
+    /// A complete list that leaves it open.
+    Open,
+    /// No complete list.
+    Nothing,
+}
+
+/// What the looks of a search have shown so far.
+#[derive(Debug, PartialEq, Eq)]
+enum Proof {
+    /// The time is not over.
+    Open,
+    Absent,
+    CannotTell,
+}
+
+/// What this process has seen in the lists of one search.
+struct Search {
+    attempt: i64,
+    began: Instant,
+    /// When complete lists did not have it. Emptied by a list that leaves it open.
+    not_there: Vec<Instant>,
+}
+
+impl Search {
+    fn new(attempt: i64, at: Instant) -> Self {
+        Self {
+            attempt,
+            began: at,
+            not_there: Vec::new(),
+        }
+    }
+
+    /// Adds what a look at `at` brought. Absent takes enough complete lists, spread over `reconcile_after`, the last of
+    /// them whole.
+    fn add(&mut self, seen: Seen, reconcile_after: Duration, at: Instant) -> Proof {
+        match seen {
+            Seen::NotThere { .. } => self.not_there.push(at),
+            Seen::Open => self.not_there.clear(),
+            Seen::Nothing => {}
+        }
+        let spread = self
+            .not_there
+            .first()
+            .map_or(Duration::ZERO, |first| at.duration_since(*first));
+        let elapsed = at.duration_since(self.began);
+        match seen {
+            Seen::NotThere { whole: true }
+                if self.not_there.len() >= LISTS_FOR_ABSENCE && spread >= reconcile_after =>
+            {
+                Proof::Absent
+            }
+            // It is going well: let the lists be spread out.
+            Seen::NotThere { .. } if elapsed < reconcile_after * 2 => Proof::Open,
+            Seen::NotThere { .. } | Seen::Open | Seen::Nothing if elapsed >= reconcile_after => Proof::CannotTell,
+            Seen::NotThere { .. } | Seen::Open | Seen::Nothing => Proof::Open,
+        }
+    }
+}
+
+/// The searches of this process by delivery.
+#[derive(Default)]
+struct Searches(Mutex<HashMap<String, Search>>);
+
+impl Searches {
+    /// How long this process has been looking for it.
+    fn elapsed(&self, look: &Look, at: Instant) -> Duration {
+        let mut searches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let search = searches
+            .entry(look.delivery_id.clone())
+            .or_insert_with(|| Search::new(look.attempt, at));
+        if search.attempt != look.attempt {
+            *search = Search::new(look.attempt, at);
+        }
+        at.duration_since(search.began)
+    }
+
+    fn add(&self, look: &Look, seen: Seen, reconcile_after: Duration, at: Instant) -> Proof {
+        let mut searches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if searches.len() > MANY_SEARCHES {
+            // Those that a receipt ended were never told so; a live one begins its count anew.
+            searches.retain(|_, search| at.duration_since(search.began) < LONGEST_GAP.unsigned_abs());
+        }
+        let search = searches
+            .entry(look.delivery_id.clone())
+            .or_insert_with(|| Search::new(look.attempt, at));
+        search.add(seen, reconcile_after, at)
+    }
+
+    fn forget(&self, look: &Look) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&look.delivery_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const R: Duration = Duration::from_secs(180);
+    const DATED: Seen = Seen::NotThere { whole: false };
+    const WHOLE: Seen = Seen::NotThere { whole: true };
+
+    fn proofs(looks: &[(u64, Seen)]) -> Vec<Proof> {
+        let start = Instant::now();
+        let mut search = Search::new(1, start);
+        looks
+            .iter()
+            .map(|(second, seen)| search.add(*seen, R, start + Duration::from_secs(*second)))
+            .collect()
+    }
+
+    #[test]
+    fn absence_takes_three_complete_lists_spread_out_the_last_one_whole() {
+        assert_eq!(
+            proofs(&[(0, DATED), (90, DATED), (180, WHOLE)]),
+            [Proof::Open, Proof::Open, Proof::Absent]
+        );
+        assert_eq!(
+            proofs(&[(0, DATED), (90, DATED), (180, DATED), (270, WHOLE)]).pop(),
+            Some(Proof::Absent)
+        );
+        assert_eq!(
+            proofs(&[(0, WHOLE), (1, WHOLE), (2, WHOLE)]).pop(),
+            Some(Proof::Open),
+            "too close together"
+        );
+        assert_eq!(
+            proofs(&[(0, DATED), (180, WHOLE)]).pop(),
+            Some(Proof::Open),
+            "two are not enough yet"
+        );
+        assert_eq!(
+            proofs(&[(100, DATED), (190, DATED), (370, WHOLE)]).pop(),
+            Some(Proof::Absent)
+        );
+    }
+
+    #[test]
+    fn without_complete_lists_nobody_can_tell() {
+        assert_eq!(
+            proofs(&[(0, Seen::Nothing), (90, Seen::Nothing), (180, Seen::Nothing)]),
+            [Proof::Open, Proof::Open, Proof::CannotTell]
+        );
+        assert_eq!(
+            proofs(&[(0, DATED), (90, Seen::Open), (180, WHOLE), (360, WHOLE)]).pop(),
+            Some(Proof::CannotTell),
+            "an open list starts the count anew"
+        );
+        assert_eq!(
+            proofs(&[(0, Seen::Nothing), (600, WHOLE), (1_000, WHOLE), (2_000, WHOLE)]).pop(),
+            Some(Proof::Absent),
+            "late, but proven"
+        );
+    }
+
+    #[test]
+    fn gaps_double_to_six_hours() {
+        let minutes = |looks| gap(SignedDuration::from_mins(10), looks).as_mins();
+
+        assert_eq!([1, 2, 3, 6, 7, 50].map(minutes), [10, 20, 40, 320, 360, 360]);
+    }
 }

@@ -1,7 +1,7 @@
 //! One claimed delivery from claim to recorded answer: `begin_send` (durable), the call, `finish`. Nothing is open in
 //! the database while the provider is called. Always comes to an end that apalis need not know of.
 
-use super::{Worker, backend::chain, now};
+use super::{Worker, now};
 use crate::{
     domain::{day::LocalDay, delivery::MAX_CLAIMS, news::Answer},
     provider::Outgoing,
@@ -14,30 +14,23 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// How often an answer is tried to be recorded that the database as a whole is not to blame for.
+const MAX_TRIES: u32 = 10;
 /// The longest wait between two tries to record an answer.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
-/// Handles one claim. A panic sets the delivery aside, visibly, and the rest goes on.
+/// Handles one claim.
 pub async fn deliver(worker: Arc<Worker>, claim: Claimed) {
     if claim.claims > MAX_CLAIMS {
-        return set_aside(
-            &worker,
-            &claim,
-            "it was claimed again and again without a send",
-        )
-        .await;
+        return set_aside(&worker, &claim, "it was claimed again and again without a send").await;
     }
-    if AssertUnwindSafe(attempt(&worker, &claim))
-        .catch_unwind()
-        .await
-        .is_err()
-    {
-        set_aside(
-            &worker,
-            &claim,
-            "handling it failed inside Nightbell; see the log",
-        )
-        .await;
+    guard(&worker, &claim, attempt(&worker, &claim)).await;
+}
+
+/// Lets a panic of `handling` set the delivery aside, visibly, while the rest goes on.
+async fn guard(worker: &Worker, claim: &Claimed, handling: impl Future<Output = ()>) {
+    if AssertUnwindSafe(handling).catch_unwind().await.is_err() {
+        set_aside(worker, claim, "handling it failed inside Nightbell; see the log").await;
     }
 }
 
@@ -52,15 +45,15 @@ async fn attempt(worker: &Worker, claim: &Claimed) {
         Ok(Begun::Stopped(state)) => {
             tracing::info!(delivery.id = %claim.delivery_id, %state, "not sent")
         }
-        Ok(Begun::Gone) => {}
+        Ok(Begun::Gone | Begun::Later) => {}
         Err(error @ StoreError::Unreadable { .. }) => {
-            tracing::error!(delivery.id = %claim.delivery_id, error = %chain(&error), "cannot read a delivery; set aside");
+            tracing::error!(delivery.id = %claim.delivery_id, error = %error.explain(), "cannot read a delivery; set aside");
             set_aside(worker, claim, "this version of Nightbell cannot read it").await;
         }
         Err(error @ StoreError::Database(_)) => {
-            tracing::warn!(delivery.id = %claim.delivery_id, error = %chain(&error), "cannot begin to send; will try again");
+            tracing::warn!(delivery.id = %claim.delivery_id, error = %error.explain(), "cannot begin to send; will try again");
             // If this fails too, the lease ends by itself.
-            let _ = worker.store.give_back(claim).await;
+            let _ = worker.store.give_back(claim, error.is_outage()).await;
             tokio::time::sleep(LONGEST_RETRY / 10).await;
         }
     }
@@ -85,8 +78,7 @@ async fn begin(worker: &Worker, claim: &Claimed) -> Result<Begun, StoreError> {
 /// process that was frozen must not send late. Both clocks are asked, since either may stand still in a frozen machine.
 async fn call(worker: &Worker, sending: &Sending, started: Instant) -> Answer {
     let room = worker.rules.lease - worker.rules.timeout;
-    let too_late = started.elapsed() >= room.unsigned_abs()
-        || now() >= sending.deadline_at - worker.rules.timeout;
+    let too_late = started.elapsed() >= room.unsigned_abs() || now() >= sending.deadline_at - worker.rules.timeout;
     if too_late {
         return Answer::NotSent {
             retry_after: None,
@@ -105,8 +97,9 @@ async fn call(worker: &Worker, sending: &Sending, started: Instant) -> Answer {
 
 /// Records the answer, however long the database takes: it is the only copy.
 async fn record(worker: &Worker, sending: &Sending, answer: &Answer) {
-    let mut wait = Duration::from_millis(50);
+    let (mut wait, mut tries) = (Duration::from_millis(50), 0);
     loop {
+        tries += 1;
         let now = now();
         let rules = FinishRules {
             day: LocalDay::of(now, &worker.rules.time_zone),
@@ -116,8 +109,13 @@ async fn record(worker: &Worker, sending: &Sending, answer: &Answer) {
         };
         match worker.store.finish(sending, answer, rules, now).await {
             Ok(()) => return,
+            // Not an outage, so trying for ever would not help: the lease ends, and the answer is looked for.
+            Err(error) if !error.is_outage() && tries >= MAX_TRIES => {
+                tracing::error!(delivery.id = %sending.delivery_id, error = %error.explain(), "cannot record the provider's answer; it will be looked for");
+                return;
+            }
             Err(error) => {
-                tracing::warn!(delivery.id = %sending.delivery_id, error = %chain(&error), "cannot record the provider's answer; will try again")
+                tracing::warn!(delivery.id = %sending.delivery_id, error = %error.explain(), "cannot record the provider's answer; will try again")
             }
         }
         tokio::time::sleep(wait).await;
@@ -151,7 +149,136 @@ async fn set_aside(worker: &Worker, claim: &Claimed, why: &str) {
         Ok(true) => tracing::error!(delivery.id = %claim.delivery_id, "set aside: {why}"),
         Ok(false) => {}
         Err(error) => {
-            tracing::warn!(delivery.id = %claim.delivery_id, error = %chain(&error), "cannot set a delivery aside; its lease will end")
+            tracing::warn!(delivery.id = %claim.delivery_id, error = %error.explain(), "cannot set a delivery aside; its lease will end")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{event, json, phone::PhoneNumber},
+        provider::Provider,
+        store::{Accepted, Db, LaterRecipients, NewDelivery},
+        worker::Rules,
+    };
+    use jiff::{SignedDuration, tz::TimeZone};
+
+    fn rules() -> Rules {
+        Rules {
+            time_zone: TimeZone::UTC,
+            daily_limit: 10,
+            per_second: 0.0,
+            max_in_flight: 1,
+            lease: SignedDuration::from_secs(60),
+            timeout: SignedDuration::from_secs(15),
+            reconcile_after: SignedDuration::from_mins(3),
+            resend_when_absent: true,
+            poll_after: SignedDuration::from_mins(10),
+            expire_after: SignedDuration::from_hours(72),
+        }
+    }
+
+    /// A worker on a new file, and one delivery that is owed.
+    async fn worker_with_a_delivery(folder: &std::path::Path) -> (Worker, String) {
+        std::fs::create_dir_all(folder).unwrap();
+        let store = Db::open(&format!("sqlite://{}/nightbell.db", folder.display()))
+            .await
+            .unwrap();
+        let document = json::parse(br#"{"ticket":{"id":1,"subject":"x","urgency":"critical"}}"#).unwrap();
+        let event = event::parse(&document, now()).unwrap();
+        let phone = Ok(PhoneNumber::from_stored("+14155550101".into()));
+        let delivery = NewDelivery {
+            staff_id: None,
+            role: None,
+            name: None,
+            phone,
+            message: "x".into(),
+            segments: 1,
+        };
+        let Accepted::New { deliveries, .. } = store
+            .accept(&event, LaterRecipients::Untold, now(), || vec![delivery])
+            .await
+            .unwrap()
+        else {
+            panic!("known already")
+        };
+        let worker = Worker {
+            store,
+            provider: Provider::Log,
+            rules: rules(),
+            wake: Arc::default(),
+            owner: "test".into(),
+        };
+        (worker, deliveries[0].id.clone())
+    }
+
+    #[tokio::test]
+    async fn a_panic_sets_the_delivery_aside_visibly() {
+        let folder = std::env::temp_dir().join(format!("nightbell-panic-{}", uuid::Uuid::new_v4()));
+        let (worker, id) = worker_with_a_delivery(&folder).await;
+        let claim = worker
+            .store
+            .claim("test", worker.provider.name(), "log", worker.rules.lease, now())
+            .await
+            .unwrap()
+            .unwrap();
+
+        guard(&worker, &claim, async { panic!("a bug") }).await;
+
+        let delivery = worker.store.delivery(&id).await.unwrap().unwrap();
+        assert_eq!(
+            (delivery.state.as_str(), delivery.reason.as_deref()),
+            ("failed", Some("internal_error"))
+        );
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_delivery_claimed_again_and_again_is_set_aside() {
+        let folder = std::env::temp_dir().join(format!("nightbell-claims-{}", uuid::Uuid::new_v4()));
+        let (worker, id) = worker_with_a_delivery(&folder).await;
+        let worker = Arc::new(worker);
+        let mut at = now();
+        for _ in 0..=MAX_CLAIMS {
+            at += SignedDuration::from_secs(61);
+            let claim = worker
+                .store
+                .claim("test", worker.provider.name(), "log", worker.rules.lease, at)
+                .await
+                .unwrap()
+                .unwrap();
+            if claim.claims > MAX_CLAIMS {
+                deliver(Arc::clone(&worker), claim).await;
+            }
+        }
+
+        assert_eq!(worker.store.delivery(&id).await.unwrap().unwrap().state, "failed");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_call_that_comes_too_late_is_not_made() {
+        let folder = std::env::temp_dir().join(format!("nightbell-late-{}", uuid::Uuid::new_v4()));
+        let (worker, id) = worker_with_a_delivery(&folder).await;
+        let claim = worker
+            .store
+            .claim("test", worker.provider.name(), "log", worker.rules.lease, now())
+            .await
+            .unwrap()
+            .unwrap();
+        let Begun::Send(sending) = begin(&worker, &claim).await.unwrap() else {
+            panic!("not begun")
+        };
+        // Frozen for 50 s: of the lease's 60, less than the call's 15 are left.
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(50)).unwrap();
+
+        let answer = call(&worker, &sending, long_ago).await;
+
+        assert!(matches!(answer, Answer::NotSent { .. }), "{answer:?}");
+        record(&worker, &sending, &answer).await;
+        assert_eq!(worker.store.delivery(&id).await.unwrap().unwrap().state, "pending");
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

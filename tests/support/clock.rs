@@ -37,10 +37,7 @@ impl Clock {
     pub fn environment(&self) -> Vec<(String, String)> {
         vec![
             ("LD_PRELOAD".into(), self.library.display().to_string()),
-            (
-                "FAKETIME_TIMESTAMP_FILE".into(),
-                self.file.display().to_string(),
-            ),
+            ("FAKETIME_TIMESTAMP_FILE".into(), self.file.display().to_string()),
             ("FAKETIME_NO_CACHE".into(), "1".into()),
             ("FAKETIME_DONT_FAKE_MONOTONIC".into(), "1".into()),
         ]

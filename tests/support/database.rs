@@ -80,18 +80,27 @@ impl Database {
         let sql = sqlx::AssertSqlSafe(sql.to_owned());
         if self.is_sqlite {
             let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
-            sqlx::query(sql)
-                .execute(&mut connection)
-                .await
-                .unwrap()
-                .rows_affected()
+            sqlx::query(sql).execute(&mut connection).await.unwrap().rows_affected()
         } else {
             let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
-            sqlx::query(sql)
+            sqlx::query(sql).execute(&mut connection).await.unwrap().rows_affected()
+        }
+    }
+
+    /// Keeps everybody else from writing alerts until it is dropped.
+    pub async fn hold_writes(&self) -> Holder {
+        if self.is_sqlite {
+            let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+            sqlx::query("begin immediate").execute(&mut connection).await.unwrap();
+            Holder::Sqlite(connection)
+        } else {
+            let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
+            sqlx::query("begin").execute(&mut connection).await.unwrap();
+            sqlx::query("lock table alert in exclusive mode")
                 .execute(&mut connection)
                 .await
-                .unwrap()
-                .rows_affected()
+                .unwrap();
+            Holder::Postgres(connection)
         }
     }
 
@@ -100,16 +109,10 @@ impl Database {
         let sql = sqlx::AssertSqlSafe(sql.to_owned());
         if self.is_sqlite {
             let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
-            sqlx::query_scalar(sql)
-                .fetch_all(&mut connection)
-                .await
-                .unwrap()
+            sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap()
         } else {
             let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
-            sqlx::query_scalar(sql)
-                .fetch_all(&mut connection)
-                .await
-                .unwrap()
+            sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap()
         }
     }
 
@@ -118,18 +121,19 @@ impl Database {
         let sql = sqlx::AssertSqlSafe(sql.to_owned());
         if self.is_sqlite {
             let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
-            sqlx::query_scalar(sql)
-                .fetch_one(&mut connection)
-                .await
-                .unwrap()
+            sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
         } else {
             let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
-            sqlx::query_scalar(sql)
-                .fetch_one(&mut connection)
-                .await
-                .unwrap()
+            sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
         }
     }
+}
+
+/// Holds a lock for as long as it lives.
+#[allow(dead_code, reason = "the connections are held, not used")]
+pub enum Holder {
+    Sqlite(sqlx::SqliteConnection),
+    Postgres(sqlx::PgConnection),
 }
 
 /// The private server of this test run.
@@ -142,14 +146,11 @@ struct Server {
 impl Server {
     fn running() -> Option<&'static Self> {
         static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-        SERVER
-            .get_or_init(|| Some(Self::start(&find_binaries()?)))
-            .as_ref()
+        SERVER.get_or_init(|| Some(Self::start(&find_binaries()?))).as_ref()
     }
 
     fn start(binaries: &Path) -> Self {
-        let folder =
-            std::env::temp_dir().join(format!("nightbell-postgres-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("nightbell-postgres-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -167,9 +168,8 @@ impl Server {
         } else {
             ("true".to_owned(), "")
         };
-        let prepare = format!(
-            "{own} && {run} {binaries}/initdb -D {folder}/data -U postgres -A trust -E UTF8 --locale=C -N"
-        );
+        let prepare =
+            format!("{own} && {run} {binaries}/initdb -D {folder}/data -U postgres -A trust -E UTF8 --locale=C -N");
         let prepared = Command::new("sh")
             .args(["-c", &prepare])
             .current_dir("/tmp")
@@ -193,16 +193,10 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let server = Self {
-            port,
-            _guard: guard,
-        };
+        let server = Self { port, _guard: guard };
         let started = std::time::Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(
-                started.elapsed() < super::PATIENCE,
-                "PostgreSQL did not start"
-            );
+            assert!(started.elapsed() < super::PATIENCE, "PostgreSQL did not start");
             std::thread::yield_now();
         }
         server

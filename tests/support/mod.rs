@@ -39,10 +39,7 @@ pub fn client() -> reqwest::Client {
 }
 
 /// Waits until `look` sees what the story waits for; fails with what was seen last.
-pub async fn eventually<T, S: std::fmt::Debug>(
-    what: &str,
-    mut look: impl AsyncFnMut() -> Result<T, S>,
-) -> T {
+pub async fn eventually<T, S: std::fmt::Debug>(what: &str, mut look: impl AsyncFnMut() -> Result<T, S>) -> T {
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
     let started = std::time::Instant::now();
     loop {
@@ -66,8 +63,5 @@ pub fn left_out(service: &str, story: &str) {
         "{service} is required by NIGHTBELL_TEST_REQUIRE and is not on this machine"
     );
     // Past the test harness, which swallows what passing tests print.
-    let _ = writeln!(
-        std::io::stderr(),
-        "LEFT OUT: {story}: {service} is not on this machine"
-    );
+    let _ = writeln!(std::io::stderr(), "LEFT OUT: {story}: {service} is not on this machine");
 }

@@ -21,15 +21,11 @@ pub struct Service {
 impl Service {
     /// Starts it and waits until it listens; fails with its log if it does not.
     pub fn start(environment: &BTreeMap<String, String>, folder: &std::path::Path) -> Self {
-        Self::try_start(environment, folder)
-            .unwrap_or_else(|log| panic!("the service did not start:\n{log}"))
+        Self::try_start(environment, folder).unwrap_or_else(|log| panic!("the service did not start:\n{log}"))
     }
 
     /// Starts it; `Err` holds its log if it ended before it listened.
-    pub fn try_start(
-        environment: &BTreeMap<String, String>,
-        folder: &std::path::Path,
-    ) -> Result<Self, String> {
+    pub fn try_start(environment: &BTreeMap<String, String>, folder: &std::path::Path) -> Result<Self, String> {
         let mut child = command(environment, folder)
             .arg("serve")
             .stdin(Stdio::null())
@@ -40,17 +36,10 @@ impl Service {
         let log = Arc::new(Mutex::new(String::new()));
         let stdout = Arc::new(Mutex::new(String::new()));
         let mut lines = BufReader::new(child.stdout.take().unwrap());
-        let reader = collect(
-            BufReader::new(child.stderr.take().unwrap()),
-            Arc::clone(&log),
-        );
+        let reader = collect(BufReader::new(child.stderr.take().unwrap()), Arc::clone(&log));
         let mut first = String::new();
         lines.read_line(&mut first).unwrap();
-        let Some(address) = first
-            .trim()
-            .strip_prefix("listening on http://")
-            .map(str::to_owned)
-        else {
+        let Some(address) = first.trim().strip_prefix("listening on http://").map(str::to_owned) else {
             child.wait().unwrap();
             reader.join().unwrap();
             return Err(std::mem::take(&mut *log.lock().unwrap()));
@@ -72,6 +61,18 @@ impl Service {
     /// Everything it logged so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// Whether a client is connected to it right now.
+    pub fn has_open_requests(&self) -> bool {
+        let port: u16 = self.address.rsplit(':').next().unwrap().parse().unwrap();
+        let suffix = format!(":{port:04X}");
+        // The second column is the local address, the fourth the state; 01 is established (proc(5), /proc/net/tcp).
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .any(|columns| columns[1].ends_with(&suffix) && columns[3] == "01")
     }
 
     /// Sends a signal by name.
@@ -117,10 +118,7 @@ pub fn command(environment: &BTreeMap<String, String>, folder: &std::path::Path)
     command
 }
 
-fn collect(
-    mut lines: impl BufRead + Send + 'static,
-    into: Arc<Mutex<String>>,
-) -> std::thread::JoinHandle<()> {
+fn collect(mut lines: impl BufRead + Send + 'static, into: Arc<Mutex<String>>) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let mut line = String::new();
         while lines.read_line(&mut line).is_ok_and(|read| read > 0) {

@@ -50,8 +50,7 @@ impl Plan {
 
     /// Sets `NIGHTBELL_<key>`.
     pub fn set(mut self, key: &str, value: &str) -> Self {
-        self.settings
-            .insert(format!("NIGHTBELL_{key}"), value.to_owned());
+        self.settings.insert(format!("NIGHTBELL_{key}"), value.to_owned());
         self
     }
 
@@ -116,13 +115,7 @@ impl Town {
         self.clock.as_ref().unwrap().turn_to(time);
     }
 
-    pub async fn request(
-        &self,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Vec<u8>,
-    ) -> Reply {
+    pub async fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Reply {
         let mut request = self
             .client
             .request(method, format!("http://{}{path}", self.service.address))
@@ -151,10 +144,7 @@ impl Town {
         self.request(
             Method::POST,
             "/v1/events",
-            &[
-                ("authorization", &bearer),
-                ("content-type", "application/json"),
-            ],
+            &[("authorization", &bearer), ("content-type", "application/json")],
             body.into(),
         )
         .await
@@ -177,10 +167,7 @@ impl Town {
         self.request(
             method,
             path,
-            &[
-                ("authorization", &bearer),
-                ("content-type", "application/json"),
-            ],
+            &[("authorization", &bearer), ("content-type", "application/json")],
             bytes,
         )
         .await
@@ -233,8 +220,7 @@ impl Town {
         ]);
         form.extend(code.map(|code| ("ErrorCode", code)));
         let url = message.callback.clone().unwrap();
-        self.post_receipt(&url, &form, &sign(AUTH_TOKEN, &url, &form))
-            .await
+        self.post_receipt(&url, &form, &sign(AUTH_TOKEN, &url, &form)).await
     }
 
     /// Posts a form to the path that the public address leads to, with this signature.

@@ -16,6 +16,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex},
 };
+use tokio::sync::watch;
 
 pub const ACCOUNT: &str = "AC00000000000000000000000000000001";
 pub const AUTH_TOKEN: &str = "fake-auth-token";
@@ -38,6 +39,8 @@ pub enum Answers {
     Fails500,
     /// Takes the message; the answer breaks off half-way.
     AcceptsWithHalfAnswer,
+    /// Takes the message; the answer drips, a byte at a time.
+    AcceptsWithDrips,
     /// Takes the message; the answer comes when the story lets it.
     AcceptsWhenLet(Arc<tokio::sync::Notify>),
 }
@@ -62,6 +65,10 @@ struct Books {
     /// Every call to create a message, whatever came of it: the number called and how it signed in.
     calls: Vec<(String, String)>,
     refuses_account: bool,
+    /// What lists and fetches answer instead, if anything.
+    reads_fail: bool,
+    /// Put before every text, as trial accounts have it.
+    prefix: &'static str,
     next_sid: u64,
 }
 
@@ -70,22 +77,76 @@ struct Books {
 pub struct Twilio {
     pub url: String,
     books: Arc<Mutex<Books>>,
+    closed: Arc<watch::Sender<bool>>,
+}
+
+/// The fake's door: while it is closed, connections are refused.
+struct Door {
+    address: std::net::SocketAddr,
+    listener: Option<tokio::net::TcpListener>,
+    closed: Arc<watch::Sender<bool>>,
+}
+
+impl Door {
+    async fn open() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self {
+            address: listener.local_addr().unwrap(),
+            listener: Some(listener),
+            closed: Arc::new(watch::Sender::new(false)),
+        }
+    }
+}
+
+impl axum::serve::Listener for Door {
+    type Io = tokio::net::TcpStream;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let mut closed = self.closed.subscribe();
+        loop {
+            if *closed.borrow_and_update() {
+                self.listener = None;
+                closed.changed().await.unwrap();
+                continue;
+            }
+            let listener = match &self.listener {
+                Some(listener) => listener,
+                None => self
+                    .listener
+                    .insert(tokio::net::TcpListener::bind(self.address).await.unwrap()),
+            };
+            tokio::select! {
+                accepted = listener.accept() => if let Ok(accepted) = accepted { return accepted },
+                changed = closed.changed() => changed.unwrap(),
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        Ok(self.address)
+    }
 }
 
 impl Twilio {
     pub async fn start() -> Self {
         let books = Arc::new(Mutex::new(Books::default()));
         let router = Router::new()
-            .route(
-                "/2010-04-01/Accounts/{account}/Messages.json",
-                post(create).get(list),
-            )
+            .route("/2010-04-01/Accounts/{account}/Messages.json", post(create).get(list))
             .route("/2010-04-01/Accounts/{account}/Messages/{sid}", get(fetch))
+            // Connections are not kept, so that a closed door is met.
+            .layer(axum::middleware::map_response(|mut response: Response| async {
+                response
+                    .headers_mut()
+                    .insert(header::CONNECTION, "close".parse().unwrap());
+                response
+            }))
             .with_state(Arc::clone(&books));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { url, books }
+        let door = Door::open().await;
+        let url = format!("http://{}", door.address);
+        let closed = Arc::clone(&door.closed);
+        tokio::spawn(async move { axum::serve(door, router).await.unwrap() });
+        Self { url, books, closed }
     }
 
     /// Scripts the next answers for a number; after them it accepts.
@@ -99,9 +160,35 @@ impl Twilio {
             .extend(answers);
     }
 
+    /// From now on connections are refused, or taken again.
+    pub fn close(&self, closed: bool) {
+        self.closed.send_replace(closed);
+    }
+
     /// From now on the account is refused, or accepted again.
     pub fn refuse_account(&self, refuse: bool) {
         self.books.lock().unwrap().refuses_account = refuse;
+    }
+
+    /// From now on lists and single messages cannot be read, or can be again.
+    pub fn fail_reads(&self, fail: bool) {
+        self.books.lock().unwrap().reads_fail = fail;
+    }
+
+    /// From now on texts are changed as a trial account's are.
+    pub fn behave_like_a_trial(&self) {
+        self.books.lock().unwrap().prefix = "Sent from your Twilio trial account - ";
+    }
+
+    /// What became of a message; it shows in lists, and receipts are the story's business.
+    pub fn set_status(&self, sid: &str, status: &str) {
+        let mut books = self.books.lock().unwrap();
+        books
+            .messages
+            .iter_mut()
+            .find(|message| message.sid == sid)
+            .unwrap()
+            .status = status.to_owned();
     }
 
     /// What was accepted, in order.
@@ -139,17 +226,14 @@ impl Twilio {
 
     /// Waits until this many messages were accepted.
     pub async fn accepted(&self, count: usize) -> Vec<Message> {
-        super::eventually(
-            &format!("{count} messages at the fake Twilio"),
-            async || {
-                let messages = self.messages();
-                if messages.len() >= count {
-                    Ok(messages)
-                } else {
-                    Err(messages.len())
-                }
-            },
-        )
+        super::eventually(&format!("{count} messages at the fake Twilio"), async || {
+            let messages = self.messages();
+            if messages.len() >= count {
+                Ok(messages)
+            } else {
+                Err(messages.len())
+            }
+        })
         .await
     }
 }
@@ -158,10 +242,11 @@ impl Twilio {
 pub fn sign(token: &str, url: &str, form: &[(&str, &str)]) -> String {
     let mut pairs: Vec<(&str, &str)> = form.to_vec();
     pairs.sort_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
-    let text = pairs.iter().fold(
-        url.split('#').next().unwrap().to_owned(),
-        |text, (name, value)| text + name + value,
-    );
+    let text = pairs
+        .iter()
+        .fold(url.split('#').next().unwrap().to_owned(), |text, (name, value)| {
+            text + name + value
+        });
     let mut mac = Hmac::<sha1::Sha1>::new_from_slice(token.as_bytes()).unwrap();
     mac.update(text.as_bytes());
     BASE64.encode(mac.finalize().into_bytes())
@@ -174,11 +259,7 @@ fn refusal(status: u16, code: i64) -> Response {
     (StatusCode::from_u16(status).unwrap(), Json(body)).into_response()
 }
 
-async fn create(
-    State(books): SharedBooks,
-    headers: HeaderMap,
-    Form(form): Form<HashMap<String, String>>,
-) -> Response {
+async fn create(State(books): SharedBooks, headers: HeaderMap, Form(form): Form<HashMap<String, String>>) -> Response {
     let to = form["To"].clone();
     let answer = {
         let mut books = books.lock().unwrap();
@@ -223,6 +304,22 @@ async fn create(
             )
                 .into_response()
         }
+        Answers::AcceptsWithDrips => {
+            let text = write_down(&books, form).to_string();
+            let drops = futures::stream::unfold(
+                (
+                    text.into_bytes().into_iter(),
+                    tokio::time::interval(std::time::Duration::from_millis(100)),
+                ),
+                |(mut bytes, mut ticks)| async move {
+                    ticks.tick().await;
+                    bytes
+                        .next()
+                        .map(|byte| (Ok::<_, std::io::Error>(Bytes::copy_from_slice(&[byte])), (bytes, ticks)))
+                },
+            );
+            (StatusCode::CREATED, Body::from_stream(drops)).into_response()
+        }
         Answers::AcceptsWhenLet(gate) => {
             let body = write_down(&books, form);
             gate.notified().await;
@@ -243,7 +340,7 @@ fn write_down(books: &Mutex<Books>, form: HashMap<String, String>) -> Value {
             .or(form.get("MessagingServiceSid"))
             .cloned()
             .unwrap_or_default(),
-        body: form["Body"].clone(),
+        body: format!("{}{}", books.prefix, form["Body"]),
         callback: form.get("StatusCallback").cloned(),
         form,
         status: "queued".into(),
@@ -254,35 +351,58 @@ fn write_down(books: &Mutex<Books>, form: HashMap<String, String>) -> Value {
     shown
 }
 
-/// A message as the API shows it; `num_media` and `num_segments` really are texts.
+/// A message as the API shows it; `num_media` and `num_segments` really are texts, and a message that waits in Twilio's
+/// queue has no `date_sent`.
 fn show(message: &Message) -> Value {
-    let date = message
-        .at
-        .strftime("%a, %d %b %Y %H:%M:%S +0000")
-        .to_string();
+    let date = message.at.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string();
+    let sent = (message.status != "queued").then_some(&date);
     json!({"sid": message.sid, "account_sid": ACCOUNT, "api_version": "2010-04-01", "body": message.body, "to": message.to, "from": message.from,
-        "status": message.status, "direction": "outbound-api", "date_created": date, "date_updated": date, "date_sent": date,
+        "status": message.status, "direction": "outbound-api", "date_created": date, "date_updated": date, "date_sent": sent,
         "error_code": null, "error_message": null, "num_media": "0", "num_segments": "1", "price": null, "price_unit": "USD"})
 }
 
-async fn list(State(books): SharedBooks, Query(query): Query<HashMap<String, String>>) -> Response {
+/// How many messages a page of this fake has, whatever is asked for: small, so that pages must be followed.
+const PAGE: usize = 2;
+
+async fn list(
+    State(books): SharedBooks,
+    Path(account): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
     let books = books.lock().unwrap();
-    if books.refuses_account {
+    if books.refuses_account || account != ACCOUNT {
         return refusal(401, 20003);
     }
+    if books.reads_fail {
+        return refusal(503, 20503);
+    }
     let to = query.get("To");
-    let messages: Vec<Value> = books
-        .messages
+    // Messages that wait in the queue have no date, so a filter by date passes them over.
+    let is_wanted = |message: &&Message| {
+        to.is_none_or(|to| *to == message.to) && (!query.contains_key("DateSent>") || message.status != "queued")
+    };
+    let wanted: Vec<&Message> = books.messages.iter().rev().filter(is_wanted).collect();
+    let page: usize = query.get("Page").map_or(0, |page| page.parse().unwrap());
+    let shown: Vec<Value> = wanted
         .iter()
-        .rev()
-        .filter(|message| to.is_none_or(|to| *to == message.to))
-        .map(show)
+        .skip(page * PAGE)
+        .take(PAGE)
+        .map(|message| show(message))
         .collect();
-    Json(json!({"messages": messages, "next_page_uri": null})).into_response()
+    let next = (wanted.len() > (page + 1) * PAGE).then(|| {
+        let mut link = url::form_urlencoded::Serializer::new(format!("/2010-04-01/Accounts/{account}/Messages.json?"));
+        link.extend_pairs(query.iter().filter(|(name, _)| *name != "Page"))
+            .append_pair("Page", &(page + 1).to_string());
+        link.finish().replace("?&", "?")
+    });
+    Json(json!({"messages": shown, "next_page_uri": next})).into_response()
 }
 
 async fn fetch(State(books): SharedBooks, Path((_, file)): Path<(String, String)>) -> Response {
     let books = books.lock().unwrap();
+    if books.reads_fail {
+        return refusal(503, 20503);
+    }
     let sid = file.trim_end_matches(".json");
     match books.messages.iter().find(|message| message.sid == sid) {
         Some(message) => Json(show(message)).into_response(),

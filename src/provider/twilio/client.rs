@@ -5,8 +5,11 @@ use super::{
     codes::{self, Kind},
     receipt,
 };
-use crate::{domain::news::Answer, provider::Outgoing};
-use jiff::SignedDuration;
+use crate::{
+    domain::{news::Answer, phone::PhoneNumber, search::Listed},
+    provider::Outgoing,
+};
+use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use std::time::Duration;
@@ -14,6 +17,11 @@ use url::Url;
 
 /// Twilio's replies are a few kilobytes; more than this is not Twilio.
 const MAX_REPLY: usize = 256 * 1024;
+/// A page of a list: entries have about 1.5 KB and a text of up to 1,600 characters.
+const MAX_PAGE: usize = 8 * 1024 * 1024;
+const PAGE_SIZE: &str = "200";
+/// A number with more messages than this is not searched to the end; then nobody can tell.
+const MAX_PAGES: usize = 250;
 /// Idle connections are dropped before Twilio's side drops them, so that a send does not meet a dead one.
 const POOL_IDLE: Duration = Duration::from_secs(20);
 /// Receipts are worth repeating for as long as Twilio allows: five retries, on every kind of failure
@@ -114,7 +122,7 @@ impl Client {
                 classify(
                     status,
                     retry_after.map(SignedDuration::from_secs),
-                    read_limited(reply).await.as_deref(),
+                    read_limited(reply, MAX_REPLY).await.as_deref(),
                 )
             }
         }
@@ -123,11 +131,7 @@ impl Client {
     /// Asks for one message of the account: answered with 200 only if it may use the API.
     pub async fn accepts_us(&self) -> bool {
         match self
-            .sign_in(
-                self.http
-                    .get(&self.messages_url)
-                    .query(&[("PageSize", "1")]),
-            )
+            .sign_in(self.http.get(&self.messages_url).query(&[("PageSize", "1")]))
             .send()
             .await
         {
@@ -136,14 +140,68 @@ impl Client {
         }
     }
 
+    /// Lists every message to `to`, following all pages. `None` unless the list is complete and every entry readable.
+    pub async fn search(&self, to: &PhoneNumber, since: Option<Timestamp>) -> Option<Vec<Listed>> {
+        let mut url = Url::parse(&self.messages_url).ok()?;
+        url.query_pairs_mut()
+            .append_pair("To", to.as_e164())
+            .append_pair("PageSize", PAGE_SIZE);
+        if let Some(since) = since {
+            // The name really ends in `>`; the value is a day of GMT (Messages list resource, "DateSent").
+            url.query_pairs_mut()
+                .append_pair("DateSent>", &since.strftime("%F").to_string());
+        }
+        let mut messages = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let page: MessagePage = self.get(url).await?;
+            for message in page
+                .messages
+                .into_iter()
+                .filter(|message| message.to.as_deref().is_none_or(|theirs| theirs == to.as_e164()))
+            {
+                messages.push(message.read()?);
+            }
+            match page.next_page_uri {
+                // Relative to the host; its token must not be built by hand.
+                Some(next) => {
+                    url = self.account.base_url.join(&next).ok()?;
+                    // Our credentials go to no other host, whatever a reply says.
+                    if url.origin() != self.account.base_url.origin() {
+                        return None;
+                    }
+                }
+                None => return Some(messages),
+            }
+        }
+        None
+    }
+
+    /// Fetches one message.
+    pub async fn fetch(&self, message_id: &str) -> Option<Listed> {
+        let mut url = self.account.base_url.clone();
+        url.path_segments_mut().ok()?.pop_if_empty().extend([
+            "2010-04-01",
+            "Accounts",
+            &self.account.account_sid,
+            "Messages",
+            &format!("{message_id}.json"),
+        ]);
+        self.get::<MessageEntry>(url).await?.read()
+    }
+
+    /// One reply of 200, read as `T`.
+    async fn get<T: serde::de::DeserializeOwned>(&self, url: Url) -> Option<T> {
+        let reply = self.sign_in(self.http.get(url)).send().await.ok()?;
+        if reply.status() != reqwest::StatusCode::OK {
+            return None;
+        }
+        serde_json::from_slice(&read_limited(reply, MAX_PAGE).await?).ok()
+    }
+
     fn sign_in(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         match &self.account.credentials {
-            Credentials::AuthToken(token) => {
-                request.basic_auth(&self.account.account_sid, Some(token.expose_secret()))
-            }
-            Credentials::ApiKey { sid, secret } => {
-                request.basic_auth(sid, Some(secret.expose_secret()))
-            }
+            Credentials::AuthToken(token) => request.basic_auth(&self.account.account_sid, Some(token.expose_secret())),
+            Credentials::ApiKey { sid, secret } => request.basic_auth(sid, Some(secret.expose_secret())),
         }
     }
 
@@ -162,11 +220,11 @@ impl Client {
 }
 
 /// The body, or `None` if it broke off, came too late, or is too large to be Twilio's.
-async fn read_limited(mut reply: reqwest::Response) -> Option<Vec<u8>> {
+async fn read_limited(mut reply: reqwest::Response, max: usize) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(chunk) = reply.chunk().await.ok()? {
         body.extend_from_slice(&chunk);
-        if body.len() > MAX_REPLY {
+        if body.len() > max {
             return None;
         }
     }
@@ -197,6 +255,50 @@ struct Created {
     sid: String,
     #[serde(default)]
     status: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct MessagePage {
+    messages: Vec<MessageEntry>,
+    #[serde(default)]
+    next_page_uri: Option<String>,
+}
+
+/// A message as the list and its own resource show it.
+#[derive(Deserialize)]
+struct MessageEntry {
+    sid: String,
+    #[serde(default)]
+    status: Option<String>,
+    #[serde(default)]
+    to: Option<String>,
+    #[serde(default)]
+    body: Option<String>,
+    #[serde(default)]
+    date_created: Option<String>,
+    #[serde(default)]
+    error_code: Option<i64>,
+}
+
+impl MessageEntry {
+    fn read(self) -> Option<Listed> {
+        let created_at = self
+            .date_created
+            .as_deref()
+            .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
+            .map(|date| date.timestamp());
+        let status = self.status.unwrap_or_else(|| "accepted".into());
+        let news = receipt::news(&status);
+        (!self.sid.is_empty()).then_some(Listed {
+            message_id: self.sid,
+            status,
+            news,
+            error_code: self.error_code,
+            opted_out: self.error_code == Some(codes::OPTED_OUT),
+            text: self.body,
+            created_at,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -360,11 +462,7 @@ mod tests {
         ];
 
         for (status, body, answer) in rows {
-            assert_eq!(
-                classify(status, None, Some(body.as_bytes())),
-                answer,
-                "{status} {body}"
-            );
+            assert_eq!(classify(status, None, Some(body.as_bytes())), answer, "{status} {body}");
         }
     }
 
@@ -382,11 +480,7 @@ mod tests {
             ] {
                 let answer = classify(status, None, body);
                 let certain = matches!(status, 401 | 403 | 429);
-                assert_eq!(
-                    is_unknown(&answer),
-                    !certain,
-                    "{status} {body:?} {answer:?}"
-                );
+                assert_eq!(is_unknown(&answer), !certain, "{status} {body:?} {answer:?}");
             }
         }
         for status in 500..=599 {
@@ -394,17 +488,9 @@ mod tests {
                 is_unknown(&classify(status, None, Some(error(20503).as_bytes()))),
                 "5xx is unknown whatever its code says"
             );
-            assert!(is_unknown(&classify(
-                status,
-                None,
-                Some(br#"{"sid":"SM1"}"#)
-            )));
+            assert!(is_unknown(&classify(status, None, Some(br#"{"sid":"SM1"}"#))));
         }
-        assert!(is_unknown(&classify(
-            400,
-            None,
-            Some(error(30410).as_bytes())
-        )));
+        assert!(is_unknown(&classify(400, None, Some(error(30410).as_bytes()))));
     }
 
     #[test]

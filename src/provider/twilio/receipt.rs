@@ -27,11 +27,9 @@ pub fn news(status: &str) -> Option<News> {
 pub fn read(query: &str, body: &[u8]) -> Option<Receipt> {
     let fields: Vec<_> = url::form_urlencoded::parse(body).collect();
     let field = |names: [&str; 2]| {
-        let found = names.iter().find_map(|name| {
-            fields
-                .iter()
-                .find(|(field, value)| field == name && !value.is_empty())
-        });
+        let found = names
+            .iter()
+            .find_map(|name| fields.iter().find(|(field, value)| field == name && !value.is_empty()));
         found
             .map(|(_, value)| clean_line(value, MAX_WORD))
             .filter(|value| !value.is_empty())
@@ -110,11 +108,6 @@ mod tests {
     fn what_names_no_message_is_no_receipt() {
         assert_eq!(read("", b"MessageStatus=sent"), None);
         assert_eq!(read("", b"MessageSid=SM1"), None);
-        assert_eq!(
-            read("d=x&a=1", b"SmsSid=SM1&SmsStatus=sent")
-                .unwrap()
-                .attempt,
-            None
-        );
+        assert_eq!(read("d=x&a=1", b"SmsSid=SM1&SmsStatus=sent").unwrap().attempt, None);
     }
 }

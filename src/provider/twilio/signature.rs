@@ -29,9 +29,7 @@ pub enum Invalid {
     NoToken,
     #[error("the X-Twilio-Signature header is missing or empty")]
     Missing,
-    #[error(
-        "the signature is not base64 of 20 bytes, so it was changed on its way or is of another kind"
-    )]
+    #[error("the signature is not base64 of 20 bytes, so it was changed on its way or is of another kind")]
     Malformed,
     #[error("the body is no form, and the address has no bodySHA256 to check it by")]
     NoBodyHash,
@@ -59,10 +57,11 @@ pub fn verify(request: Signed<'_>, tokens: &[SecretString]) -> Result<(), Invali
         .filter(|bytes| bytes.len() == 20)
         .ok_or(Invalid::Malformed)?;
 
-    let is_form = request.content_type.split(';').next().is_some_and(|kind| {
-        kind.trim()
-            .eq_ignore_ascii_case("application/x-www-form-urlencoded")
-    });
+    let is_form = request
+        .content_type
+        .split(';')
+        .next()
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"));
     let fields = if is_form {
         sorted_fields(request.body)
     } else {
@@ -87,11 +86,7 @@ pub fn verify(request: Signed<'_>, tokens: &[SecretString]) -> Result<(), Invali
             valid |= mac.verify_slice(&signature).is_ok();
         }
     }
-    if valid {
-        Ok(())
-    } else {
-        Err(Invalid::Mismatch)
-    }
+    if valid { Ok(()) } else { Err(Invalid::Mismatch) }
 }
 
 /// The form's fields by name and value bytewise, each pair once: so do the Python and Node libraries with repeats.
@@ -135,11 +130,7 @@ fn spellings(url: &str) -> Vec<String> {
     match port_start {
         Some(colon) => spellings.push(format!("{scheme}://{}{path}", &authority[..colon])),
         None => {
-            let port = if scheme.eq_ignore_ascii_case("http") {
-                80
-            } else {
-                443
-            };
+            let port = if scheme.eq_ignore_ascii_case("http") { 80 } else { 443 };
             spellings.push(format!("{scheme}://{authority}:{port}{path}"));
         }
     }
@@ -189,8 +180,7 @@ mod tests {
     #[test]
     fn every_vector_of_the_official_library_gets_its_verdict() {
         let vectors: Vec<serde_json::Value> =
-            serde_json::from_str(include_str!("../../../tests/data/signature_vectors.json"))
-                .unwrap();
+            serde_json::from_str(include_str!("../../../tests/data/signature_vectors.json")).unwrap();
 
         for vector in &vectors {
             let text = |name: &str| vector[name].as_str().unwrap_or_default();

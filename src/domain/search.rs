@@ -1,0 +1,216 @@
+//! Looking for a message whose answer was lost: is it in the provider's list? Pure; who asks for the list, and how
+//! often, is the worker's business.
+//!
+//! The marker of a message is its text, with its number and its time. It survives what Twilio does to texts: the prefix
+//! of trial accounts, smart encoding (other punctuation and blanks for the same), and trimmed blanks.
+
+use super::{day::after, delivery::News};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::HashSet;
+
+/// What trial accounts put before every text (twilio.com/docs/usage/tutorials/how-to-use-your-free-trial-account).
+const TRIAL_PREFIX: &str = "Sent from your Twilio trial account - ";
+/// How far the provider's clock may be from ours. Wider is safer: it can only make us less certain.
+const CLOCK_SLACK: SignedDuration = SignedDuration::from_mins(10);
+
+/// A message in the provider's list, to the number that was asked for.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    pub message_id: String,
+    /// The provider's own word, and what it means.
+    pub status: String,
+    pub news: Option<News>,
+    pub error_code: Option<i64>,
+    /// Whether the code says that the person opted out.
+    pub opted_out: bool,
+    /// `None` if it cannot be read any more.
+    pub text: Option<String>,
+    pub created_at: Option<Timestamp>,
+}
+
+/// What we look for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    pub text: &'a str,
+    /// When the attempt began.
+    pub begun_at: Timestamp,
+    /// When its answer was recorded; now, if none was.
+    pub ended_at: Timestamp,
+}
+
+/// What one complete list says of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Here it is; the place in the list.
+    Found(usize),
+    /// Every message to that number in that time is another one.
+    NotThere,
+    /// Some message may be it, or may not.
+    CannotTell,
+}
+
+/// Judges a complete list. `owned` are the messages that belong to attempts already.
+pub fn judge(wanted: Wanted<'_>, list: &[Listed], owned: &HashSet<String>) -> Verdict {
+    let mut verdict = Verdict::NotThere;
+    let mut oldest: Option<usize> = None;
+    for (place, message) in list
+        .iter()
+        .enumerate()
+        .filter(|(_, message)| !owned.contains(&message.message_id))
+    {
+        let in_window = is_near(wanted.begun_at, wanted.ended_at, message);
+        match message.text.as_deref().map(|text| compare(wanted.text, text)) {
+            _ if !in_window => {}
+            Some(Likeness::Same) => {
+                if oldest.is_none_or(|oldest| message.created_at < list[oldest].created_at) {
+                    oldest = Some(place);
+                }
+            }
+            Some(Likeness::Different) => {}
+            Some(Likeness::Unclear) | None => verdict = Verdict::CannotTell,
+        }
+    }
+    oldest.map_or(verdict, Verdict::Found)
+}
+
+/// Whether a message may be of an attempt that began and ended then. One without a time may be of any time.
+pub fn is_near(begun_at: Timestamp, ended_at: Timestamp, message: &Listed) -> bool {
+    let window = after(begun_at, -CLOCK_SLACK)..=after(ended_at, CLOCK_SLACK);
+    message.created_at.is_none_or(|at| window.contains(&at))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Likeness {
+    Same,
+    Different,
+    /// The same figures in other words: perhaps changed on its way in a manner that we do not know.
+    Unclear,
+}
+
+fn compare(ours: &str, theirs: &str) -> Likeness {
+    let theirs = theirs.strip_prefix(TRIAL_PREFIX).unwrap_or(theirs);
+    let (ours, theirs) = (skeleton(ours), skeleton(theirs));
+    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
+    if theirs.is_empty() {
+        Likeness::Unclear
+    } else if ours == theirs {
+        Likeness::Same
+    } else if digits(&ours) == digits(&theirs) {
+        Likeness::Unclear
+    } else {
+        Likeness::Different
+    }
+}
+
+/// Letters and digits only, in ASCII: what is left of a text when punctuation, blanks and look-alikes are taken for
+/// each other.
+fn skeleton(text: &str) -> String {
+    let ascii = text
+        .chars()
+        .flat_map(|c| deunicode::deunicode_char(c).unwrap_or_default().chars());
+    ascii.filter(char::is_ascii_alphanumeric).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: &str =
+        "🚨 CRITICAL TICKET #108749\nSubject: “Checkout” – page 500 error…\nView: https://tickets.example.com/1";
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn wanted() -> Wanted<'static> {
+        Wanted {
+            text: OURS,
+            begun_at: at(0),
+            ended_at: at(60),
+        }
+    }
+
+    fn listed(id: &str, second: i64, text: Option<&str>) -> Listed {
+        Listed {
+            message_id: id.into(),
+            status: "sent".into(),
+            news: Some(News::Sent),
+            error_code: None,
+            opted_out: false,
+            text: text.map(str::to_owned),
+            created_at: Some(at(second)),
+        }
+    }
+
+    fn verdict(list: &[Listed], owned: &[&str]) -> String {
+        match judge(wanted(), list, &owned.iter().map(|id| (*id).to_owned()).collect()) {
+            Verdict::Found(place) => list[place].message_id.clone(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_twilio_does_to_a_text_does_not_hide_it() {
+        let smart = "🚨 CRITICAL TICKET #108749\nSubject: \"Checkout\" - page 500 error...\nView: https://tickets.example.com/1";
+        for theirs in [
+            OURS.to_owned(),
+            format!("{TRIAL_PREFIX}{OURS}"),
+            format!("  {} ", OURS.replace('\n', " ")),
+            smart.to_owned(),
+            format!("{TRIAL_PREFIX}{smart}"),
+        ] {
+            assert_eq!(verdict(&[listed("SM1", 5, Some(&theirs))], &[]), "SM1", "{theirs}");
+        }
+    }
+
+    #[test]
+    fn other_messages_are_not_it() {
+        let other = OURS.replace("108749", "108750");
+
+        assert_eq!(verdict(&[], &[]), "NotThere");
+        assert_eq!(
+            verdict(&[listed("SM1", 5, Some(&other))], &[]),
+            "NotThere",
+            "another ticket"
+        );
+        assert_eq!(
+            verdict(&[listed("SM1", 5, Some(OURS))], &["SM1"]),
+            "NotThere",
+            "another attempt's"
+        );
+        assert_eq!(
+            verdict(
+                &[listed("SM1", -3_600, Some(OURS)), listed("SM2", 3_600, Some(OURS))],
+                &[]
+            ),
+            "NotThere",
+            "another time"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_cannot_be_told() {
+        let reworded = OURS.replace("page", "site");
+
+        assert_eq!(verdict(&[listed("SM1", 5, None)], &[]), "CannotTell");
+        assert_eq!(verdict(&[listed("SM1", 5, Some(""))], &[]), "CannotTell", "redacted");
+        assert_eq!(verdict(&[listed("SM1", 5, Some(&reworded))], &[]), "CannotTell");
+        let undated = Listed {
+            created_at: None,
+            ..listed("SM1", 0, None)
+        };
+        assert_eq!(verdict(&[undated], &[]), "CannotTell");
+        assert_eq!(
+            verdict(&[listed("SM1", 5, None), listed("SM2", 5, Some(OURS))], &[]),
+            "SM2"
+        );
+    }
+
+    #[test]
+    fn of_several_the_oldest_is_taken() {
+        assert_eq!(
+            verdict(&[listed("SM2", 9, Some(OURS)), listed("SM1", 5, Some(OURS))], &[]),
+            "SM1"
+        );
+    }
+}

@@ -1,0 +1,239 @@
+//! The promise under torture: a provider that misbehaves in every way, receipts in every disorder, and the process
+//! killed again and again. At the end the provider's own books and the database agree, delivery by delivery.
+//!
+//! The ordinary run is short. `NIGHTBELL_TORTURE=3000` (deliveries) makes it long, with at least 40 kills.
+
+use crate::support::{
+    database::Database,
+    eventually,
+    town::{Plan, Town, critical, person},
+    twilio::{Answers, Message},
+};
+use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+use serde_json::Value;
+use std::{
+    collections::HashMap,
+    io::Write,
+    time::{Duration, Instant},
+};
+
+stories![never_twice_never_lost];
+
+/// Longer than draining takes: searches of 2 seconds, and back-off of some seconds after refused connections.
+fn longest_drain(deliveries: usize) -> Duration {
+    Duration::from_secs(60) + Duration::from_millis(100) * u32::try_from(deliveries).unwrap()
+}
+
+fn torture_size() -> (usize, usize) {
+    match std::env::var("NIGHTBELL_TORTURE")
+        .ok()
+        .and_then(|size| size.parse().ok())
+    {
+        Some(deliveries) => (deliveries, 40.max(deliveries / 75)),
+        None => (120, 5),
+    }
+}
+
+/// How the provider answers one attempt.
+fn odd_answer(dice: &mut StdRng) -> Answers {
+    match dice.random_range(0..100) {
+        0..5 => Answers::Busy,
+        5..15 => Answers::AcceptsInSilence,
+        15..20 => Answers::Hangs,
+        20..25 => Answers::AcceptsWith500,
+        25..30 => Answers::AcceptsWithHalfAnswer,
+        _ => Answers::Accepts,
+    }
+}
+
+async fn never_twice_never_lost(database: Database) {
+    let (deliveries, kills) = torture_size();
+    let seed = std::env::var("NIGHTBELL_TORTURE_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| rand::rng().next_u64());
+    let engine = if database.is_sqlite { "SQLite" } else { "PostgreSQL" };
+    let mut dice = StdRng::seed_from_u64(seed);
+    let mut town = Plan::on(database)
+        .set("DAILY_LIMIT", "1000000")
+        .set("SMS__TIMEOUT", "800ms")
+        .set("SMS__LEASE", "2s")
+        .set("SMS__RECONCILE_AFTER", "2s")
+        .set("SMS__POLL_AFTER", "2s")
+        .set("LOG__FILTER", "error")
+        .build()
+        .await;
+    let phones: Vec<String> = (0..deliveries)
+        .map(|index| format!("+1415{}", 2_000_000 + index))
+        .collect();
+    for phone in &phones {
+        town.twilio
+            .script(phone, [odd_answer(&mut dice), odd_answer(&mut dice)]);
+    }
+
+    let started = Instant::now();
+    let mut posted = 0;
+    let mut reported = 0;
+    for kill in 0..kills {
+        let round_ends = Instant::now() + Duration::from_millis(dice.random_range(200..500));
+        let until = deliveries * (kill + 1) / kills;
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        while Instant::now() < round_ends || posted < until {
+            ticks.tick().await;
+            // One moment in twenty the provider's door is closed.
+            town.twilio.close(dice.random_range(0..20) == 0);
+            for _ in 0..20 {
+                if posted < until {
+                    let reply = town
+                        .post(&critical(&posted.to_string(), &[person(&phones[posted])]))
+                        .await;
+                    assert!([200, 202].contains(&reply.status), "{reply:?}");
+                    posted += 1;
+                }
+            }
+            reported += report_some(&town, &mut dice).await;
+        }
+        town.twilio.close(false);
+        town.service.kill();
+        town.restart();
+    }
+    // What the receipts did not tell, the provider tells when asked.
+    let settled = drain(&town, deliveries).await;
+
+    let outcome = compare(&settled, &town.twilio.messages());
+    let _ = writeln!(
+        std::io::stderr(),
+        "torture on {engine}: {deliveries} deliveries, {kills} kills, {} calls, {} messages, {reported} receipts posted in {:.0} s (seed {seed}): \
+         {} with two messages, {} lost, {} in disagreement",
+        town.twilio.sign_ins().len(),
+        town.twilio.messages().len(),
+        started.elapsed().as_secs_f64(),
+        outcome.doubled.len(),
+        outcome.lost.len(),
+        outcome.disagreeing.len(),
+    );
+    assert!(outcome.is_good(), "seed {seed}: {outcome:#?}");
+    assert_eq!(town.get("/v1/limit").await["used"], deliveries, "one slot for each");
+}
+
+/// Posts receipts for some messages: late, repeated, shuffled, before their answer; some are lost. Whatever they say in
+/// the end is also the provider's last word when it is asked.
+async fn report_some(town: &Town, dice: &mut StdRng) -> usize {
+    let messages = town.twilio.messages();
+    let mut posted = 0;
+    for _ in 0..messages.len().min(10) {
+        let message = &messages[dice.random_range(0..messages.len())];
+        let mut words = ["sending", "sent", "delivered"];
+        if dice.random_bool(0.5) {
+            words.reverse();
+        }
+        town.twilio.set_status(&message.sid, "delivered");
+        for word in words {
+            let copies = match dice.random_range(0..10) {
+                0..2 => 0,
+                2 => 2,
+                _ => 1,
+            };
+            for _ in 0..copies {
+                assert_eq!(town.report(message, word, None).await, 204);
+                posted += 1;
+            }
+        }
+    }
+    posted
+}
+
+/// Waits until every delivery is settled, and returns them by number.
+async fn drain(town: &Town, deliveries: usize) -> HashMap<String, Value> {
+    let started = Instant::now();
+    loop {
+        for message in town
+            .twilio
+            .messages()
+            .iter()
+            .filter(|message| message.status != "delivered")
+        {
+            town.twilio.set_status(&message.sid, "delivered");
+        }
+        let all = everything(town).await;
+        assert_eq!(all.len(), deliveries);
+        let open: Vec<&Value> = all
+            .values()
+            .filter(|delivery| delivery["state"] != "delivered")
+            .collect();
+        if open.is_empty() {
+            return all;
+        }
+        assert!(
+            started.elapsed() < longest_drain(deliveries),
+            "{} deliveries are not settled, the first: {:#}",
+            open.len(),
+            open[0]
+        );
+        let mut ticks = tokio::time::interval(Duration::from_millis(500));
+        ticks.tick().await;
+        ticks.tick().await;
+    }
+}
+
+async fn everything(town: &Town) -> HashMap<String, Value> {
+    let mut all = HashMap::new();
+    let mut cursor = String::new();
+    loop {
+        let page = eventually("a page of deliveries", async || {
+            let reply = town
+                .admin(
+                    reqwest::Method::GET,
+                    &format!("/v1/deliveries?reveal=phone&limit=200{cursor}"),
+                    None,
+                )
+                .await;
+            if reply.status == 200 {
+                Ok(reply.body)
+            } else {
+                Err(reply)
+            }
+        })
+        .await;
+        for delivery in page["items"].as_array().unwrap() {
+            all.insert(delivery["phone"].as_str().unwrap().to_owned(), delivery.clone());
+        }
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return all,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Outcome {
+    doubled: Vec<String>,
+    lost: Vec<String>,
+    disagreeing: Vec<String>,
+}
+
+impl Outcome {
+    fn is_good(&self) -> bool {
+        self.doubled.is_empty() && self.lost.is_empty() && self.disagreeing.is_empty()
+    }
+}
+
+/// Compares the database with the provider's own books.
+fn compare(settled: &HashMap<String, Value>, messages: &[Message]) -> Outcome {
+    let mut outcome = Outcome::default();
+    for (phone, delivery) in settled {
+        let theirs: Vec<&Message> = messages.iter().filter(|message| message.to == *phone).collect();
+        match theirs.as_slice() {
+            [] => outcome.lost.push(delivery.to_string()),
+            [message] => {
+                if delivery["provider_message_id"] != message.sid.as_str()
+                    || delivery["state"] != message.status.as_str()
+                {
+                    outcome.disagreeing.push(delivery.to_string());
+                }
+            }
+            _ => outcome.doubled.push(delivery.to_string()),
+        }
+    }
+    outcome
+}
