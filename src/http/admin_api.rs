@@ -65,14 +65,14 @@ type Parameters = Query<HashMap<String, String>>;
 
 async fn list_alerts(State(office): SharedOffice, Query(parameters): Parameters) -> Result<Json<Value>, Problem> {
     let filter = AlertFilter {
-        source: parameters.get("source").cloned(),
-        ticket_id: parameters.get("ticket_id").cloned(),
+        source: given(&parameters, "source").cloned(),
+        ticket_id: given(&parameters, "ticket_id").cloned(),
     };
     let page = office
         .store
         .alerts(
             &filter,
-            parameters.get("cursor").map(String::as_str),
+            given(&parameters, "cursor").map(String::as_str),
             page_size(&parameters)?,
         )
         .await?;
@@ -99,7 +99,7 @@ async fn list_deliveries(State(office): SharedOffice, Query(parameters): Paramet
         .store
         .deliveries(
             &filter,
-            parameters.get("cursor").map(String::as_str),
+            given(&parameters, "cursor").map(String::as_str),
             page_size(&parameters)?,
         )
         .await?;
@@ -130,7 +130,7 @@ async fn resend(
     raw: Body,
 ) -> Result<impl IntoResponse, Problem> {
     let bytes = body::read(raw).await?;
-    let mut force = parameters.get("force").is_some_and(|value| value == "true");
+    let mut force = given(&parameters, "force").is_some_and(|value| value == "true");
     if !bytes.is_empty() {
         events::expect_json(&headers)?;
         force |= match events::read_json(&bytes)?.get("force") {
@@ -173,7 +173,7 @@ async fn resend(
 }
 
 async fn list_opt_outs(State(office): SharedOffice, Query(parameters): Parameters) -> Result<Json<Value>, Problem> {
-    let after = parameters.get("cursor").map(|cursor| restore_plus(cursor));
+    let after = given(&parameters, "cursor").map(|cursor| restore_plus(cursor));
     let page = office.store.opt_outs(after.as_deref(), page_size(&parameters)?).await?;
     Ok(show_page(page, opt_out_json))
 }
@@ -272,8 +272,13 @@ async fn list_rejected(State(office): SharedOffice) -> Json<Value> {
     Json(json!({"count": count, "items": items}))
 }
 
+/// A parameter that says something: `?state=` is no state asked for.
+fn given<'a>(parameters: &'a HashMap<String, String>, name: &str) -> Option<&'a String> {
+    parameters.get(name).filter(|value| !value.is_empty())
+}
+
 fn page_size(parameters: &HashMap<String, String>) -> Result<i64, Problem> {
-    match parameters.get("limit") {
+    match given(parameters, "limit") {
         None => Ok(DEFAULT_PAGE),
         Some(text) => match text.parse::<i64>() {
             Ok(size) if size >= 1 => Ok(size.min(MAX_PAGE)),
@@ -287,10 +292,10 @@ fn page_size(parameters: &HashMap<String, String>) -> Result<i64, Problem> {
 
 fn delivery_filter(office: &Office, parameters: &HashMap<String, String>) -> Result<DeliveryFilter, Problem> {
     let mut filter = DeliveryFilter {
-        ticket_id: parameters.get("ticket_id").cloned(),
+        ticket_id: given(parameters, "ticket_id").cloned(),
         ..DeliveryFilter::default()
     };
-    if let Some(word) = parameters.get("state") {
+    if let Some(word) = given(parameters, "state") {
         let state = DeliveryState::parse(word).ok_or_else(|| {
             let words: Vec<&str> = DeliveryState::ALL.iter().map(|state| state.as_str()).collect();
             Problem::field(
@@ -304,12 +309,12 @@ fn delivery_filter(office: &Office, parameters: &HashMap<String, String>) -> Res
         })?;
         filter.state = Some(state.as_str());
     }
-    if let Some(text) = parameters.get("phone") {
+    if let Some(text) = given(parameters, "phone") {
         let phone = PhoneNumber::parse(&restore_plus(text), office.default_region)
             .ok_or_else(|| Problem::field("/phone", "this is no phone number: write one like `+14155550101`"))?;
         filter.phone = Some(phone.as_e164().to_owned());
     }
-    if let Some(text) = parameters.get("day") {
+    if let Some(text) = given(parameters, "day") {
         let day = LocalDay::parse(text).ok_or_else(|| {
             Problem::field(
                 "/day",
@@ -330,7 +335,7 @@ fn restore_plus(text: &str) -> String {
 }
 
 fn reveals_phones(parameters: &HashMap<String, String>) -> bool {
-    parameters.get("reveal").is_some_and(|what| what == "phone")
+    given(parameters, "reveal").is_some_and(|what| what == "phone")
 }
 
 fn show_page<T>(page: Page<T>, show: impl Fn(&T) -> Value) -> Json<Value> {

@@ -202,7 +202,9 @@ pub(super) async fn check_somebody_is_told(tx: &mut Tx, alert_id: &str, now: Tim
         let detail = format!(
             "nobody is being told of alert {alert_id} (source {source}, ticket {ticket_id}): look at its deliveries and call somebody"
         );
-        alarms::raise(tx, AlarmKind::NobodyTold, alert_id, detail, now).await?;
+        // Once for these people; if more are named later and they are not told either, that is another alarm.
+        let subject = format!("{alert_id}/{}", states.len());
+        alarms::raise(tx, AlarmKind::NobodyTold, &subject, detail, now).await?;
     }
     Ok(())
 }
