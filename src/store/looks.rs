@@ -37,6 +37,8 @@ pub struct Look {
     /// How often it was looked for since it last moved.
     pub looks: i64,
     pub received_at: Timestamp,
+    /// Whether the ticket's end has made it pointless: then it is not sent again, whatever the lists prove.
+    pub is_over: bool,
 }
 
 #[derive(sqlx::FromRow)]
@@ -53,6 +55,8 @@ struct LookRow {
     answered_at: Option<i64>,
     looks: i64,
     received_at: i64,
+    round: i64,
+    closed_at: Option<i64>,
 }
 
 impl Db {
@@ -345,8 +349,9 @@ async fn find_look(tx: &mut Tx, id: &str, now: Timestamp) -> Result<Option<Look>
         sqlx::query_as(
             "select d.id as delivery_id, d.state, t.number as attempt, t.provider, t.account,
             coalesce(d.provider_message_id, t.message_id) as message_id, d.phone, d.message, t.begun_at,
-             t.answered_at, d.looks, d.received_at
-         from delivery d join attempt t on t.delivery_id = d.id and t.number = d.attempts where d.id = $1",
+             t.answered_at, d.looks, d.received_at, d.round, a.closed_at
+         from delivery d join alert a on a.id = d.alert_id
+             join attempt t on t.delivery_id = d.id and t.number = d.attempts where d.id = $1",
         )
         .bind(id)
         .fetch_optional(conn)
@@ -370,6 +375,7 @@ async fn find_look(tx: &mut Tx, id: &str, now: Timestamp) -> Result<Option<Look>
         ended_at: row.answered_at.map_or(now, at),
         looks: row.looks,
         received_at: at(row.received_at),
+        is_over: row.closed_at.is_some() && row.round == 0,
     }))
 }
 

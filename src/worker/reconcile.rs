@@ -134,8 +134,8 @@ async fn search(worker: &Worker, searches: &Searches, look: &Look) -> Result<(),
     let now = now();
     let later = next_look(look, reconcile_after, worker.rules.expire_after, now);
     match (proof, look.state) {
-        (Proof::Absent, _) if worker.rules.resend_when_absent => {
-            tracing::warn!(delivery.id = %look.delivery_id, attempt = look.attempt, "the provider never had it; it will be sent again");
+        (Proof::Absent, _) if worker.rules.resend_when_absent || look.is_over => {
+            tracing::warn!(delivery.id = %look.delivery_id, attempt = look.attempt, "the provider never had it");
             searches.forget(look);
             worker
                 .store
