@@ -17,7 +17,7 @@ stories![
     killed_between_begin_send_and_the_call_one_sms_goes_out,
     killed_between_the_answer_and_its_record_one_sms_went_out,
     frozen_past_the_lease_and_thawed_one_sms_went_out,
-    frozen_before_the_call_for_too_long_the_call_is_not_made,
+    frozen_before_the_call_one_sms_goes_out_after_the_thaw,
     a_row_that_cannot_be_read_is_set_aside_and_the_rest_goes_on,
     a_database_that_refuses_is_answered_with_503_and_comes_back,
     a_database_that_somebody_else_holds_is_answered_with_503,
@@ -223,9 +223,10 @@ async fn frozen_past_the_lease_and_thawed_one_sms_went_out(database: Database) {
     );
 }
 
-async fn frozen_before_the_call_for_too_long_the_call_is_not_made(database: Database) {
+async fn frozen_before_the_call_one_sms_goes_out_after_the_thaw(database: Database) {
     let town = hasty(database).build().await;
-    // The write lock is held while the attempt is begun; the process is frozen there, past its lease.
+    // Frozen somewhere between the accept and the call, past the lease. That a call is refused once its deadline has
+    // passed is shown by a unit test of `worker::send`, which can stand exactly there.
     let holder = town.database.hold_writes().await;
     let event = critical("1", &[person("+14155550101")]);
     let posted = post_in_background(&town, &event).await;

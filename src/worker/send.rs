@@ -180,9 +180,40 @@ mod tests {
         }
     }
 
-    /// A worker on a new file, and one delivery that is owed.
-    async fn worker_with_a_delivery(folder: &std::path::Path) -> (Worker, String) {
-        std::fs::create_dir_all(folder).unwrap();
+    /// A worker on a new file, and one delivery that is owed. The file goes with it.
+    struct Stage {
+        worker: Arc<Worker>,
+        id: String,
+        folder: std::path::PathBuf,
+    }
+
+    impl Drop for Stage {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+
+    impl Stage {
+        async fn claim(&self, at: jiff::Timestamp) -> Claimed {
+            let (provider, lease) = (self.worker.provider.name(), self.worker.rules.lease);
+            self.worker
+                .store
+                .claim("test", provider, "log", lease, at)
+                .await
+                .unwrap()
+                .unwrap()
+        }
+
+        /// The delivery's state and reason.
+        async fn stands(&self) -> (String, Option<String>) {
+            let delivery = self.worker.store.delivery(&self.id).await.unwrap().unwrap();
+            (delivery.state, delivery.reason)
+        }
+    }
+
+    async fn stage() -> Stage {
+        let folder = std::env::temp_dir().join(format!("nightbell-send-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(&folder).unwrap();
         let store = Db::open(&format!("sqlite://{}/nightbell.db", folder.display()))
             .await
             .unwrap();
@@ -211,74 +242,58 @@ mod tests {
             wake: Arc::default(),
             owner: "test".into(),
         };
-        (worker, deliveries[0].id.clone())
+        Stage {
+            worker: Arc::new(worker),
+            id: deliveries[0].id.clone(),
+            folder,
+        }
     }
 
     #[tokio::test]
     async fn a_panic_sets_the_delivery_aside_visibly() {
-        let folder = std::env::temp_dir().join(format!("nightbell-panic-{}", uuid::Uuid::new_v4()));
-        let (worker, id) = worker_with_a_delivery(&folder).await;
-        let claim = worker
-            .store
-            .claim("test", worker.provider.name(), "log", worker.rules.lease, now())
-            .await
-            .unwrap()
-            .unwrap();
+        let stage = stage().await;
+        let claim = stage.claim(now()).await;
 
-        guard(&worker, &claim, async { panic!("a bug") }).await;
+        guard(&stage.worker, &claim, async { panic!("a bug") }).await;
 
-        let delivery = worker.store.delivery(&id).await.unwrap().unwrap();
         assert_eq!(
-            (delivery.state.as_str(), delivery.reason.as_deref()),
-            ("failed", Some("internal_error"))
+            stage.stands().await,
+            ("failed".to_owned(), Some("internal_error".to_owned()))
         );
-        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[tokio::test]
     async fn a_delivery_claimed_again_and_again_is_set_aside() {
-        let folder = std::env::temp_dir().join(format!("nightbell-claims-{}", uuid::Uuid::new_v4()));
-        let (worker, id) = worker_with_a_delivery(&folder).await;
-        let worker = Arc::new(worker);
+        let stage = stage().await;
         let mut at = now();
-        for _ in 0..=MAX_CLAIMS {
+        for _ in 0..MAX_CLAIMS {
+            stage.claim(at).await;
             at += SignedDuration::from_secs(61);
-            let claim = worker
-                .store
-                .claim("test", worker.provider.name(), "log", worker.rules.lease, at)
-                .await
-                .unwrap()
-                .unwrap();
-            if claim.claims > MAX_CLAIMS {
-                deliver(Arc::clone(&worker), claim).await;
-            }
         }
+        assert_eq!(stage.stands().await.0, "pending");
 
-        assert_eq!(worker.store.delivery(&id).await.unwrap().unwrap().state, "failed");
-        std::fs::remove_dir_all(folder).unwrap();
+        deliver(Arc::clone(&stage.worker), stage.claim(at).await).await;
+
+        assert_eq!(
+            stage.stands().await,
+            ("failed".to_owned(), Some("internal_error".to_owned()))
+        );
     }
 
     #[tokio::test]
     async fn a_call_that_comes_too_late_is_not_made() {
-        let folder = std::env::temp_dir().join(format!("nightbell-late-{}", uuid::Uuid::new_v4()));
-        let (worker, id) = worker_with_a_delivery(&folder).await;
-        let claim = worker
-            .store
-            .claim("test", worker.provider.name(), "log", worker.rules.lease, now())
-            .await
-            .unwrap()
-            .unwrap();
-        let Begun::Send(sending) = begin(&worker, &claim).await.unwrap() else {
+        let stage = stage().await;
+        let claim = stage.claim(now()).await;
+        let Begun::Send(sending) = begin(&stage.worker, &claim).await.unwrap() else {
             panic!("not begun")
         };
         // Frozen for 50 s: of the lease's 60, less than the call's 15 are left.
         let long_ago = Instant::now().checked_sub(Duration::from_secs(50)).unwrap();
 
-        let answer = call(&worker, &sending, long_ago).await;
+        let answer = call(&stage.worker, &sending, long_ago).await;
 
         assert!(matches!(answer, Answer::NotSent { .. }), "{answer:?}");
-        record(&worker, &sending, &answer).await;
-        assert_eq!(worker.store.delivery(&id).await.unwrap().unwrap().state, "pending");
-        std::fs::remove_dir_all(folder).unwrap();
+        record(&stage.worker, &sending, &answer).await;
+        assert_eq!(stage.stands().await.0, "pending");
     }
 }
