@@ -373,12 +373,10 @@ async fn many_lost_answers_end_accepted_without_a_second_message(database: Datab
             if lost.is_empty() { Ok(()) } else { Err(lost.len()) }
         })
         .await;
-        assert!(
-            town.deliveries(alert)
-                .await
-                .iter()
-                .all(|delivery| delivery["attempts"] == 1)
-        );
+    }
+    // Calls, not attempts: on a busy machine an attempt may end before its call is made, and that one is made again.
+    for index in 0..count * 100 {
+        assert_eq!(town.twilio.calls_to(&format!("+1415{}", 2_000_000 + index)), 1);
     }
     assert_eq!(town.twilio.messages().len(), count * 100);
 }
