@@ -5,12 +5,15 @@ use crate::{
     app,
     config::{self, Fault, Loaded},
     domain::{
+        day::LocalDay,
         event, json,
         message::{Addressee, Message},
         sms,
     },
     provider::twilio::signature::{self, Signed},
+    telemetry,
 };
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use std::{
@@ -43,6 +46,27 @@ enum Command {
     /// Look at receipts
     #[command(subcommand)]
     Receipt(ReceiptCommand),
+    /// Run the nightly jobs now: report and clean-up, for every day that is due
+    Nightly(Nightly),
+    /// Show that something can be sent
+    SendTest(SendTest),
+}
+
+#[derive(Args)]
+struct Nightly {
+    /// The local day that the report is about [default: the last one that is due]
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = read_day)]
+    day: Option<LocalDay>,
+    /// Only print the report; change and send nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Args)]
+struct SendTest {
+    /// The address to send a mail to, through `report.smtp_url`
+    #[arg(long, value_name = "ADDRESS")]
+    mail: String,
 }
 
 #[derive(Subcommand)]
@@ -110,6 +134,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Config(ConfigCommand::Check { json }) => Ok(check_config(&loaded, json)),
         Command::Sms(SmsCommand::Preview(preview)) => preview_sms(&loaded, &preview),
         Command::Receipt(ReceiptCommand::Verify(request)) => verify_receipt(&loaded, &request),
+        Command::Nightly(nightly) => run_nightly(loaded, &nightly),
+        Command::SendTest(test) => send_test(loaded, &test),
     }
 }
 
@@ -117,11 +143,39 @@ fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
     if !loaded.faults.is_empty() {
         return Ok(report(&loaded.faults.iter().collect::<Vec<_>>()));
     }
+    wait_for(app::serve(loaded))
+}
+
+fn run_nightly(loaded: Loaded, nightly: &Nightly) -> anyhow::Result<ExitCode> {
+    if !loaded.faults.is_empty() {
+        return Ok(report(&loaded.faults.iter().collect::<Vec<_>>()));
+    }
+    telemetry::start(&loaded.config.log).context("`log.filter` cannot be read")?;
+    let request = app::ReportRequest {
+        day: nightly.day,
+        dry_run: nightly.dry_run,
+    };
+    wait_for(app::nightly(loaded, request))
+}
+
+fn send_test(loaded: Loaded, test: &SendTest) -> anyhow::Result<ExitCode> {
+    let faults = faults_in(&loaded, &["report."]);
+    if !faults.is_empty() {
+        return Ok(report(&faults));
+    }
+    wait_for(app::send_test_mail(loaded, &test.mail))
+}
+
+fn wait_for(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
-        .block_on(app::serve(loaded))?;
+        .block_on(command)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn read_day(text: &str) -> Result<LocalDay, String> {
+    LocalDay::parse(text).ok_or_else(|| "write it like 2026-11-20".to_owned())
 }
 
 fn check_config(loaded: &Loaded, as_json: bool) -> ExitCode {
@@ -258,7 +312,6 @@ fn compose(loaded: &Loaded, file: Option<&Path>) -> anyhow::Result<Result<Messag
 }
 
 fn read_text(path: &Path) -> anyhow::Result<String> {
-    use anyhow::Context;
     if path == Path::new("-") {
         return std::io::read_to_string(std::io::stdin()).context("standard input is no UTF-8 text");
     }

@@ -35,6 +35,7 @@ mod cli;
 mod config;
 mod domain;
 mod http;
+mod mail;
 mod provider;
 mod store;
 mod telemetry;

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// What each room may import, beside itself.
-const MAY_IMPORT: [(&str, &[&str]); 10] = [
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
     (
         "main",
         &[
@@ -16,21 +16,32 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
             "config",
             "domain",
             "http",
+            "mail",
             "provider",
             "store",
             "telemetry",
             "worker",
         ],
     ),
-    ("cli", &["app", "config", "domain", "provider"]),
+    ("cli", &["app", "config", "domain", "provider", "telemetry"]),
     (
         "app",
-        &["config", "domain", "http", "provider", "store", "telemetry", "worker"],
+        &[
+            "config",
+            "domain",
+            "http",
+            "mail",
+            "provider",
+            "store",
+            "telemetry",
+            "worker",
+        ],
     ),
     ("config", &["domain"]),
     ("telemetry", &["config"]),
     ("http", &["config", "domain", "provider", "store"]),
-    ("worker", &["domain", "provider", "store"]),
+    ("worker", &["domain", "mail", "provider", "store"]),
+    ("mail", &["domain"]),
     ("store", &["domain"]),
     ("provider", &["domain"]),
     ("domain", &[]),

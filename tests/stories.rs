@@ -9,11 +9,14 @@
 #[macro_use]
 mod support;
 
+mod alarms;
 mod commands;
 mod crashes;
+mod forgetting;
 mod house;
 mod intake;
 mod limits;
+mod night;
 mod receipts;
 mod reconciling;
 mod sending;

@@ -34,33 +34,6 @@ fn hasty(database: Database) -> Plan {
         .set("SMS__POLL_AFTER", "1s")
 }
 
-/// Makes every insert into a table fail, as a database in trouble would.
-async fn break_inserts(database: &Database, table: &str) {
-    if database.is_sqlite {
-        database
-            .execute(&format!(
-                "create trigger broken before insert on {table} begin select raise(abort, 'broken'); end"
-            ))
-            .await;
-    } else {
-        database.execute("create function broken() returns trigger language plpgsql as $$ begin raise exception using errcode = '53100', message = 'disk full'; end $$").await;
-        database
-            .execute(&format!(
-                "create trigger broken before insert on {table} for each row execute function broken()"
-            ))
-            .await;
-    }
-}
-
-async fn mend(database: &Database, table: &str) {
-    if database.is_sqlite {
-        database.execute("drop trigger broken").await;
-    } else {
-        database.execute(&format!("drop trigger broken on {table}")).await;
-        database.execute("drop function broken").await;
-    }
-}
-
 async fn post_in_background(town: &Town, event: &Value) -> tokio::task::JoinHandle<bool> {
     let url = format!("http://{}/v1/events", town.service.address);
     let request = crate::support::client()
@@ -123,7 +96,7 @@ async fn killed_between_commit_and_202_the_retry_is_a_duplicate_and_one_sms_goes
 
 async fn killed_between_claim_and_begin_send_one_sms_goes_out(database: Database) {
     let mut town = hasty(database).build().await;
-    break_inserts(&town.database, "attempt").await;
+    town.database.break_writes("insert", "attempt").await;
     let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
     eventually("a claim whose send cannot begin", async || {
         if town.service.log().contains("cannot begin to send") {
@@ -136,7 +109,7 @@ async fn killed_between_claim_and_begin_send_one_sms_goes_out(database: Database
     assert_eq!(town.get("/v1/limit").await["used"], 0, "nothing half-done");
 
     town.service.kill();
-    mend(&town.database, "attempt").await;
+    town.database.mend("attempt").await;
     town.restart();
 
     let delivery = town.stand(&alert, &["accepted"]).await.remove(0);
@@ -176,7 +149,7 @@ async fn killed_between_the_answer_and_its_record_one_sms_went_out(database: Dat
         ))
         .await;
     town.twilio.accepted(1).await;
-    break_inserts(&town.database, "timeline").await;
+    town.database.break_writes("insert", "timeline").await;
     gate.notify_one();
     eventually("an answer that cannot be recorded", async || {
         if town.service.log().contains("cannot record") {
@@ -188,7 +161,7 @@ async fn killed_between_the_answer_and_its_record_one_sms_went_out(database: Dat
     .await;
 
     town.service.kill();
-    mend(&town.database, "timeline").await;
+    town.database.mend("timeline").await;
     town.restart();
 
     let delivery = town.stand(&alert, &["accepted"]).await.remove(0);
@@ -277,7 +250,7 @@ async fn a_database_that_refuses_is_answered_with_503_and_comes_back(database: D
     let first = town.raise(&critical("1", &[person("+14155550101")])).await;
     town.stand(&first, &["accepted"]).await;
     let message = town.twilio.messages().remove(0);
-    break_inserts(&town.database, "timeline").await;
+    town.database.break_writes("insert", "timeline").await;
 
     let refused = town.post(&critical("2", &[person("+14155550102")])).await;
     assert_eq!(
@@ -297,7 +270,7 @@ async fn a_database_that_refuses_is_answered_with_503_and_comes_back(database: D
         "nothing half-stored"
     );
     assert_eq!(town.database.number("select count(*) from receipt").await, 0);
-    mend(&town.database, "timeline").await;
+    town.database.mend("timeline").await;
 
     let second = town.raise(&critical("2", &[person("+14155550102")])).await;
     town.stand(&second, &["accepted"]).await;

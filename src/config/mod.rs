@@ -1,8 +1,10 @@
 //! The configuration: a TOML file under environment variables, read into domain types. Every fault is found at once,
 //! with its key, its value and what to do. Absent: opening anything that is configured.
 
+mod nightly;
 mod reader;
 
+pub use nightly::Nightly;
 pub use reader::Fault;
 
 use crate::domain::{
@@ -42,6 +44,7 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     pub sms: Sms,
     pub twilio: Twilio,
+    pub nightly: Nightly,
     pub templates_dir: Option<PathBuf>,
     pub log: Log,
     pub sources: BTreeMap<String, Source>,
@@ -172,7 +175,10 @@ fn read(reader: &mut Reader) -> Config {
     );
     let sms = read_sms(reader);
     let twilio = read_twilio(reader, sms.driver, public_url.as_ref());
-    read_later_rooms(reader);
+    let nightly = nightly::read(reader);
+    if reader.text("heartbeat.url").is_some() {
+        reader.warn("this version sends no heartbeat yet: `heartbeat.url` has no effect");
+    }
     let templates_dir = reader.optional("templates.dir", "the path of a folder", |text| {
         Some(PathBuf::from(text))
     });
@@ -209,6 +215,7 @@ fn read(reader: &mut Reader) -> Config {
         trusted_proxies,
         sms,
         twilio,
+        nightly,
         templates_dir,
         log,
         sources,
@@ -347,23 +354,6 @@ fn read_twilio(reader: &mut Reader, driver: Driver, public_url: Option<&Url>) ->
         base_url,
         status_callback_url,
         validity_period,
-    }
-}
-
-/// Settings of rooms that are still to come: their names hold already, so that a file written today stays good.
-fn read_later_rooms(reader: &mut Reader) {
-    let mail = reader.text("report.to").is_some()
-        | reader.text("report.from").is_some()
-        | reader.secret("report.smtp_url").is_some();
-    if mail {
-        reader.warn("this version sends no mail yet: `report.…` has no effect");
-    }
-    reader.choice("report.when", "failures", &[("failures", ()), ("always", ())]);
-    reader.text_or("nightly.schedule", "0 0 0 * * *");
-    reader.number("retention.receipt_days", 30, 1, 36_500);
-    reader.number("retention.personal_days", 365, 1, 36_500);
-    if reader.text("heartbeat.url").is_some() {
-        reader.warn("this version sends no heartbeat yet: `heartbeat.url` has no effect");
     }
 }
 

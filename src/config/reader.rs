@@ -431,6 +431,20 @@ impl Reader {
         values
     }
 
+    /// A text, or a list whose texts are joined by commas.
+    pub fn joined(&mut self, key: &str) -> Option<String> {
+        let is_list = matches!(
+            self.settings.get(key).map(|setting| &setting.value),
+            Some(Value::Array(_))
+        );
+        if !is_list {
+            return self.text(key);
+        }
+        let text = Some(self.strings(key).join(", ")).filter(|text| !text.is_empty());
+        self.show(key, text.clone().map_or(Shown::Unset, Shown::Value));
+        text
+    }
+
     fn strings(&mut self, key: &str) -> Vec<String> {
         self.items(key)
             .into_iter()

@@ -1,6 +1,10 @@
 //! The local day: what the daily limit counts by. Absent: the clock; every function takes the time.
 
-use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
+use jiff::{
+    SignedDuration, Timestamp,
+    civil::{Date, Time},
+    tz::TimeZone,
+};
 
 /// A calendar day in the configured time zone. Stored and shown as `2026-11-20`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +41,29 @@ impl LocalDay {
                 return day;
             }
         }
+    }
+
+    /// The day before this one, skipping days that the zone never had.
+    pub fn previous(self, zone: &TimeZone) -> Self {
+        let mut day = self;
+        loop {
+            let Ok(yesterday) = day.0.yesterday() else {
+                return day;
+            };
+            day = Self(yesterday);
+            if Self::of(day.start(zone), zone) == day {
+                return day;
+            }
+        }
+    }
+
+    /// The instant at which clocks show `time` on this day. Where they skip it, the instant that long after the gap
+    /// began; where they show it twice, the first.
+    pub fn at(self, time: Time, zone: &TimeZone) -> Timestamp {
+        self.0
+            .to_datetime(time)
+            .to_zoned(zone.clone())
+            .map_or(Timestamp::MAX, |at| at.timestamp())
     }
 
     /// The first instant after this day: when the limit starts anew.
@@ -127,6 +154,7 @@ mod tests {
                     "{name}"
                 );
                 assert_eq!(LocalDay::of(end, &zone), next, "{name}");
+                assert_eq!(next.previous(&zone), day, "{name}");
                 day = next;
             }
         }

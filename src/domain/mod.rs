@@ -1,13 +1,18 @@
 //! What Nightbell knows about alerts, people, messages and days. No I/O and no clock: everything decided by
 //! time takes the time as an argument, so midnight and daylight saving are plain unit tests.
 
+pub mod alarm;
 pub mod day;
 pub mod delivery;
 pub mod event;
 pub mod json;
+pub mod letter;
 pub mod message;
 pub mod news;
+pub mod nightly;
 pub mod phone;
+pub mod report;
 pub mod search;
 pub mod sms;
 pub mod text;
+mod words;

@@ -1,6 +1,6 @@
 //! The JSON API for admins: reading back, opt-outs, the daily limit. Absent: pages.
 
-use super::{Office, SharedOffice, body, error::Problem, events, now};
+use super::{Office, SharedOffice, body, error::Problem, events, now, reports};
 use crate::{
     domain::{
         day::LocalDay,
@@ -41,6 +41,8 @@ pub fn routes(office: &Arc<Office>) -> Router<Arc<Office>> {
         .route("/v1/opt-outs/{phone}", axum::routing::delete(remove_opt_out))
         .route("/v1/limit", get(show_limit).put(set_limit))
         .route("/v1/receipts/rejected", get(list_rejected))
+        .route("/v1/reports", get(reports::list))
+        .route("/v1/reports/{day}", get(reports::show).post(reports::make))
         .route_layer(middleware::from_fn_with_state(Arc::clone(office), admit))
 }
 
@@ -61,7 +63,7 @@ async fn admit(
     Ok(next.run(request).await)
 }
 
-type Parameters = Query<HashMap<String, String>>;
+pub(super) type Parameters = Query<HashMap<String, String>>;
 
 async fn list_alerts(State(office): SharedOffice, Query(parameters): Parameters) -> Result<Json<Value>, Problem> {
     let filter = AlertFilter {
@@ -273,11 +275,11 @@ async fn list_rejected(State(office): SharedOffice) -> Json<Value> {
 }
 
 /// A parameter that says something: `?state=` is no state asked for.
-fn given<'a>(parameters: &'a HashMap<String, String>, name: &str) -> Option<&'a String> {
+pub(super) fn given<'a>(parameters: &'a HashMap<String, String>, name: &str) -> Option<&'a String> {
     parameters.get(name).filter(|value| !value.is_empty())
 }
 
-fn page_size(parameters: &HashMap<String, String>) -> Result<i64, Problem> {
+pub(super) fn page_size(parameters: &HashMap<String, String>) -> Result<i64, Problem> {
     match given(parameters, "limit") {
         None => Ok(DEFAULT_PAGE),
         Some(text) => match text.parse::<i64>() {
@@ -338,7 +340,7 @@ fn reveals_phones(parameters: &HashMap<String, String>) -> bool {
     given(parameters, "reveal").is_some_and(|what| what == "phone")
 }
 
-fn show_page<T>(page: Page<T>, show: impl Fn(&T) -> Value) -> Json<Value> {
+pub(super) fn show_page<T>(page: Page<T>, show: impl Fn(&T) -> Value) -> Json<Value> {
     let items: Vec<Value> = page.items.iter().map(show).collect();
     Json(json!({"items": items, "next": page.next}))
 }

@@ -1,6 +1,6 @@
 //! Whether the process lives, and whether it can do its work.
 
-use super::{SharedOffice, error::Problem, now};
+use super::{Office, SharedOffice, error::Problem, now};
 use crate::store::{Db, StoreError};
 use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
 use serde_json::{Value, json};
@@ -37,7 +37,22 @@ pub async fn alive() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// `GET /readyz`: 200 while the database can be written. Trouble of the provider shows in the details only: events are
+/// Whether mails go; if not, how many wait, since when and why.
+async fn mail_status(office: &Office) -> Value {
+    match office.store.mail_trouble().await {
+        _ if !office.has_mail => json!({"status": "not configured: reports and alarms are kept and logged"}),
+        Ok(None) => json!({"status": "ok"}),
+        Ok(Some(trouble)) => json!({
+            "status": "cannot be sent; will be tried again",
+            "waiting": trouble.waiting,
+            "since": trouble.since.to_string(),
+            "reason": trouble.reason,
+        }),
+        Err(_) => json!({"status": "unknown"}),
+    }
+}
+
+/// `GET /readyz`: 200 while the database can be written. Trouble of the provider or of mail shows in the details only: events are
 /// taken and kept meanwhile.
 pub async fn ready(State(office): SharedOffice) -> Result<impl IntoResponse, Problem> {
     let writable = office.readiness.check(&office.store).await;
@@ -55,11 +70,17 @@ pub async fn ready(State(office): SharedOffice) -> Result<impl IntoResponse, Pro
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
+    let mail = if writable {
+        mail_status(&office).await
+    } else {
+        json!({"status": "unknown"})
+    };
     let body = json!({
         "status": if writable { "ready" } else { "not ready" },
         "details": {
             "database": {"engine": office.store.engine(), "status": if writable { "ok" } else { "cannot be written" }},
             "provider": {"driver": office.provider.as_str(), "status": provider},
+            "mail": mail,
         },
     });
     Ok((status, Json(body)))

@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod health;
 mod receipts;
+mod reports;
 
 pub use auth::{Doorkeeper, Tokens};
 pub use health::Readiness;
@@ -19,6 +20,7 @@ use crate::{
         day::{LocalDay, to_millisecond},
         delivery::ProviderName,
         message::{Rules, Templates},
+        nightly::NightlyTime,
         phone::Region,
     },
     store::Db,
@@ -63,6 +65,10 @@ pub struct Office {
     pub twilio_tokens: Vec<SecretString>,
     pub rejected: Rejected,
     pub readiness: Readiness,
+    /// When the nightly jobs are due.
+    pub nightly: NightlyTime,
+    /// Whether mails have a server and somebody to go to.
+    pub has_mail: bool,
 }
 
 impl Office {

@@ -4,7 +4,13 @@
 pub mod log;
 pub mod twilio;
 
-use crate::domain::{delivery::ProviderName, news::Answer, phone::PhoneNumber, search::Listed};
+use crate::domain::{
+    delivery::{ProviderName, State},
+    news::Answer,
+    phone::PhoneNumber,
+    report::Explanation,
+    search::Listed,
+};
 use jiff::Timestamp;
 
 /// One message to be carried.
@@ -13,6 +19,17 @@ pub struct Outgoing<'a> {
     pub attempt: i64,
     pub to: &'a PhoneNumber,
     pub text: &'a str,
+}
+
+/// What a provider's code means and what to do about it; `None` where the outcome is not of its making.
+pub fn explain(provider: Option<&str>, state: State, code: Option<i64>) -> Option<Explanation> {
+    if !matches!(state, State::Failed | State::Undelivered) {
+        return None;
+    }
+    match ProviderName::parse(provider?)? {
+        ProviderName::Log => None,
+        ProviderName::Twilio => Some(twilio::codes::explain(code?)),
+    }
 }
 
 /// The configured provider.

@@ -1,50 +1,46 @@
-//! Alarms: a row here and a line in the log, once for each thing they are about. Absent: their mails.
+//! Alarms: a row here and a line in the log, once for each thing they are about; and the look at whether an opt-out left
+//! a source with nobody to tell. Absent: their mails (see `mails`).
 
-use super::{StoreError, Tx, ms, new_id, within};
-use jiff::Timestamp;
+use super::{Db, StoreError, Tx, at, ms, new_id, read, within};
+use crate::domain::{
+    alarm::{Alarm, AlarmKind, Ticket},
+    day::after,
+    phone,
+};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
 
-/// What an alarm says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AlarmKind {
-    /// Nobody is being told of an alert.
-    NobodyTold,
-    /// The provider does not accept our account; all sends are held.
-    CredentialsRefused,
-    /// Nobody knows whether a message was sent.
-    Unconfirmed,
-    /// The daily limit was reached for the first time today.
-    LimitReached,
+/// What an alarm is about, for its mail.
+#[derive(Clone, Copy, Default)]
+pub(super) struct About<'a> {
+    pub alert_id: Option<&'a str>,
+    pub delivery_id: Option<&'a str>,
 }
 
-impl AlarmKind {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NobodyTold => "nobody_told",
-            Self::CredentialsRefused => "credentials_refused",
-            Self::Unconfirmed => "unconfirmed",
-            Self::LimitReached => "limit_reached",
-        }
-    }
-}
+/// Who a source told in this time is somebody that it tells.
+const RECENT: SignedDuration = SignedDuration::from_hours(24 * 30);
 
 /// Raises an alarm about `subject`, unless it was raised already.
 pub(super) async fn raise(
     tx: &mut Tx,
     kind: AlarmKind,
     subject: &str,
+    about: About<'_>,
     detail: String,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let new = within!(tx, |conn| {
         sqlx::query(
-            "insert into alarm (id, kind, subject, raised_at, detail) values ($1, $2, $3, $4, $5)
-            on conflict (kind, subject) do nothing",
+            "insert into alarm (id, kind, subject, raised_at, detail, alert_id, delivery_id)
+            values ($1, $2, $3, $4, $5, $6, $7) on conflict (kind, subject) do nothing",
         )
         .bind(new_id())
         .bind(kind.as_str())
         .bind(subject)
         .bind(ms(now))
         .bind(&detail)
+        .bind(about.alert_id)
+        .bind(about.delivery_id)
         .execute(conn)
         .await
         .map(|done| done.rows_affected())
@@ -53,4 +49,121 @@ pub(super) async fn raise(
         tx.alarms.push((kind, detail));
     }
     Ok(())
+}
+
+/// An alarm with what its mail says of it.
+#[derive(sqlx::FromRow)]
+pub(super) struct AlarmRow {
+    id: String,
+    kind: String,
+    raised_at: i64,
+    detail: String,
+    source: Option<String>,
+    ticket_id: Option<String>,
+    ticket_number: Option<String>,
+    subject: Option<String>,
+    url: Option<String>,
+    name: Option<String>,
+    phone: Option<String>,
+}
+
+impl AlarmRow {
+    /// `None` for a kind that this version does not know: the one that wrote it mails it.
+    pub fn into_alarm(self) -> Option<Alarm> {
+        let ticket = self.source.zip(self.ticket_id).map(|(source, id)| Ticket {
+            source,
+            id,
+            number: self.ticket_number,
+            subject: self.subject,
+            url: self.url,
+        });
+        let phone = self.phone.as_deref().map(phone::mask);
+        let person = match (self.name, phone) {
+            (Some(name), Some(phone)) => Some(format!("{name}, {phone}")),
+            (name, phone) => name.or(phone),
+        };
+        Some(Alarm {
+            id: self.id,
+            kind: AlarmKind::parse(&self.kind)?,
+            raised_at: at(self.raised_at),
+            detail: self.detail,
+            ticket,
+            person,
+        })
+    }
+}
+
+impl Db {
+    /// Looks at opt-outs that nobody has looked at yet: where everybody that a source tells has opted out, its alarm is
+    /// raised. `fallback` holds the configured numbers of each source, in E.164.
+    pub async fn check_opt_outs(
+        &self,
+        fallback: &BTreeMap<String, Vec<String>>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let unchecked: Option<(String, i64)> = read!(self, |pool| sqlx::query_as(
+            "select phone, opted_out_at from opt_out where checked_at is null order by opted_out_at limit 1"
+        )
+        .fetch_optional(pool)
+        .await)?;
+        let Some((phone, opted_out_at)) = unchecked else {
+            return Ok(());
+        };
+        let mut people = self.people_of_sources(&phone, now).await?;
+        for (source, numbers) in fallback {
+            if numbers.contains(&phone) || people.contains_key(source) {
+                people.entry(source.clone()).or_default().extend_from_slice(numbers);
+            }
+        }
+        let mut tx = self.begin().await?;
+        for (source, numbers) in people {
+            let mut all_out = true;
+            for number in &numbers {
+                all_out &= super::opt_outs::contains(&mut tx, number).await?;
+            }
+            if all_out {
+                let detail = format!(
+                    "everybody that source {source} tells has opted out of texts; {} was the last",
+                    phone::mask(&phone)
+                );
+                let subject = format!("{source}/{opted_out_at}");
+                let kind = AlarmKind::LastRecipientOptedOut;
+                raise(&mut tx, kind, &subject, About::default(), detail, now).await?;
+            }
+        }
+        within!(tx, |conn| sqlx::query(
+            "update opt_out set checked_at = $2 where phone = $1"
+        )
+        .bind(&phone)
+        .bind(ms(now))
+        .execute(conn)
+        .await
+        .map(drop))?;
+        tx.commit().await
+    }
+
+    /// The numbers that were told lately by each source that told this one.
+    async fn people_of_sources(
+        &self,
+        phone: &str,
+        now: Timestamp,
+    ) -> Result<BTreeMap<String, Vec<String>>, StoreError> {
+        let rows: Vec<(String, String)> = read!(self, |pool| {
+            sqlx::query_as(
+                "select distinct a.source, d.phone from delivery d join alert a on a.id = d.alert_id
+                 where d.received_at > $2 and d.phone is not null and a.source in (
+                    select o.source from alert o join delivery p on p.alert_id = o.id
+                    where p.phone = $1 and p.received_at > $2)",
+            )
+            .bind(phone)
+            .bind(ms(after(now, -RECENT)))
+            .fetch_all(pool)
+            .await
+        })?;
+        let mut people: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (source, number) in rows {
+            people.entry(source).or_default().push(number);
+        }
+        Ok(people)
+    }
 }

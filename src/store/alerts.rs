@@ -121,7 +121,7 @@ impl Db {
             return Ok(Accepted::New { alert_id, deliveries });
         }
 
-        let (alert_id, closed_at) = lock_alert(&mut tx, &event.source, &event.ticket.id).await?;
+        let (alert_id, closed_at, stripped_at) = lock_alert(&mut tx, &event.source, &event.ticket.id).await?;
         let known = deliveries_of(&mut tx, &alert_id).await?;
         let (mut told, mut on_its_way) = (false, false);
         for delivery in &known {
@@ -135,8 +135,12 @@ impl Db {
             tx.commit().await?;
             return Ok(Accepted::Duplicate { alert_id });
         }
-        if told && (later == LaterRecipients::Untold || closed_at.is_some()) {
+        // Of a stripped alert nobody knows any more whom it told: they must not be told again.
+        if told && (later == LaterRecipients::Untold || closed_at.is_some() || stripped_at.is_some()) {
             return Ok(Accepted::Duplicate { alert_id });
+        }
+        if stripped_at.is_some() {
+            restore(&mut tx, &alert_id, event).await?;
         }
         let deliveries = add_to_alert(&mut tx, &alert_id, &known, &new, told, now).await?;
         if deliveries.is_empty() {
@@ -233,10 +237,15 @@ async fn insert_alert(tx: &mut Tx, id: &str, event: &Event, now: Timestamp) -> R
 }
 
 /// Finds an alert that is there and keeps it from changing until the commit.
-async fn lock_alert(tx: &mut Tx, source: &str, ticket_id: &str) -> Result<(String, Option<i64>), StoreError> {
+async fn lock_alert(
+    tx: &mut Tx,
+    source: &str,
+    ticket_id: &str,
+) -> Result<(String, Option<i64>, Option<i64>), StoreError> {
     Ok(within!(tx, |conn| {
         sqlx::query_as(
-            "update alert set closed_at = closed_at where source = $1 and ticket_id = $2 returning id, closed_at",
+            "update alert set closed_at = closed_at where source = $1 and ticket_id = $2
+             returning id, closed_at, stripped_at",
         )
         .bind(source)
         .bind(ticket_id)
@@ -267,7 +276,8 @@ async fn add_to_alert(
     let mut added = Vec::new();
     if !told {
         reopen(tx, alert_id).await?;
-        for delivery in known {
+        // One without a number has lost it to the clean-up: its person is named anew, or not at all.
+        for delivery in known.iter().filter(|delivery| delivery.phone.is_some()) {
             let Some(mut row) = transitions::lock(tx, &delivery.id).await? else {
                 continue;
             };
@@ -296,6 +306,24 @@ async fn add_to_alert(
         transitions::check_somebody_is_told(tx, alert_id, now).await?;
     }
     Ok(added)
+}
+
+/// Fills in again what clean-up took out of an alert that nobody was told of.
+async fn restore(tx: &mut Tx, alert_id: &str, event: &Event) -> Result<(), StoreError> {
+    Ok(within!(tx, |conn| sqlx::query(
+        "update alert set stripped_at = null, ticket_number = $2, subject = $3, url = $4, client_name = $5,
+            client_organisation = $6, event_id = $7 where id = $1"
+    )
+    .bind(alert_id)
+    .bind(&event.ticket.number)
+    .bind(&event.ticket.subject)
+    .bind(&event.ticket.url)
+    .bind(&event.client.name)
+    .bind(&event.client.organisation)
+    .bind(&event.id)
+    .execute(conn)
+    .await
+    .map(drop))?)
 }
 
 async fn reopen(tx: &mut Tx, alert_id: &str) -> Result<(), StoreError> {
@@ -344,8 +372,8 @@ async fn insert_delivery(
         sqlx::query(
             "insert into delivery (id, alert_id, channel, phone, phone_raw, round, staff_id, role, name, message,
             segments, state, reason, attempts,
-             due_at, claims, looks, timeline_length, received_at, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $10, $11, $12, 0, $13, 0, 0, 1, $14, $14, $14)",
+             due_at, claims, looks, timeline_length, moved_at, received_at, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $10, $11, $12, 0, $13, 0, 0, 1, $14, $14, $14, $14)",
         )
         .bind(&id)
         .bind(alert_id)

@@ -123,6 +123,7 @@ impl Db {
 
     /// Gives every claim of `owner` back that did not begin to send, so that nobody waits for their leases to end.
     pub async fn give_back_all(&self, owner: &str) -> Result<u64, StoreError> {
+        self.give_back_runs(owner).await?;
         self.end_leases(owner, true).await
     }
 
@@ -150,7 +151,10 @@ impl Db {
     /// Elsewhere their leases end by themselves. What had begun to send keeps its lease: the call may still arrive.
     pub async fn give_back_claims_of_the_dead(&self) -> Result<u64, StoreError> {
         match self {
-            Self::Sqlite { .. } => self.end_leases("", false).await,
+            Self::Sqlite { .. } => {
+                self.give_back_runs("").await?;
+                self.end_leases("", false).await
+            }
             Self::Postgres(_) => Ok(0),
         }
     }
@@ -195,10 +199,10 @@ impl Db {
             sqlx::query(
                 "insert into delivery (id, alert_id, channel, phone, round, resend_of, staff_id, role, name,
                 message, segments, state, attempts,
-                 due_at, claims, looks, timeline_length, received_at, created_at, updated_at)
+                 due_at, claims, looks, timeline_length, moved_at, received_at, created_at, updated_at)
              select $2, alert_id, channel, phone, (select max(o.round) + 1 from delivery o
              where o.alert_id = d.alert_id and o.channel = d.channel and o.phone = d.phone),
-                 id, staff_id, role, name, message, segments, 'pending', 0, $3, 0, 0, 1, $3, $3, $3
+                 id, staff_id, role, name, message, segments, 'pending', 0, $3, 0, 0, 1, $3, $3, $3, $3
              from delivery d where id = $1 on conflict (alert_id, channel, phone, round) do nothing",
             )
             .bind(id)

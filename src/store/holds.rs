@@ -3,10 +3,10 @@
 
 use super::{
     Db, StoreError, Tx,
-    alarms::{self, AlarmKind},
+    alarms::{self, About},
     ms, read, within,
 };
-use crate::domain::delivery::ProviderName;
+use crate::domain::{alarm::AlarmKind, delivery::ProviderName};
 use jiff::{SignedDuration, Timestamp};
 
 /// How often a held account is probed.
@@ -101,13 +101,12 @@ pub(super) async fn hold(
     })?;
     if new {
         let code = code.map_or_else(String::new, |code| format!(" (code {code})"));
-        let detail = format!(
-            "{provider} refuses our account{code}: all sends are held and go on by themselves once it accepts us; check the credentials and the balance"
-        );
+        let detail = format!("{provider} refuses our account{code}: all sends are held");
         alarms::raise(
             tx,
             AlarmKind::CredentialsRefused,
             &format!("{provider}/{account}{code}/{}", now.strftime("%F")),
+            About::default(),
             detail,
             now,
         )

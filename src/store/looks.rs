@@ -4,7 +4,7 @@
 
 use super::{
     Connection, Db, StoreError, Tx,
-    alarms::{self, AlarmKind},
+    alarms::{self, About},
     at, limits, ms, opt_outs, read,
     receipts::{self, Told},
     sending::Attempt,
@@ -12,6 +12,7 @@ use super::{
     within,
 };
 use crate::domain::{
+    alarm::AlarmKind,
     day::{LocalDay, after},
     delivery::{Change, News, Reason, State},
     phone::PhoneNumber,
@@ -303,17 +304,13 @@ impl Db {
             .is_some()
         {
             let id = &look.delivery_id;
-            let detail = format!(
-                "delivery {id} may or may not have been sent ({why}): call the person, or send it again with `POST /v1/deliveries/{id}/resend` and `{{\"force\": true}}`"
-            );
-            alarms::raise(
-                &mut tx,
-                AlarmKind::Unconfirmed,
-                &format!("{id}/{}", look.attempt),
-                detail,
-                now,
-            )
-            .await?;
+            let detail = format!("delivery {id} may or may not have been sent ({why})");
+            let about = About {
+                alert_id: Some(&row.alert_id),
+                delivery_id: Some(id),
+            };
+            let subject = format!("{id}/{}", look.attempt);
+            alarms::raise(&mut tx, AlarmKind::Unconfirmed, &subject, about, detail, now).await?;
         }
         tx.commit().await
     }

@@ -6,31 +6,39 @@
 
 mod alarms;
 mod alerts;
+mod cleanup;
 mod deliveries;
 mod holds;
+mod job_runs;
 mod limits;
 mod lists;
 mod looks;
+mod mails;
 mod opt_outs;
 mod receipts;
+mod reports;
 mod sending;
 mod transitions;
 
-pub use alarms::AlarmKind;
 pub use alerts::{Accepted, Addition, LaterRecipients, NewDelivery};
+pub use cleanup::{Ages, Batch};
 pub use deliveries::{Claimed, Resent, SweepRules};
+pub use job_runs::{Asker, Run, RunState};
 pub use limits::LimitStatus;
 pub use lists::{AlertFilter, AlertView, DeliveryFilter, DeliveryView, Page};
 pub use looks::Look;
+pub use mails::{KeptReport, Mail, report_key};
 pub use opt_outs::OptOut;
 pub use receipts::Recorded;
+pub use reports::Outcomes;
 pub use sending::{BeginRules, Begun, FinishRules, Sending};
 
+use crate::domain::alarm::AlarmKind;
 use jiff::Timestamp;
 use sqlx::{
     Connection as _, PgPool, Postgres, Sqlite, SqlitePool, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use std::{fs::File, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
@@ -55,7 +63,8 @@ pub enum Db {
     Sqlite {
         writer: SqlitePool,
         reader: SqlitePool,
-        _lock: Arc<File>,
+        /// `None` where nothing is written.
+        _lock: Option<Arc<File>>,
     },
     Postgres(PgPool),
 }
@@ -121,6 +130,10 @@ pub enum OpenError {
     LockFile { path: PathBuf, source: std::io::Error },
     #[error("the database cannot be opened")]
     Connect(#[source] sqlx::Error),
+    #[error("there is no database at {0} yet: `nightbell serve` makes it")]
+    Absent(PathBuf),
+    #[error("the database was made by another version of Nightbell: start `nightbell serve` of this one first")]
+    OtherVersion,
     #[error("the tables cannot be brought up to date")]
     Migrate(#[from] sqlx::migrate::MigrateError),
     #[error(
@@ -215,7 +228,7 @@ impl Tx {
 
 fn log_alarms(alarms: Vec<(AlarmKind, String)>) {
     for (kind, detail) in alarms {
-        tracing::error!(alarm = kind.as_str(), "{detail}");
+        tracing::error!(alarm = kind.as_str(), "{detail}. {}", kind.advice());
     }
 }
 
@@ -226,6 +239,59 @@ impl Db {
             Self::open_postgres(url).await
         } else {
             Self::open_sqlite(url).await
+        }
+    }
+
+    /// Opens the database for looking only, also beside a process that writes to it.
+    pub async fn open_read_only(url: &str) -> Result<Self, OpenError> {
+        let (db, newest) = if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            let options = PgConnectOptions::from_str(url)
+                .map_err(OpenError::Address)?
+                .application_name("nightbell")
+                .options(POSTGRES_LIMITS)
+                .options([("default_transaction_read_only", "on")]);
+            let pool = PgPoolOptions::new()
+                .max_connections(1)
+                .connect_with(options)
+                .await
+                .map_err(OpenError::Connect)?;
+            (
+                Self::Postgres(pool),
+                newest_version(&sqlx::migrate!("migrations/postgres")),
+            )
+        } else {
+            let options = SqliteConnectOptions::from_str(url)
+                .map_err(OpenError::Address)?
+                .read_only(true);
+            let path = options.get_filename().to_owned();
+            if !path.exists() {
+                return Err(OpenError::Absent(path));
+            }
+            let pool = SqlitePoolOptions::new()
+                .max_connections(1)
+                .connect_with(options.busy_timeout(BUSY_TIMEOUT))
+                .await
+                .map_err(OpenError::Connect)?;
+            let newest = newest_version(&sqlx::migrate!("migrations/sqlite"));
+            let (writer, reader) = (pool.clone(), pool);
+            (
+                Self::Sqlite {
+                    writer,
+                    reader,
+                    _lock: None,
+                },
+                newest,
+            )
+        };
+        let version: Result<Option<i64>, sqlx::Error> = read!(&db, |pool| sqlx::query_scalar(
+            "select max(version) from _sqlx_migrations"
+        )
+        .fetch_one(pool)
+        .await);
+        match version {
+            Ok(version) if version == newest => Ok(db),
+            Ok(_) | Err(sqlx::Error::Database(_)) => Err(OpenError::OtherVersion),
+            Err(error) => Err(OpenError::Connect(error)),
         }
     }
 
@@ -242,6 +308,12 @@ impl Db {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT)
             .foreign_keys(true);
+        // A new file can give pages back after a great clean-up; and what is deleted is overwritten, as far as that costs
+        // no further writes: personal data that was taken out is not to be found in the file.
+        let writing = options
+            .clone()
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
+            .pragma("secure_delete", "fast");
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .min_connections(1)
@@ -251,7 +323,7 @@ impl Db {
             // SQLite ends a transaction by itself when the disk is full; sqlx 0.9 does not notice, and every later begin
             // on that connection fails. Such a connection is thrown away.
             .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
-            .connect_with(options.clone())
+            .connect_with(writing)
             .await
             .map_err(OpenError::Connect)?;
         assert_durable(&writer).await?;
@@ -263,7 +335,7 @@ impl Db {
         Ok(Self::Sqlite {
             writer,
             reader,
-            _lock: Arc::new(lock),
+            _lock: Some(Arc::new(lock)),
         })
     }
 
@@ -330,6 +402,11 @@ impl Db {
             Self::Postgres(pool) => pool.close().await,
         }
     }
+}
+
+/// The version of the tables that this program knows.
+fn newest_version(migrator: &sqlx::migrate::Migrator) -> Option<i64> {
+    migrator.iter().map(|migration| migration.version).max()
 }
 
 /// Takes the lock file beside the database for as long as the process lives.

@@ -4,13 +4,14 @@
 
 use super::{
     Claimed, Db, StoreError, Tx,
-    alarms::{self, AlarmKind},
+    alarms::{self, About},
     at, holds, limits, ms, opt_outs,
     receipts::{self, Told},
     transitions::{self, Landing, Row},
     within,
 };
 use crate::domain::{
+    alarm::AlarmKind,
     day::{LocalDay, after},
     delivery::{BeforeSend, Change, Gate, News, ProviderName, Reason, State, back_off},
     news::Answer,
@@ -267,10 +268,18 @@ async fn stop(
     if is_deferred {
         let limit = limits::limit(tx, rules.configured_limit).await?;
         let detail = format!(
-            "the daily limit of {limit} is reached on {}: what comes now waits until a slot is free; raise it with `PUT /v1/limit`",
+            "the daily limit of {limit} is reached on {}: what comes now waits",
             rules.day
         );
-        alarms::raise(tx, AlarmKind::LimitReached, &rules.day.to_string(), detail, now).await?;
+        alarms::raise(
+            tx,
+            AlarmKind::LimitReached,
+            &rules.day.to_string(),
+            About::default(),
+            detail,
+            now,
+        )
+        .await?;
     }
     Ok(state.map_or(Begun::Gone, Begun::Stopped))
 }

@@ -3,10 +3,13 @@
 
 use super::{
     StoreError, Tx,
-    alarms::{self, AlarmKind},
+    alarms::{self, About},
     locking, ms, within,
 };
-use crate::domain::delivery::{Change, Channel, Reason, State};
+use crate::domain::{
+    alarm::AlarmKind,
+    delivery::{Change, Channel, Reason, State},
+};
 use jiff::Timestamp;
 
 /// A delivery as a transaction sees it: locked until the commit.
@@ -89,7 +92,7 @@ pub(super) async fn change(
         sqlx::query_scalar(
             "update delivery set state = $2, reason = $3, due_at = $4, lease_token = null, lease_until = $5,
             attempts = $6, claims = 0,
-             looks = 0, updated_at = $7, timeline_length = timeline_length + 1
+             looks = 0, moved_at = $7, report_day = null, updated_at = $7, timeline_length = timeline_length + 1
          where id = $1 returning timeline_length",
         )
         .bind(&row.id)
@@ -199,12 +202,14 @@ pub(super) async fn check_somebody_is_told(tx: &mut Tx, alert_id: &str, now: Tim
         .iter()
         .all(|word| State::parse(word).is_some_and(State::leaves_untold))
     {
-        let detail = format!(
-            "nobody is being told of alert {alert_id} (source {source}, ticket {ticket_id}): look at its deliveries and call somebody"
-        );
+        let detail = format!("nobody is being told of alert {alert_id} (source {source}, ticket {ticket_id})");
+        let about = About {
+            alert_id: Some(alert_id),
+            delivery_id: None,
+        };
         // Once for these people; if more are named later and they are not told either, that is another alarm.
         let subject = format!("{alert_id}/{}", states.len());
-        alarms::raise(tx, AlarmKind::NobodyTold, &subject, detail, now).await?;
+        alarms::raise(tx, AlarmKind::NobodyTold, &subject, about, detail, now).await?;
     }
     Ok(())
 }

@@ -1,10 +1,18 @@
-//! Sends what is owed: an apalis worker over the claims of `backend`, and beside it `sweep` and `reconcile`. Absent:
-//! HTTP, which only wakes this room; they meet in the database.
+//! Sends what is owed: an apalis worker over the claims of `backend`, and beside it `sweep` and `reconcile`. And the
+//! night: `nightly` makes mails, `post` sends them, `cleanup` forgets. Absent: HTTP, which only wakes this room; they meet
+//! in the database.
 
 mod backend;
+mod cleanup;
+mod nightly;
+mod post;
 mod reconcile;
 mod send;
 mod sweep;
+mod timer;
+
+pub use nightly::{Night, NightRules};
+pub use post::Posted;
 
 use crate::{
     domain::day::to_millisecond,
@@ -43,10 +51,18 @@ pub struct Worker {
     pub owner: String,
 }
 
+/// How long a mail that is under way at a stop may take to end.
+const MAIL_DRAIN: Duration = Duration::from_secs(10);
+
 impl Worker {
-    /// Sends until `stop` turns true, then finishes the calls under way, at most for `drain`, and gives back what was
+    /// Sends and does the work of the night until `stop` turns true, then finishes the calls under way, at most for `drain`, and gives back what was
     /// claimed and not begun.
-    pub async fn run(self: Arc<Self>, stop: watch::Receiver<bool>, drain: Duration) -> Result<(), StoreError> {
+    pub async fn run(
+        self: Arc<Self>,
+        night: Arc<Night>,
+        stop: watch::Receiver<bool>,
+        drain: Duration,
+    ) -> Result<(), StoreError> {
         self.store.give_back_claims_of_the_dead().await?;
         // A restart may have brought better credentials: do not wait for the minute to pass.
         self.store
@@ -56,8 +72,16 @@ impl Worker {
         beside.spawn(sweep::run(Arc::clone(&self), stop.clone()));
         beside.spawn(sweep::run_probes(Arc::clone(&self), stop.clone()));
         beside.spawn(reconcile::run(Arc::clone(&self), stop.clone()));
+        beside.spawn(nightly::run(Arc::clone(&night), stop.clone()));
+        beside.spawn(cleanup::run(Arc::clone(&night), stop.clone()));
+        let posting = tokio::spawn(post::run(Arc::clone(&night), stop.clone()));
         backend::run(Arc::clone(&self), stop, drain).await;
         beside.shutdown().await;
+        // Cut off between the server's yes and our note, a mail would go twice.
+        let abort = posting.abort_handle();
+        if tokio::time::timeout(MAIL_DRAIN, posting).await.is_err() {
+            abort.abort();
+        }
         let given_back = self.store.give_back_all(&self.owner).await?;
         if given_back > 0 {
             tracing::info!(deliveries = given_back, "gave back claims that had not begun");

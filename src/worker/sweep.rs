@@ -1,38 +1,22 @@
 //! What time alone decides, once a second: calls that never came back, deliveries that wait for a slot or have grown
 //! too old; and the probe of a provider that refuses us. Needs nothing in memory.
 
-use super::{Worker, now};
+use super::{Worker, now, timer::every_second};
 use crate::{
     domain::day::LocalDay,
     store::{StoreError, SweepRules},
 };
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use tokio::sync::watch;
-
-const EVERY: Duration = Duration::from_secs(1);
 
 /// Sweeps until `stop` turns true.
 pub async fn run(worker: Arc<Worker>, stop: watch::Receiver<bool>) {
-    every_second(worker, stop, sweep).await;
+    every_second("sweep", worker, stop, sweep).await;
 }
 
 /// Probes a provider that refuses us until `stop` turns true. Apart from the sweep, because a probe may take long.
 pub async fn run_probes(worker: Arc<Worker>, stop: watch::Receiver<bool>) {
-    every_second(worker, stop, probe).await;
-}
-
-async fn every_second<F>(worker: Arc<Worker>, stop: watch::Receiver<bool>, round: fn(Arc<Worker>) -> F)
-where
-    F: Future<Output = Result<(), StoreError>>,
-{
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while !*stop.borrow() {
-        ticks.tick().await;
-        if let Err(error) = round(Arc::clone(&worker)).await {
-            tracing::warn!(error = %error.explain(), "cannot sweep; will try again");
-        }
-    }
+    every_second("probe the provider", worker, stop, probe).await;
 }
 
 async fn sweep(worker: Arc<Worker>) -> Result<(), StoreError> {

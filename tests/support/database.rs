@@ -87,6 +87,31 @@ impl Database {
         }
     }
 
+    /// Makes every `insert`, `update` or `delete` of a table fail, as a database in trouble would.
+    pub async fn break_writes(&self, kind: &str, table: &str) {
+        if self.is_sqlite {
+            self.execute(&format!(
+                "create trigger broken before {kind} on {table} begin select raise(abort, 'broken'); end"
+            ))
+            .await;
+        } else {
+            self.execute("create function broken() returns trigger language plpgsql as $$ begin raise exception using errcode = '53100', message = 'disk full'; end $$").await;
+            self.execute(&format!(
+                "create trigger broken before {kind} on {table} for each row execute function broken()"
+            ))
+            .await;
+        }
+    }
+
+    pub async fn mend(&self, table: &str) {
+        if self.is_sqlite {
+            self.execute("drop trigger broken").await;
+        } else {
+            self.execute(&format!("drop trigger broken on {table}")).await;
+            self.execute("drop function broken").await;
+        }
+    }
+
     /// Keeps everybody else from writing alerts until it is dropped.
     pub async fn hold_writes(&self) -> Holder {
         if self.is_sqlite {

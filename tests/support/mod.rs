@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod database;
 pub mod service;
+pub mod smtp;
 pub mod town;
 pub mod twilio;
 

@@ -4,7 +4,8 @@ use super::{
     clock::Clock,
     database::Database,
     eventually,
-    service::Service,
+    service::{Service, command},
+    smtp::Smtp,
     twilio::{ACCOUNT, AUTH_TOKEN, Answers, Message, Twilio, sign},
 };
 use reqwest::Method;
@@ -52,6 +53,21 @@ impl Plan {
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.settings.insert(format!("NIGHTBELL_{key}"), value.to_owned());
         self
+    }
+
+    /// Sets any other environment variable.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.settings.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Mails go to two people through this server.
+    pub fn mailing(self, smtp: &Smtp) -> Self {
+        let url = smtp.url("");
+        self.set("REPORT__TO", "Duty <duty@example.test>, boss@example.test")
+            .set("REPORT__FROM", "Nightbell <bell@example.test>")
+            .set("REPORT__SMTP_URL", &url)
+            .environment("SSL_CERT_FILE", smtp.authority.to_str().unwrap())
     }
 
     /// Takes a setting away.
@@ -108,6 +124,26 @@ impl Town {
     /// Starts the service again after it ended.
     pub fn restart(&mut self) {
         self.service = Service::start(&self.settings, self.database.folder.path());
+    }
+
+    /// Runs a command of the program with the service's settings; returns its exit code, standard output and error.
+    pub async fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = command(&self.settings, self.database.folder.path());
+        command.args(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+            .await
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code().unwrap_or(-1),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    }
+
+    /// A second process on the same database.
+    pub fn start_another(&self) -> Service {
+        Service::start(&self.settings, self.database.folder.path())
     }
 
     /// Turns the service's clock.

@@ -1,6 +1,7 @@
 //! Twilio's error codes: what each means, whether sending again may help, and advice for a human. The table is compiled
 //! in from codes.json (gathered from Twilio's own pages; see its `name` for the term to search for).
 
+use crate::domain::report::Explanation;
 use serde::Deserialize;
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -11,6 +12,9 @@ pub struct Code {
     pub kind: Kind,
     /// Whether sending again later may succeed without a human.
     pub retryable: bool,
+    name: String,
+    summary: String,
+    action: String,
 }
 
 /// What an error is about.
@@ -46,6 +50,20 @@ static CODES: LazyLock<HashMap<i64, Code>> = LazyLock::new(|| {
 /// Looks a code up; Twilio adds codes, so an unknown one is nothing special.
 pub fn find(code: i64) -> Option<&'static Code> {
     CODES.get(&code)
+}
+
+/// What a code means to a person, and what to do.
+pub fn explain(code: i64) -> Explanation {
+    match find(code) {
+        Some(known) => Explanation {
+            meaning: format!("{}: {}", known.name, known.summary),
+            advice: known.action.clone(),
+        },
+        None => Explanation {
+            meaning: format!("Twilio's error {code}, which this version does not know."),
+            advice: format!("Look it up: https://www.twilio.com/docs/api/errors/{code}"),
+        },
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,23 @@
-//! The composition root: makes the rooms out of the configuration, runs them together, and stops them in order.
+//! The composition root: makes the rooms out of the configuration, runs them together, and stops them in order. What
+//! commands do with the same rooms stands in `commands`.
+
+mod commands;
+
+pub use commands::{ReportRequest, nightly, send_test_mail};
 
 use crate::{
     config::{Config, Driver, Loaded, Sms, Twilio},
-    domain::message::Templates,
+    domain::{
+        event::Recipient,
+        message::Templates,
+        phone::{PhoneNumber, Region},
+    },
     http::{self, Doorkeeper, Office, Rejected, Tokens},
+    mail::{self, Mailer},
     provider::{Provider, twilio},
     store::Db,
     telemetry,
-    worker::{Rules, Worker},
+    worker::{Night, NightRules, Rules, Worker},
 };
 use anyhow::{Context, bail};
 use jiff::SignedDuration;
@@ -46,15 +56,16 @@ pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     let wake = Arc::new(Notify::new());
     let (stop, stopping) = watch::channel(false);
     let office = Arc::new(make_office(&config, &store, &provider, &wake));
+    let night = Arc::new(make_night(&config, &store)?);
     let worker = Arc::new(Worker {
         store: store.clone(),
         provider,
         rules: worker_rules(&config),
         wake,
-        owner: uuid::Uuid::now_v7().simple().to_string(),
+        owner: night.owner.clone(),
     });
     let drain = (config.sms.timeout + SEND_DRAIN).unsigned_abs();
-    let mut sending = tokio::spawn(worker.run(stopping.clone(), drain));
+    let mut sending = tokio::spawn(worker.run(night, stopping.clone(), drain));
     let mut serving = tokio::spawn(http::serve(office, listener, admin_listener, stopping));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -105,6 +116,26 @@ pub fn load_templates(dir: Option<&Path>) -> Templates {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "the template cannot be read; the built-in one is used")
+        }
+    }
+    templates
+}
+
+/// Reads the admin's own mail templates, where there are some; a bad one is said and not used.
+fn load_mail_templates(dir: Option<&Path>) -> mail::Templates {
+    let mut templates = mail::Templates::built_in();
+    let Some(dir) = dir else {
+        return templates;
+    };
+    for name in mail::Templates::names() {
+        let path = dir.join("mail").join(name);
+        let error = match std::fs::read_to_string(&path) {
+            Ok(source) => templates.set_own(name, source).err().map(|error| format!("{error:#}")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = error {
+            tracing::warn!(path = %path.display(), error, "the template cannot be used; the built-in one is");
         }
     }
     templates
@@ -210,7 +241,46 @@ fn make_office(config: &Config, store: &Db, provider: &Provider, wake: &Arc<Noti
         twilio_tokens: config.twilio.auth_tokens.clone(),
         rejected: Rejected::default(),
         readiness: http::Readiness::default(),
+        nightly: config.nightly.time,
+        has_mail: config.nightly.post.is_some(),
     }
+}
+
+fn make_mailer(config: &Config) -> anyhow::Result<Option<Mailer>> {
+    let Some(post) = &config.nightly.post else {
+        return Ok(None);
+    };
+    let mailer = Mailer::new(&post.server, post.addresses.clone()).context("TLS for mail cannot be set up")?;
+    Ok(Some(mailer))
+}
+
+fn make_night(config: &Config, store: &Db) -> anyhow::Result<Night> {
+    let fallback = |people: &[Recipient], region: Region| {
+        let numbers = people.iter().filter_map(|person| {
+            let phone = PhoneNumber::parse(person.phone.as_deref()?, person.region.unwrap_or(region))?;
+            Some(phone.as_e164().to_owned())
+        });
+        numbers.collect::<Vec<String>>()
+    };
+    Ok(Night {
+        store: store.clone(),
+        mailer: make_mailer(config)?,
+        templates: load_mail_templates(config.templates_dir.as_deref()),
+        rules: NightRules {
+            time: config.nightly.time,
+            time_zone: config.time_zone.clone(),
+            daily_limit: config.daily_limit,
+            always: config.nightly.always,
+            receipt_days: config.nightly.receipt_days,
+            personal_days: config.nightly.personal_days,
+            fallback: config
+                .sources
+                .iter()
+                .map(|(name, source)| (name.clone(), fallback(&source.fallback_recipients, source.region)))
+                .collect(),
+        },
+        owner: uuid::Uuid::now_v7().simple().to_string(),
+    })
 }
 
 fn worker_rules(config: &Config) -> Rules {

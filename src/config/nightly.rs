@@ -1,0 +1,170 @@
+//! The settings of the night: mails, when the jobs are due, and how long things are kept.
+
+use super::reader::Reader;
+use crate::domain::{
+    letter::{Addresses, SmtpServer},
+    nightly::NightlyTime,
+};
+use lettre::message::{Mailbox, Mailboxes};
+use secrecy::ExposeSecret;
+
+/// What the nightly jobs and the mails go by.
+pub struct Nightly {
+    pub time: NightlyTime,
+    /// `None` where mails have no server or nobody to go to: then they are kept and logged.
+    pub post: Option<Post>,
+    /// Whether a night without failures is reported too.
+    pub always: bool,
+    pub receipt_days: i64,
+    pub personal_days: i64,
+}
+
+/// Where mails go, and through which server.
+#[derive(Clone)]
+pub struct Post {
+    pub server: SmtpServer,
+    pub addresses: Addresses,
+}
+
+const SCHEDULE: &str = "0 0 0 * * *";
+
+pub fn read(reader: &mut Reader) -> Nightly {
+    let to = read_addresses(reader, "report.to");
+    let from = read_addresses(reader, "report.from");
+    let reply_to = read_addresses(reader, "report.reply_to");
+    let server = reader.secret("report.smtp_url").and_then(|text| {
+        let server = SmtpServer::parse(text.expose_secret());
+        if server.is_none() {
+            reader.fault_secret(
+                "report.smtp_url",
+                "is no mail server: write `smtp://USER:PASSWORD@HOST:587` (STARTTLS), `smtps://USER:PASSWORD@HOST` (TLS) or `smtp://localhost`; percent-encode special characters of the password; `?tls=none`, `opportunistic` or `required` may follow `smtp://…`",
+            );
+        }
+        server
+    });
+    if server.as_ref().is_some_and(SmtpServer::exposes_password) {
+        reader
+            .warn("`report.smtp_url` sends its password readable by everybody on the way: take `?tls=…` away from it");
+    }
+    let from = from.and_then(|from| {
+        let first = from.iter().next().cloned();
+        if from.iter().count() > 1 {
+            reader.fault("report.from", "is more than one address: name one");
+        }
+        first
+    });
+    let always = reader.choice("report.when", "failures", &[("failures", false), ("always", true)]);
+    let schedule = reader.text_or("nightly.schedule", SCHEDULE);
+    let time = NightlyTime::parse(&schedule).unwrap_or_else(|problem| {
+        reader.fault("nightly.schedule", problem);
+        NightlyTime::MIDNIGHT
+    });
+    let receipt_days = reader.number("retention.receipt_days", 30, 1, 36_500);
+    let personal_days = reader.number("retention.personal_days", 365, 1, 36_500);
+    Nightly {
+        time,
+        post: make_post(reader, server, to, from, reply_to),
+        always,
+        receipt_days,
+        personal_days,
+    }
+}
+
+fn make_post(
+    reader: &mut Reader,
+    server: Option<SmtpServer>,
+    to: Option<Mailboxes>,
+    from: Option<Mailbox>,
+    reply_to: Option<Mailboxes>,
+) -> Option<Post> {
+    let (server, to) = match (server, to) {
+        (Some(server), Some(to)) => (server, to),
+        (Some(_), None) if !reader.has("report.to") => {
+            reader.warn("`report.to` is not set, so reports and alarms are mailed to nobody: they are kept and logged");
+            return None;
+        }
+        (None, Some(_)) if !reader.has("report.smtp_url") && !reader.has("report.smtp_url_file") => {
+            reader.warn("`report.smtp_url` is not set, so no mail is sent: reports and alarms are kept and logged");
+            return None;
+        }
+        _ => return None,
+    };
+    let from = from.or_else(|| {
+        // Most servers take a sender of the domain that they serve.
+        let domain = to.iter().next()?.email.domain();
+        Some(Mailbox::new(
+            Some("Nightbell".into()),
+            format!("nightbell@{domain}").parse().ok()?,
+        ))
+    })?;
+    // An answer reaches the colleagues who got the same mail, rather than a box that nobody reads.
+    let reply_to = reply_to.unwrap_or_else(|| to.clone());
+    Some(Post {
+        server,
+        addresses: Addresses { from, to, reply_to },
+    })
+}
+
+/// Mail addresses: a list, or a text as it would stand in a mail's header.
+fn read_addresses(reader: &mut Reader, key: &str) -> Option<Mailboxes> {
+    let text = reader.joined(key)?;
+    let parsed: Option<Mailboxes> = text
+        .parse()
+        .ok()
+        .filter(|list: &Mailboxes| list.iter().next().is_some());
+    if parsed.is_none() {
+        reader.fault(
+            key,
+            "is no mail address: write it like `duty@example.com` or `Duty <duty@example.com>`, several with commas between",
+        );
+    }
+    parsed
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Loaded, load};
+
+    fn with(environment: &[(&str, &str)]) -> Loaded {
+        let own = |(name, value): &(&str, &str)| (format!("NIGHTBELL_{name}"), (*value).to_owned());
+        load(None, environment.iter().map(own))
+    }
+
+    #[test]
+    fn a_server_and_an_address_are_enough_to_send_mail() {
+        let loaded = with(&[
+            ("REPORT__TO", "Duty, Night <duty@example.com>, boss@example.com"),
+            ("REPORT__SMTP_URL", "smtp://localhost:2525"),
+        ]);
+        assert_eq!(loaded.faults.len(), 1, "a comma in a name needs quotes");
+
+        let loaded = with(&[
+            ("REPORT__TO", "\"Duty, Night\" <duty@example.com>, boss@example.com"),
+            ("REPORT__SMTP_URL", "smtp://localhost:2525"),
+        ]);
+        let post = loaded.config.nightly.post.unwrap();
+
+        assert!(loaded.faults.is_empty() && loaded.warnings.is_empty());
+        assert_eq!(post.addresses.from.to_string(), "Nightbell <nightbell@example.com>");
+        assert_eq!(post.addresses.to.iter().count(), 2);
+        assert_eq!(post.addresses.reply_to.to_string(), post.addresses.to.to_string());
+    }
+
+    #[test]
+    fn half_of_it_is_a_warning_and_nonsense_a_fault() {
+        assert_eq!(with(&[("REPORT__TO", "a@example.com")]).warnings.len(), 1);
+        assert_eq!(with(&[("REPORT__SMTP_URL", "smtp://localhost")]).warnings.len(), 1);
+        for (name, value) in [
+            ("REPORT__TO", "nobody"),
+            ("REPORT__FROM", "a@example.com, b@example.com"),
+            ("REPORT__SMTP_URL", "mail.example.com"),
+            ("REPORT__WHEN", "sometimes"),
+            ("NIGHTLY__SCHEDULE", "0 0 * * *"),
+            ("RETENTION__PERSONAL_DAYS", "0"),
+        ] {
+            let loaded = with(&[(name, value)]);
+            assert_eq!(loaded.faults.len(), 1, "{name}");
+            assert!(loaded.warnings.is_empty(), "{name}");
+        }
+    }
+}

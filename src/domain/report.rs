@@ -1,0 +1,217 @@
+//! The failure report of a night: what it counts, and what each bad outcome means to a person who has to do something
+//! about it. Absent: reading it from the database (`store::reports`) and how it looks (`mail::render`).
+
+use super::{
+    alarm::Ticket,
+    day::LocalDay,
+    delivery::{Reason, State},
+    nightly::Span,
+};
+use jiff::Timestamp;
+
+/// The states that the report has a row for; `suppressed` only where nobody else was told.
+pub const BAD: [State; 5] = [
+    State::Failed,
+    State::Undelivered,
+    State::Unconfirmed,
+    State::Expired,
+    State::Suppressed,
+];
+/// The trend shows this many days.
+pub const TREND_DAYS: usize = 14;
+/// More rows than this are in nobody's interest; the report says how many there are.
+pub const MAX_ROWS: usize = 20_000;
+
+/// What one report tells.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub days: Span,
+    /// Whether the day is not over yet.
+    pub so_far: bool,
+    /// The deliveries received on these days, by where they stand now.
+    pub totals: Vec<(State, i64)>,
+    /// Bad outcomes that no earlier report told, at most [`MAX_ROWS`].
+    pub rows: Vec<Row>,
+    /// How many there are in all.
+    pub row_count: i64,
+    /// Deliveries that wait for a slot of the daily limit now.
+    pub deferred: i64,
+    /// Slots of the limit that were taken on these days, and the limit of one day.
+    pub used: i64,
+    pub limit: i64,
+    pub opt_outs_gained: i64,
+    /// The newest [`TREND_DAYS`] days, oldest first.
+    pub trend: Vec<TrendDay>,
+}
+
+impl Report {
+    /// How many deliveries of these days stand so.
+    pub fn total(&self, wanted: State) -> i64 {
+        self.totals
+            .iter()
+            .filter(|(state, _)| *state == wanted)
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    /// How many deliveries these days had.
+    pub fn deliveries(&self) -> i64 {
+        self.totals.iter().map(|(_, count)| count).sum()
+    }
+
+    /// The subject line: the day and what is bad about it.
+    pub fn subject(&self) -> String {
+        let mut bad: Vec<String> = BAD
+            .iter()
+            .filter_map(|state| {
+                let count = self.rows.iter().filter(|row| row.state == *state).count();
+                (count > 0).then(|| format!("{count} {state}"))
+            })
+            .collect();
+        let hidden = self.row_count - i64::try_from(self.rows.len()).unwrap_or(i64::MAX);
+        if hidden > 0 {
+            bad.push(format!("{hidden} more"));
+        }
+        let untold = self.untold_tickets();
+        if untold > 0 {
+            bad.push(format!("nobody told of {untold} ticket{}", plural(untold)));
+        }
+        let delivered = self.total(State::Delivered);
+        let days = self.days_text();
+        if bad.is_empty() && self.deliveries() == 0 {
+            format!("Nightbell {days}: a quiet day")
+        } else if bad.is_empty() {
+            format!("Nightbell {days}: {delivered} of {} delivered", self.deliveries())
+        } else {
+            format!("Nightbell {days}: {}; {delivered} delivered", bad.join(", "))
+        }
+    }
+
+    /// How many tickets nobody was told of.
+    pub fn untold_tickets(&self) -> usize {
+        let mut alerts: Vec<&str> = self
+            .rows
+            .iter()
+            .filter(|row| row.nobody_told)
+            .map(|row| row.alert_id.as_str())
+            .collect();
+        alerts.sort_unstable();
+        alerts.dedup();
+        alerts.len()
+    }
+
+    /// The days in words.
+    pub fn days_text(&self) -> String {
+        if self.days.first == self.days.last {
+            let so_far = if self.so_far { " so far" } else { "" };
+            format!("{}{so_far}", self.days.last)
+        } else {
+            format!("{} to {}", self.days.first, self.days.last)
+        }
+    }
+}
+
+/// The plural's ending.
+pub fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// One bad outcome.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub delivery_id: String,
+    pub alert_id: String,
+    pub ticket: Ticket,
+    pub person: Option<String>,
+    pub role: Option<String>,
+    /// Masked.
+    pub phone: Option<String>,
+    pub state: State,
+    pub reason: Option<Reason>,
+    pub provider: Option<String>,
+    pub code: Option<i64>,
+    pub at: Timestamp,
+    /// Whether nobody else was told of the ticket either.
+    pub nobody_told: bool,
+    /// What it means and what to do.
+    pub explanation: Explanation,
+}
+
+/// What an outcome means, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    pub meaning: String,
+    pub advice: String,
+}
+
+impl Explanation {
+    /// What we know without the provider's code.
+    pub fn of(state: State, reason: Option<Reason>) -> Self {
+        let (meaning, advice) = match (state, reason) {
+            (_, Some(Reason::InvalidNumber)) => (
+                "The number in the helpdesk cannot be texted.",
+                "Correct it there; numbers without a country code need `region` or `sms.default_region`.",
+            ),
+            (_, Some(Reason::NoNumber)) => (
+                "The helpdesk named this person without a number.",
+                "Add a mobile number to the person's profile in the helpdesk.",
+            ),
+            (_, Some(Reason::OptedOut)) => (
+                "This person opted out of texts.",
+                "Tell them by another way, or ask them to answer START.",
+            ),
+            (_, Some(Reason::InternalError)) => (
+                "Nightbell could not handle this delivery and set it aside.",
+                "Look for its id in the log, then send it again.",
+            ),
+            (_, Some(Reason::NotFound)) => (
+                "The provider does not know the message any more.",
+                "Ask the person; send it again if it did not arrive.",
+            ),
+            (State::Unconfirmed, _) => (
+                "Nobody can tell whether the message was sent.",
+                "Ask the person; send it again with force if it did not arrive.",
+            ),
+            (State::Expired, _) => (
+                "It waited too long to be of use.",
+                "Look at what held it up: the daily limit, the credentials, or the provider.",
+            ),
+            (State::Undelivered, _) => (
+                "The carrier did not deliver it and gave no code.",
+                "Call the person; check that the number is a mobile phone.",
+            ),
+            (_, Some(Reason::Refused)) => (
+                "The provider refused the message.",
+                "Look at the delivery's timeline and at the provider's console.",
+            ),
+            (
+                State::Pending
+                | State::Deferred
+                | State::Sending
+                | State::Unknown
+                | State::Accepted
+                | State::Sent
+                | State::Delivered
+                | State::Failed
+                | State::Suppressed
+                | State::Canceled,
+                _,
+            ) => (
+                "The provider could not send it and gave no code.",
+                "Call the person; look at the message in the provider's console.",
+            ),
+        };
+        Self {
+            meaning: meaning.to_owned(),
+            advice: advice.to_owned(),
+        }
+    }
+}
+
+/// One day of the trend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrendDay {
+    pub day: LocalDay,
+    pub deliveries: i64,
+    pub bad: i64,
+}

@@ -1,0 +1,306 @@
+//! Sends mail: one SMTP talk for each try, by lettre. Knows nothing of the database: callers record what it returns.
+//! Absent: what the mails say (see `render`) and when they are tried again (`worker::post`).
+
+mod render;
+
+pub use render::Templates;
+
+use crate::domain::{
+    letter::{Addresses, Letter, Security, SmtpServer},
+    text::clean_line,
+};
+use jiff::Timestamp;
+use lettre::{
+    Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
+    address::Envelope,
+    message::{
+        Attachment, MultiPart,
+        header::{ContentType, Header, HeaderName, HeaderValue},
+    },
+    transport::smtp::{
+        Error,
+        authentication::Credentials,
+        client::{Tls, TlsParameters},
+    },
+};
+use secrecy::ExposeSecret;
+use std::time::Duration;
+
+/// Servers may take minutes (RFC 5321, 4.5.3.2), but one that is slower than this for one answer is as good as gone; the
+/// mail is kept.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+/// For the whole talk. Callers hold their right to send for longer.
+pub const TALK_TIME: Duration = Duration::from_secs(120);
+
+/// Why a mail did not go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why {
+    /// In a few words that anybody may read.
+    pub short: String,
+    /// What the server or the connection said, addresses masked; for the log.
+    pub detail: String,
+}
+
+/// What became of one try.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The addresses for which the server took the mail.
+    pub accepted: Vec<String>,
+    /// Those that it refused for good.
+    pub refused: Vec<(String, Why)>,
+    /// Why the others did not get it yet.
+    pub put_off: Option<Why>,
+}
+
+/// A connection that is made anew for each mail, and the addresses on it.
+pub struct Mailer {
+    transport: AsyncSmtpTransport<Tokio1Executor>,
+    addresses: Addresses,
+    server: String,
+}
+
+impl Mailer {
+    /// Fails only if TLS cannot be set up on this machine.
+    pub fn new(server: &SmtpServer, addresses: Addresses) -> Result<Self, Error> {
+        let tls = || TlsParameters::new(server.host.clone());
+        let tls = match server.security {
+            Security::Plain => Tls::None,
+            Security::Opportunistic => Tls::Opportunistic(tls()?),
+            Security::StartTls => Tls::Required(tls()?),
+            Security::Tls => Tls::Wrapper(tls()?),
+        };
+        let mut transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&server.host)
+            .port(server.port)
+            .tls(tls)
+            .timeout(Some(ANSWER_TIME));
+        if let Some((user, password)) = &server.credentials {
+            transport = transport.credentials(Credentials::new(user.clone(), password.expose_secret().to_owned()));
+        }
+        Ok(Self {
+            transport: transport.build(),
+            addresses,
+            server: format!("{}:{}", server.host, server.port),
+        })
+    }
+
+    /// Which server it is, for messages.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Sends a mail to everybody who is not `settled`. One address that the server does not take keeps it from nobody else.
+    pub async fn send(&self, letter: &Letter, message_id: &str, written_at: Timestamp, settled: &[String]) -> Outcome {
+        let to: Vec<&Address> = self
+            .addresses
+            .to
+            .iter()
+            .map(|mailbox| &mailbox.email)
+            .filter(|address| !settled.iter().any(|settled| settled == &address.to_string()))
+            .collect();
+        let mail = match self.write(letter, message_id, written_at) {
+            Ok(mail) => mail.formatted(),
+            Err(why) => {
+                return Outcome {
+                    put_off: Some(why),
+                    ..Outcome::default()
+                };
+            }
+        };
+        let mut outcome = Outcome::default();
+        match self.talk(&to, &mail).await {
+            Ok(()) => outcome.accepted = to.iter().map(ToString::to_string).collect(),
+            Err(refusal) if to.len() > 1 && refusal.may_be_about_one_address => {
+                for address in to {
+                    outcome.note(address, self.talk(&[address], &mail).await);
+                }
+            }
+            Err(refusal) => match to.as_slice() {
+                [address] => outcome.note(address, Err(refusal)),
+                _ => outcome.put_off = Some(refusal.why),
+            },
+        }
+        outcome
+    }
+
+    fn write(&self, letter: &Letter, message_id: &str, written_at: Timestamp) -> Result<Message, Why> {
+        let mut message = Message::builder()
+            .from(self.addresses.from.clone())
+            .subject(&letter.subject)
+            .date(written_at.into())
+            .message_id(Some(format!("<{message_id}@{}>", self.addresses.from.email.domain())))
+            .header(AutoSubmitted)
+            .header(NoAutoReply);
+        for mailbox in self.addresses.to.iter() {
+            message = message.to(mailbox.clone());
+        }
+        for mailbox in self.addresses.reply_to.iter() {
+            message = message.reply_to(mailbox.clone());
+        }
+        let body = MultiPart::alternative_plain_html(letter.text.clone(), letter.html.clone());
+        let mail = match &letter.attachment {
+            Some(file) => message.multipart(
+                MultiPart::mixed()
+                    .multipart(body)
+                    .singlepart(Attachment::new(file.name.clone()).body(file.content.clone(), csv_type())),
+            ),
+            None => message.multipart(body),
+        };
+        mail.map_err(|error| Why {
+            short: "the mail cannot be written with these addresses".into(),
+            detail: error.to_string(),
+        })
+    }
+
+    async fn talk(&self, to: &[&Address], mail: &[u8]) -> Result<(), Refusal> {
+        let envelope = Envelope::new(
+            Some(self.addresses.from.email.clone()),
+            to.iter().map(|address| (*address).clone()).collect(),
+        )
+        .map_err(|error| Refusal::local("nobody is left to send it to", &error.to_string()))?;
+        match tokio::time::timeout(TALK_TIME, self.transport.send_raw(&envelope, mail)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(self.understand(&error)),
+            Err(_) => Err(Refusal::local(
+                &format!("{} did not answer in time", self.server),
+                "the talk took too long",
+            )),
+        }
+    }
+
+    /// Translates lettre's error into what a tired admin can act on.
+    fn understand(&self, error: &Error) -> Refusal {
+        let server = &self.server;
+        let code = error.status().map(|code| code.to_string());
+        let said = explain(error);
+        let short = match code.as_deref() {
+            Some("530" | "534" | "535" | "538") => format!(
+                "{server} does not accept our user name and password ({})",
+                code.as_deref().unwrap_or_default()
+            ),
+            Some(code) if code.starts_with('4') => format!("{server} put the mail off ({code})"),
+            Some(code) => format!("{server} refused the mail ({code})"),
+            None if is_about_certificate(&said) => {
+                format!("the certificate of {server} is not trusted: is its authority known to this machine?")
+            }
+            None if error.is_tls() => format!("no secure connection to {server}"),
+            None if error.is_timeout() => format!("{server} did not answer in time"),
+            None if error.is_client() => format!("{server} does not offer what is needed: {said}"),
+            None => format!("no connection to {server}, or it broke"),
+        };
+        Refusal {
+            // 45x and 55x speak of the mailbox or the mail; others of us or the server (RFC 5321, 4.2.3).
+            may_be_about_one_address: code
+                .as_deref()
+                .is_some_and(|code| code.starts_with("45") || code.starts_with("55")),
+            is_final: error.is_permanent(),
+            why: Why { short, detail: said },
+        }
+    }
+}
+
+impl Outcome {
+    fn note(&mut self, address: &Address, result: Result<(), Refusal>) {
+        match result {
+            Ok(()) => self.accepted.push(address.to_string()),
+            Err(refusal) if refusal.is_final && refusal.may_be_about_one_address => {
+                self.refused.push((address.to_string(), refusal.why));
+            }
+            Err(refusal) => self.put_off = Some(refusal.why),
+        }
+    }
+}
+
+/// Why one talk failed, and whether that may lie with one address only.
+struct Refusal {
+    may_be_about_one_address: bool,
+    is_final: bool,
+    why: Why,
+}
+
+impl Refusal {
+    fn local(short: &str, detail: &str) -> Self {
+        Self {
+            may_be_about_one_address: false,
+            is_final: false,
+            why: Why {
+                short: short.to_owned(),
+                detail: detail.to_owned(),
+            },
+        }
+    }
+}
+
+/// An address as a log may hold it.
+pub fn mask_address(address: &str) -> String {
+    match address.rsplit_once('@') {
+        Some((user, domain)) => format!("{}***@{domain}", user.chars().take(1).collect::<String>()),
+        None => address.to_owned(),
+    }
+}
+
+/// The error with its causes on one line, addresses masked.
+fn explain(error: &Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    let mut text = error.to_string();
+    for cause in causes {
+        let cause = cause.to_string();
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    let masked: Vec<String> = text
+        .split_whitespace()
+        .map(|word| {
+            if word.contains('@') {
+                mask_address(word)
+            } else {
+                word.to_owned()
+            }
+        })
+        .collect();
+    clean_line(&masked.join(" "), 300)
+}
+
+fn is_about_certificate(said: &str) -> bool {
+    said.to_lowercase().contains("certificate")
+}
+
+fn csv_type() -> ContentType {
+    ContentType::parse("text/csv; charset=utf-8").unwrap_or(ContentType::TEXT_PLAIN)
+}
+
+/// Says that no person wrote it (RFC 3834), so that nobody's holiday answers.
+#[derive(Clone)]
+struct AutoSubmitted;
+
+impl Header for AutoSubmitted {
+    fn name() -> HeaderName {
+        HeaderName::new_from_ascii_str("Auto-Submitted")
+    }
+
+    fn parse(_: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self)
+    }
+
+    fn display(&self) -> HeaderValue {
+        HeaderValue::new(Self::name(), "auto-generated".into())
+    }
+}
+
+/// The same to Exchange, which does not read the other.
+#[derive(Clone)]
+struct NoAutoReply;
+
+impl Header for NoAutoReply {
+    fn name() -> HeaderName {
+        HeaderName::new_from_ascii_str("X-Auto-Response-Suppress")
+    }
+
+    fn parse(_: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self)
+    }
+
+    fn display(&self) -> HeaderValue {
+        HeaderValue::new(Self::name(), "All".into())
+    }
+}

@@ -1,0 +1,449 @@
+//! How mails look: the templates and what they may say. Absent: which alarms and outcomes there are.
+
+use crate::domain::{
+    alarm::{Alarm, AlarmKind},
+    letter::{Attachment, Letter, LetterKind},
+    report::{BAD, Report, Row, TrendDay, plural},
+};
+use jiff::{Timestamp, tz::TimeZone};
+use minijinja::{Environment, Value, value::Serde};
+use serde::Serialize;
+
+/// Rows beyond this are in the CSV only: a mail of a thousand rows is read by nobody.
+const SHOWN_ROWS: usize = 200;
+/// The plain text fits a terminal.
+const COLUMNS: usize = 78;
+/// The longest bar of the trend, in characters and in pixels.
+const BAR: i64 = 40;
+const BAR_HEIGHT: i64 = 60;
+
+/// The templates by name, compiled in.
+const BUILT_IN: [(&str, &str); 4] = [
+    ("report.txt", include_str!("../../templates/mail/report.txt")),
+    ("report.html", include_str!("../../templates/mail/report.html")),
+    ("alarms.txt", include_str!("../../templates/mail/alarms.txt")),
+    ("alarms.html", include_str!("../../templates/mail/alarms.html")),
+];
+
+/// The mail templates: the admin's own where there are some, the built-in ones beside them for when those fail.
+pub struct Templates {
+    built_in: Environment<'static>,
+    own: Environment<'static>,
+}
+
+#[derive(Serialize)]
+struct ReportView<'a> {
+    title: &'a str,
+    days: String,
+    one_day: bool,
+    zone: &'a str,
+    headline: String,
+    untold: bool,
+    groups: Vec<Group>,
+    /// How many rows are in the CSV only, and how many not even there.
+    hidden: usize,
+    beyond_csv: i64,
+    totals: Vec<TotalView>,
+    numbers: String,
+    trend: Vec<TrendView>,
+    footer: &'static str,
+}
+
+#[derive(Serialize)]
+struct Group {
+    title: &'static str,
+    untold: bool,
+    rows: Vec<RowView>,
+}
+
+#[derive(Serialize)]
+struct RowView {
+    ticket: String,
+    subject: Option<String>,
+    url: Option<String>,
+    person: String,
+    state: &'static str,
+    at: String,
+    code: Option<i64>,
+    meaning: String,
+    advice: String,
+}
+
+#[derive(Serialize)]
+struct TotalView {
+    state: &'static str,
+    count: i64,
+    bad: bool,
+}
+
+#[derive(Serialize)]
+struct TrendView {
+    day: String,
+    short: String,
+    deliveries: i64,
+    bad: i64,
+    bar: String,
+    good_height: i64,
+    bad_height: i64,
+}
+
+#[derive(Serialize)]
+struct AlarmsView<'a> {
+    title: &'a str,
+    alarms: Vec<AlarmView>,
+    hidden: bool,
+    footer: &'static str,
+}
+
+#[derive(Serialize)]
+struct AlarmView {
+    title: &'static str,
+    at: String,
+    detail: String,
+    ticket: Option<String>,
+    subject: Option<String>,
+    url: Option<String>,
+    person: Option<String>,
+    advice: &'static str,
+}
+
+const FOOTER: &str = "Sent by Nightbell, which texts people when a ticket turns critical. Numbers are masked; nobody reads replies to it but those it went to.";
+
+impl Templates {
+    /// Compiles the built-in templates.
+    pub fn built_in() -> Self {
+        let mut built_in = environment();
+        for (name, source) in BUILT_IN {
+            // Compiled in and rendered by a test, so they cannot fail to parse here.
+            let _ = built_in.add_template(name, source);
+        }
+        Self {
+            built_in,
+            own: environment(),
+        }
+    }
+
+    /// The names that an admin's own template may have.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.iter().map(|(name, _)| *name)
+    }
+
+    /// Puts an admin's own template before the built-in one. Fails with the template's own error and line.
+    pub fn set_own(&mut self, name: &'static str, source: String) -> Result<(), minijinja::Error> {
+        self.own.add_template_owned(name, source)
+    }
+
+    /// The mail of a report.
+    pub fn report(&self, report: &Report, zone: &TimeZone) -> Letter {
+        let subject = report.subject();
+        let view = Value::from(Serde(report_view(report, zone, &subject)));
+        Letter {
+            kind: LetterKind::Report,
+            text: tidy(&self.render("report.txt", &view)),
+            html: self.render("report.html", &view),
+            attachment: (!report.rows.is_empty()).then(|| Attachment {
+                name: format!("nightbell-{}.csv", report.days.last),
+                content: csv(report, zone),
+            }),
+            subject,
+        }
+    }
+
+    /// The mail of alarms that were just raised, the most urgent first. `more` says that some had no room.
+    pub fn alarms(&self, alarms: &[Alarm], more: bool, zone: &TimeZone) -> Letter {
+        let mut sorted: Vec<&Alarm> = alarms.iter().collect();
+        sorted.sort_by_key(|alarm| (alarm.kind.urgency(), alarm.raised_at));
+        let subject = alarms_subject(&sorted);
+        let view = Value::from(Serde(AlarmsView {
+            title: &subject,
+            alarms: sorted.into_iter().map(|alarm| alarm_view(alarm, zone)).collect(),
+            hidden: more,
+            footer: FOOTER,
+        }));
+        Letter {
+            kind: LetterKind::Alarms,
+            text: tidy(&self.render("alarms.txt", &view)),
+            html: self.render("alarms.html", &view),
+            attachment: None,
+            subject: format!("Nightbell: {subject}"),
+        }
+    }
+
+    /// A mail that only shows that mail works.
+    pub fn test(server: &str) -> Letter {
+        let text = format!("If you can read this, Nightbell can send mail through {server}.\n");
+        Letter {
+            kind: LetterKind::Test,
+            subject: "Nightbell: a test".into(),
+            html: format!(
+                "<p>{}</p>\n",
+                text.trim_end().replace('&', "&amp;").replace('<', "&lt;")
+            ),
+            text,
+            attachment: None,
+        }
+    }
+
+    fn render(&self, name: &str, view: &Value) -> String {
+        if let Ok(own) = self.own.get_template(name) {
+            match own.render(view) {
+                Ok(text) => return text,
+                Err(error) => {
+                    tracing::warn!(
+                        template = name,
+                        error = format!("{error:#}"),
+                        "the mail template failed; the built-in one is used"
+                    );
+                }
+            }
+        }
+        let built_in = self
+            .built_in
+            .get_template(name)
+            .and_then(|template| template.render(view));
+        built_in.unwrap_or_else(|error| {
+            tracing::error!(
+                template = name,
+                error = format!("{error:#}"),
+                "the built-in mail template failed"
+            );
+            String::new()
+        })
+    }
+}
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.add_filter("wrap", |text: &str, indent: Option<&str>| {
+        let indent = indent.unwrap_or_default();
+        let options = textwrap::Options::new(COLUMNS)
+            .initial_indent(indent)
+            .subsequent_indent(indent)
+            .break_words(false)
+            .word_separator(textwrap::WordSeparator::AsciiSpace)
+            .word_splitter(textwrap::WordSplitter::NoHyphenation);
+        textwrap::fill(text, options)
+    });
+    environment
+}
+
+/// No blanks at the ends of lines but for the signature's mark, and one line break at the end.
+fn tidy(text: &str) -> String {
+    let lines: Vec<&str> = text
+        .lines()
+        .map(|line| if line == "-- " { line } else { line.trim_end() })
+        .collect();
+    format!("{}\n", lines.join("\n").trim_end())
+}
+
+fn local(at: Timestamp, zone: &TimeZone) -> String {
+    at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+fn zone_name(zone: &TimeZone) -> &str {
+    zone.iana_name().unwrap_or("UTC")
+}
+
+fn report_view<'a>(report: &Report, zone: &'a TimeZone, subject: &'a str) -> ReportView<'a> {
+    let shown = &report.rows[..report.rows.len().min(SHOWN_ROWS)];
+    let group = |title, untold: bool| Group {
+        title,
+        untold,
+        rows: shown
+            .iter()
+            .filter(|row| row.nobody_told == untold)
+            .map(|row| row_view(row, zone))
+            .collect(),
+    };
+    let groups = [group("Nobody was told", true), group("Somebody else was told", false)];
+    let most = report.trend.iter().map(|day| day.deliveries).max().unwrap_or(0).max(1);
+    ReportView {
+        title: subject,
+        days: report.days_text(),
+        one_day: report.days.first == report.days.last,
+        zone: zone_name(zone),
+        headline: headline(report),
+        untold: report.untold_tickets() > 0,
+        groups: groups.into_iter().filter(|group| !group.rows.is_empty()).collect(),
+        hidden: usize::try_from(report.row_count)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(shown.len()),
+        beyond_csv: report.row_count - i64::try_from(report.rows.len()).unwrap_or(i64::MAX),
+        totals: report
+            .totals
+            .iter()
+            .map(|(state, count)| TotalView {
+                state: state.as_str(),
+                count: *count,
+                bad: BAD.contains(state),
+            })
+            .collect(),
+        numbers: numbers(report),
+        trend: report.trend.iter().map(|day| trend_view(day, most)).collect(),
+        footer: FOOTER,
+    }
+}
+
+fn headline(report: &Report) -> String {
+    let untold = report.untold_tickets();
+    let bad = usize::try_from(report.row_count).unwrap_or(usize::MAX);
+    match (bad, untold) {
+        (0, _) => "Nothing failed.".to_owned(),
+        (_, 0) => format!("{bad} bad outcome{}; of each ticket somebody was told.", plural(bad)),
+        (_, _) => format!(
+            "{bad} bad outcome{}, and nobody was told of {untold} ticket{}.",
+            plural(bad),
+            plural(untold)
+        ),
+    }
+}
+
+fn numbers(report: &Report) -> String {
+    let waiting = match report.deferred {
+        0 => "Nothing waits for a free slot.".to_owned(),
+        1 => "1 delivery still waits for a free slot.".to_owned(),
+        count => format!("{count} deliveries still wait for a free slot."),
+    };
+    let used = if report.days.first == report.days.last {
+        format!("Daily limit: {} of {} used.", report.used, report.limit)
+    } else {
+        format!("Slots of the daily limit used: {}.", report.used)
+    };
+    format!("{used} {waiting} Opt-outs gained: {}.", report.opt_outs_gained)
+}
+
+fn row_view(row: &Row, zone: &TimeZone) -> RowView {
+    RowView {
+        ticket: row.ticket.name(),
+        subject: row.ticket.subject.clone(),
+        url: row.ticket.url.clone(),
+        person: person(row),
+        state: row.state.as_str(),
+        at: local(row.at, zone),
+        code: row.code,
+        meaning: row.explanation.meaning.clone(),
+        advice: row.explanation.advice.clone(),
+    }
+}
+
+/// Who it was to be sent to, as far as that is known.
+fn person(row: &Row) -> String {
+    let name = row.person.as_deref().unwrap_or("somebody without a name");
+    let role = row
+        .role
+        .as_deref()
+        .map_or_else(String::new, |role| format!(" ({})", role.replace('_', " ")));
+    let phone = row.phone.as_deref().unwrap_or("no number");
+    format!("{name}{role}, {phone}")
+}
+
+fn trend_view(day: &TrendDay, most: i64) -> TrendView {
+    let scaled = |count: i64, full: i64| match count {
+        0 => 0,
+        count => (count * full / most).max(1),
+    };
+    let text = day.day.to_string();
+    let (bad, good) = (scaled(day.bad, BAR), scaled(day.deliveries - day.bad, BAR));
+    let repeat = |sign: &str, times: i64| sign.repeat(usize::try_from(times).unwrap_or(0));
+    TrendView {
+        short: text.get(8..).unwrap_or_default().to_owned(),
+        day: text,
+        deliveries: day.deliveries,
+        bad: day.bad,
+        bar: format!("{}{}", repeat("#", good), repeat("!", bad)),
+        good_height: scaled(day.deliveries - day.bad, BAR_HEIGHT),
+        bad_height: scaled(day.bad, BAR_HEIGHT),
+    }
+}
+
+fn alarms_subject(alarms: &[&Alarm]) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for kind in AlarmKind::ALL.iter().copied() {
+        let of_kind: Vec<&&Alarm> = alarms.iter().filter(|alarm| alarm.kind == kind).collect();
+        let ticket = match of_kind.as_slice() {
+            [] => continue,
+            [only] => only
+                .ticket
+                .as_ref()
+                .map_or_else(String::new, |ticket| format!(" (ticket {})", ticket.name())),
+            many => format!(" ({} times)", many.len()),
+        };
+        parts.push(format!("{}{ticket}", kind.title()));
+    }
+    parts.join("; ")
+}
+
+fn alarm_view(alarm: &Alarm, zone: &TimeZone) -> AlarmView {
+    let ticket = alarm.ticket.as_ref();
+    AlarmView {
+        title: alarm.kind.title(),
+        at: local(alarm.raised_at, zone),
+        detail: alarm.detail.clone(),
+        ticket: ticket.map(|ticket| format!("Ticket {} of source {}", ticket.name(), ticket.source)),
+        subject: ticket.and_then(|ticket| ticket.subject.clone()),
+        url: ticket.and_then(|ticket| ticket.url.clone()),
+        person: alarm.person.clone(),
+        advice: alarm.kind.advice(),
+    }
+}
+
+/// Every row, for a spreadsheet: UTF-8 with its mark, so that Excel reads it too.
+fn csv(report: &Report, zone: &TimeZone) -> String {
+    let mut writer = csv::Writer::from_writer(vec![0xEF, 0xBB, 0xBF]);
+    let _ = writer.write_record([
+        "ticket",
+        "source",
+        "subject",
+        "url",
+        "person",
+        "role",
+        "phone",
+        "state",
+        "reason",
+        "code",
+        "at",
+        "nobody_told",
+        "meaning",
+        "to_do",
+        "delivery_id",
+        "alert_id",
+    ]);
+    for row in &report.rows {
+        let text = |text: Option<&str>| harmless(text.unwrap_or_default());
+        let _ = writer.write_record([
+            harmless(row.ticket.number.as_deref().unwrap_or(&row.ticket.id)),
+            harmless(&row.ticket.source),
+            text(row.ticket.subject.as_deref()),
+            text(row.ticket.url.as_deref()),
+            text(row.person.as_deref()),
+            text(row.role.as_deref()),
+            text(row.phone.as_deref()),
+            row.state.to_string(),
+            row.reason.map(|reason| reason.to_string()).unwrap_or_default(),
+            row.code.map(|code| code.to_string()).unwrap_or_default(),
+            row.at
+                .to_zoned(zone.clone())
+                .strftime("%Y-%m-%dT%H:%M:%S%:z")
+                .to_string(),
+            if row.nobody_told { "yes" } else { "no" }.to_owned(),
+            row.explanation.meaning.clone(),
+            row.explanation.advice.clone(),
+            row.delivery_id.clone(),
+            row.alert_id.clone(),
+        ]);
+    }
+    writer
+        .into_inner()
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .unwrap_or_default()
+}
+
+/// A cell that no spreadsheet takes for a formula (owasp.org, "CSV Injection"): subjects come from strangers.
+fn harmless(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        format!("'{text}")
+    } else {
+        text.to_owned()
+    }
+}

@@ -1,0 +1,300 @@
+//! Forgetting: old receipts go, personal data is taken out of old alerts, counters and mails that nobody needs go too.
+//! Every function does one small batch, so that nobody waits long for the writer. Never goes: an alert's source and
+//! ticket id, the dedup key; and opt-outs, which are wishes. Absent: when, how much, and how fast (`worker::cleanup`).
+
+use super::{
+    Db, StoreError, Tx,
+    job_runs::{self, Run},
+    locking, ms, read, within,
+};
+use crate::domain::day::LocalDay;
+use jiff::Timestamp;
+use std::time::{Duration, Instant};
+
+/// What one batch did.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch {
+    /// Rows of the kind asked for; less than asked for means that nothing is left.
+    pub rows: i64,
+    /// How long nobody else could write.
+    pub held: Duration,
+}
+
+/// What is old: before these times.
+#[derive(Debug, Clone, Copy)]
+pub struct Ages {
+    pub receipts: Timestamp,
+    pub personal: Timestamp,
+    /// Counters and ledger rows of days before this one.
+    pub days: LocalDay,
+}
+
+impl Db {
+    /// Deletes up to `most` receipts. `None` if the run is no longer ours.
+    pub async fn delete_receipts(
+        &self,
+        run: &Run,
+        ages: Ages,
+        most: i64,
+        now: Timestamp,
+    ) -> Result<Option<Batch>, StoreError> {
+        self.delete_batch(
+            run,
+            "delete from receipt where id in (select id from receipt where received_at < $1 order by received_at limit $2)",
+            ms(ages.receipts).into(),
+            most,
+            now,
+        )
+        .await
+    }
+
+    /// Takes the personal data out of up to `most` alerts with all that hangs on them: names, numbers, texts, subjects and
+    /// links go, and the attempts and timelines. Alerts on which something is still owed or newly done are passed over.
+    pub async fn strip_alerts(
+        &self,
+        run: &Run,
+        ages: Ages,
+        most: i64,
+        now: Timestamp,
+    ) -> Result<Option<Batch>, StoreError> {
+        let ids: Vec<String> = read!(self, |pool| sqlx::query_scalar(
+            "select a.id from alert a where a.stripped_at is null and a.received_at < $1 and not exists (
+                select 1 from delivery d where d.alert_id = a.id and (d.due_at is not null or d.lease_until is not null
+                    or d.state in ('pending', 'deferred', 'sending', 'unknown') or d.received_at >= $1))
+             order by a.received_at limit $2"
+        )
+        .bind(ms(ages.personal))
+        .bind(most)
+        .fetch_all(pool)
+        .await)?;
+        let mut tx = self.begin().await?;
+        let begun = Instant::now();
+        if !job_runs::keep(&mut tx, run, now).await? {
+            return Ok(None);
+        }
+        for id in &ids {
+            strip(&mut tx, id, ages.personal, now).await?;
+        }
+        tx.commit().await?;
+        Ok(Some(Batch {
+            rows: i64::try_from(ids.len()).unwrap_or(i64::MAX),
+            held: begun.elapsed(),
+        }))
+    }
+
+    /// Deletes up to `most` mails: those that went when receipts go, the others when personal data goes.
+    pub async fn delete_mails(
+        &self,
+        run: &Run,
+        ages: Ages,
+        most: i64,
+        now: Timestamp,
+    ) -> Result<Option<Batch>, StoreError> {
+        let gone = self
+            .delete_batch(
+                run,
+                "delete from mail where id in (select id from mail
+                 where created_at < $1 and (sent_at is not null or due_at is null) order by created_at limit $2)",
+                ms(ages.receipts.max(ages.personal)).into(),
+                most,
+                now,
+            )
+            .await?;
+        if gone.is_none_or(|batch| batch.rows > 0) {
+            return Ok(gone);
+        }
+        self.delete_batch(
+            run,
+            "delete from mail where id in (select id from mail where created_at < $1 order by created_at limit $2)",
+            ms(ages.personal).into(),
+            most,
+            now,
+        )
+        .await
+    }
+
+    /// Deletes up to `most` alarms.
+    pub async fn delete_alarms(
+        &self,
+        run: &Run,
+        ages: Ages,
+        most: i64,
+        now: Timestamp,
+    ) -> Result<Option<Batch>, StoreError> {
+        self.delete_batch(
+            run,
+            "delete from alarm where id in (select id from alarm where raised_at < $1 limit $2)",
+            ms(ages.personal).into(),
+            most,
+            now,
+        )
+        .await
+    }
+
+    /// Deletes up to `most` counters of the daily limit.
+    pub async fn delete_counters(
+        &self,
+        run: &Run,
+        ages: Ages,
+        most: i64,
+        now: Timestamp,
+    ) -> Result<Option<Batch>, StoreError> {
+        self.delete_batch(
+            run,
+            "delete from daily_count where day in (select day from daily_count where day < $1 limit $2)",
+            ages.days.to_string().into(),
+            most,
+            now,
+        )
+        .await
+    }
+
+    /// Deletes up to `most` finished rows of the ledger. The newest stays, as it says where to go on.
+    pub async fn delete_runs(
+        &self,
+        run: &Run,
+        ages: Ages,
+        most: i64,
+        now: Timestamp,
+    ) -> Result<Option<Batch>, StoreError> {
+        self.delete_batch(
+            run,
+            "delete from job_run where day < $1 and finished_at is not null and day in (select day from job_run
+             where day < $1 and finished_at is not null limit $2)
+             and day < (select max(l.day) from job_run l where l.job = job_run.job)",
+            ages.days.to_string().into(),
+            most,
+            now,
+        )
+        .await
+    }
+
+    /// Gives pages that nobody uses back to the file system, if more than a quarter of the file is free: the rest serves
+    /// the days to come. SQLite only; PostgreSQL vacuums by itself. Returns whether there may be more.
+    pub async fn shrink(&self, pages: u32) -> Result<Option<Duration>, StoreError> {
+        let Self::Sqlite { writer, .. } = self else {
+            return Ok(None);
+        };
+        let mut connection = writer.acquire().await?;
+        let begun = Instant::now();
+        let free: i64 = sqlx::query_scalar("pragma freelist_count")
+            .fetch_one(&mut *connection)
+            .await?;
+        let all: i64 = sqlx::query_scalar("pragma page_count")
+            .fetch_one(&mut *connection)
+            .await?;
+        if free <= all / 4 {
+            return Ok(None);
+        }
+        // A pragma takes no bound values; this one is a number of ours.
+        sqlx::query(sqlx::AssertSqlSafe(format!("pragma incremental_vacuum({pages})")))
+            .fetch_all(&mut *connection)
+            .await?;
+        let left: i64 = sqlx::query_scalar("pragma freelist_count")
+            .fetch_one(&mut *connection)
+            .await?;
+        // A file made before this version has no map of its pages and cannot shrink so.
+        Ok((left < free).then(|| begun.elapsed()))
+    }
+
+    async fn delete_batch(
+        &self,
+        run: &Run,
+        sql: &'static str,
+        before: Before,
+        most: i64,
+        now: Timestamp,
+    ) -> Result<Option<Batch>, StoreError> {
+        let mut tx = self.begin().await?;
+        let begun = Instant::now();
+        if !job_runs::keep(&mut tx, run, now).await? {
+            return Ok(None);
+        }
+        let rows = match before {
+            Before::Time(time) => within!(tx, |conn| sqlx::query(sql)
+                .bind(time)
+                .bind(most)
+                .execute(conn)
+                .await
+                .map(|done| done.rows_affected()))?,
+            Before::Day(day) => within!(tx, |conn| sqlx::query(sql)
+                .bind(day)
+                .bind(most)
+                .execute(conn)
+                .await
+                .map(|done| done.rows_affected()))?,
+        };
+        tx.commit().await?;
+        Ok(Some(Batch {
+            rows: i64::try_from(rows).unwrap_or(i64::MAX),
+            held: begun.elapsed(),
+        }))
+    }
+}
+
+enum Before {
+    Time(i64),
+    Day(String),
+}
+
+impl From<i64> for Before {
+    fn from(time: i64) -> Self {
+        Self::Time(time)
+    }
+}
+
+impl From<String> for Before {
+    fn from(day: String) -> Self {
+        Self::Day(day)
+    }
+}
+
+/// Takes the personal data out of one alert, unless something new has come to it.
+async fn strip(tx: &mut Tx, id: &str, before: Timestamp, now: Timestamp) -> Result<(), StoreError> {
+    // Locked first, in a statement of its own: the next one then sees what a transaction before us added.
+    let _: Option<String> = locking!(tx, "select id from alert where id = $1", "for update", |conn, sql| {
+        sqlx::query_scalar(sql).bind(id).fetch_optional(conn).await
+    })?;
+    let stripped =
+        within!(tx, |conn| {
+            sqlx::query(
+        "update alert set stripped_at = $2, subject = null, url = null, client_name = null, client_organisation = null,
+            event_id = null
+         where id = $1 and stripped_at is null and not exists (select 1 from delivery d where d.alert_id = $1
+            and (d.due_at is not null or d.lease_until is not null
+                or d.state in ('pending', 'deferred', 'sending', 'unknown') or d.received_at >= $3))"
+    )
+    .bind(id)
+    .bind(ms(now))
+    .bind(ms(before))
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected())
+        })?;
+    if stripped == 0 {
+        return Ok(());
+    }
+    within!(tx, |conn| sqlx::query(
+        "delete from timeline where delivery_id in (select id from delivery where alert_id = $1)"
+    )
+    .bind(id)
+    .execute(conn)
+    .await
+    .map(drop))?;
+    within!(tx, |conn| sqlx::query(
+        "delete from attempt where delivery_id in (select id from delivery where alert_id = $1)"
+    )
+    .bind(id)
+    .execute(conn)
+    .await
+    .map(drop))?;
+    within!(tx, |conn| sqlx::query(
+        "update delivery set phone = null, phone_raw = null, staff_id = null, name = null, message = '',
+            provider_message_id = null where alert_id = $1"
+    )
+    .bind(id)
+    .execute(conn)
+    .await
+    .map(drop))?;
+    Ok(())
+}

@@ -1,0 +1,294 @@
+//! The ledger of the nightly jobs: a row for each job and local day. It elects one process, survives restarts, and knows
+//! which nights were missed. Absent: when a run is due (the caller says) and what it does.
+
+use super::{Db, StoreError, Tx, ms, read, within};
+use crate::domain::{
+    day::{LocalDay, after},
+    nightly::{Job, Span, missed},
+};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+
+/// Marks a row that only says where the ledger begins.
+const BASELINE: &str = "baseline";
+/// How long a run belongs to a process that does not come back; every step of the work renews it.
+const LEASE: SignedDuration = SignedDuration::from_secs(30);
+
+/// The right to do one run, until its lease ends.
+#[derive(Debug)]
+pub struct Run {
+    pub job: Job,
+    pub days: Span,
+    token: String,
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunState {
+    /// Not yet, or being done now.
+    Open,
+    /// The mail is made and waits for the mail server.
+    Mailing,
+    Done,
+}
+
+/// Who asks for runs, and what time it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// Marks the leases of this process.
+    pub owner: &'a str,
+    pub zone: &'a TimeZone,
+    pub now: Timestamp,
+}
+
+impl Db {
+    /// Takes the oldest run of `job` that is due: one that was left unfinished, or a day up to `newest` that has had none.
+    /// `None` if there is nothing to do or another process is at it. The first call ever only notes where to begin.
+    pub async fn take_run(&self, job: Job, newest: LocalDay, asker: Asker<'_>) -> Result<Option<Run>, StoreError> {
+        let (last, open): (Option<String>, i64) = read!(self, |pool| {
+            sqlx::query_as(
+                "select (select max(day) from job_run where job = $1 and day <= $2),
+                    (select count(*) from job_run where job = $1 and finished_at is null and composed_at is null
+                        and (lease_until is null or lease_until <= $3))",
+            )
+            .bind(job.as_str())
+            .bind(newest.to_string())
+            .bind(ms(asker.now))
+            .fetch_one(pool)
+            .await
+        })?;
+        if open == 0 && last.as_deref() == Some(newest.to_string().as_str()) {
+            return Ok(None);
+        }
+        let mut tx = self.begin().await?;
+        take_turns(&mut tx, asker.now).await?;
+        if !write_missed(&mut tx, job, newest, asker).await? {
+            write_run(
+                &mut tx,
+                job,
+                Span {
+                    first: newest,
+                    last: newest,
+                },
+                Some((BASELINE, asker.now)),
+            )
+            .await?;
+        }
+        let run = take_oldest(&mut tx, job, asker).await?;
+        tx.commit().await?;
+        Ok(run)
+    }
+
+    /// Puts one day's run of `job` into the ledger because a person wants it now, and every missed one before it. Returns
+    /// whether there is now something to do; a day that had its run does not get another.
+    pub async fn ask_for_run(
+        &self,
+        job: Job,
+        day: LocalDay,
+        newest: LocalDay,
+        asker: Asker<'_>,
+    ) -> Result<RunState, StoreError> {
+        let mut tx = self.begin().await?;
+        take_turns(&mut tx, asker.now).await?;
+        if !write_missed(&mut tx, job, newest, asker).await? && day != newest {
+            write_run(
+                &mut tx,
+                job,
+                Span {
+                    first: newest,
+                    last: newest,
+                },
+                Some((BASELINE, asker.now)),
+            )
+            .await?;
+        }
+        within!(tx, |conn| sqlx::query(
+            "update job_run set owner = null, finished_at = null where job = $1 and day = $2 and owner = $3"
+        )
+        .bind(job.as_str())
+        .bind(day.to_string())
+        .bind(BASELINE)
+        .execute(conn)
+        .await
+        .map(drop))?;
+        let covered: Option<(Option<i64>, Option<i64>)> = within!(tx, |conn| sqlx::query_as(
+            "select composed_at, finished_at from job_run where job = $1 and first_day <= $2 and day >= $2
+             and first_day <> '' order by day limit 1"
+        )
+        .bind(job.as_str())
+        .bind(day.to_string())
+        .fetch_optional(conn)
+        .await)?;
+        if covered.is_none() {
+            write_run(&mut tx, job, Span { first: day, last: day }, None).await?;
+        }
+        tx.commit().await?;
+        Ok(covered.map_or(RunState::Open, run_state))
+    }
+
+    /// Ends a run whose work is done.
+    pub async fn finish_run(&self, run: Run, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        within!(tx, |conn| sqlx::query(
+            "update job_run set composed_at = $4, finished_at = $4, lease_until = null
+             where job = $1 and day = $2 and owner = $3"
+        )
+        .bind(run.job.as_str())
+        .bind(run.days.last.to_string())
+        .bind(&run.token)
+        .bind(ms(now))
+        .execute(conn)
+        .await
+        .map(drop))?;
+        tx.commit().await
+    }
+
+    /// Gives back the runs of `owner` at its end. On SQLite, an empty owner gives back those of processes that are gone.
+    pub(super) async fn give_back_runs(&self, owner: &str) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        within!(tx, |conn| sqlx::query(
+            "update job_run set lease_until = null
+             where lease_until is not null and finished_at is null and substr(owner, 1, length($1)) = $1"
+        )
+        .bind(owner)
+        .execute(conn)
+        .await
+        .map(drop))?;
+        within!(tx, |conn| sqlx::query(
+            "update mail set lease_token = null, lease_until = null
+             where lease_until is not null and substr(lease_token, 1, length($1)) = $1"
+        )
+        .bind(owner)
+        .execute(conn)
+        .await
+        .map(drop))?;
+        tx.commit().await
+    }
+}
+
+/// Renews the lease of a run inside a transaction that does part of its work. Returns whether it is still ours.
+pub(super) async fn keep(tx: &mut Tx, run: &Run, now: Timestamp) -> Result<bool, StoreError> {
+    Ok(within!(tx, |conn| sqlx::query(
+        "update job_run set lease_until = $4
+         where job = $1 and day = $2 and owner = $3 and finished_at is null and composed_at is null"
+    )
+    .bind(run.job.as_str())
+    .bind(run.days.last.to_string())
+    .bind(&run.token)
+    .bind(ms(after(now, LEASE)))
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected() > 0))?)
+}
+
+/// The work of a run is done; it ends now, or with its mail.
+pub(super) async fn composed(tx: &mut Tx, run: &Run, waits_for_mail: bool, now: Timestamp) -> Result<(), StoreError> {
+    Ok(within!(tx, |conn| sqlx::query(
+        "update job_run set lease_until = null, composed_at = $4, finished_at = $5
+         where job = $1 and day = $2 and owner = $3"
+    )
+    .bind(run.job.as_str())
+    .bind(run.days.last.to_string())
+    .bind(&run.token)
+    .bind(ms(now))
+    .bind((!waits_for_mail).then_some(ms(now)))
+    .execute(conn)
+    .await
+    .map(drop))?)
+}
+
+fn run_state((composed_at, finished_at): (Option<i64>, Option<i64>)) -> RunState {
+    match (composed_at, finished_at) {
+        (_, Some(_)) => RunState::Done,
+        (Some(_), None) => RunState::Mailing,
+        (None, None) => RunState::Open,
+    }
+}
+
+/// Begins with a write, so that processes look at the ledger one after the other.
+async fn take_turns(tx: &mut Tx, now: Timestamp) -> Result<(), StoreError> {
+    Ok(within!(tx, |conn| sqlx::query(
+        "insert into setting (name, value, updated_at) values ('nightly_turn', '', $1)
+         on conflict (name) do update set updated_at = excluded.updated_at"
+    )
+    .bind(ms(now))
+    .execute(conn)
+    .await
+    .map(drop))?)
+}
+
+/// Writes a row for every missed day up to `newest`. Returns whether the ledger had begun. A row of the future, written
+/// by a clock that was wrong, does not count.
+async fn write_missed(tx: &mut Tx, job: Job, newest: LocalDay, asker: Asker<'_>) -> Result<bool, StoreError> {
+    let last: Option<String> = within!(tx, |conn| sqlx::query_scalar(
+        "select max(day) from job_run where job = $1 and day <= $2"
+    )
+    .bind(job.as_str())
+    .bind(newest.to_string())
+    .fetch_one(conn)
+    .await)?;
+    let Some(last) = last.as_deref().and_then(LocalDay::parse) else {
+        return Ok(false);
+    };
+    for days in missed(last, newest, asker.zone) {
+        write_run(tx, job, days, None).await?;
+    }
+    Ok(true)
+}
+
+async fn write_run(tx: &mut Tx, job: Job, days: Span, finished: Option<(&str, Timestamp)>) -> Result<(), StoreError> {
+    Ok(within!(tx, |conn| sqlx::query(
+        "insert into job_run (job, day, first_day, owner, finished_at) values ($1, $2, $3, $4, $5)
+         on conflict (job, day) do nothing"
+    )
+    .bind(job.as_str())
+    .bind(days.last.to_string())
+    .bind(days.first.to_string())
+    .bind(finished.map(|(owner, _)| owner))
+    .bind(finished.map(|(_, at)| ms(at)))
+    .execute(conn)
+    .await
+    .map(drop))?)
+}
+
+/// Takes the oldest run that is not done, unless somebody is at it: then the later ones wait for it.
+async fn take_oldest(tx: &mut Tx, job: Job, asker: Asker<'_>) -> Result<Option<Run>, StoreError> {
+    let oldest: Option<(String, String, Option<i64>)> = within!(tx, |conn| sqlx::query_as(
+        "select day, first_day, lease_until from job_run
+         where job = $1 and finished_at is null and composed_at is null order by day limit 1"
+    )
+    .bind(job.as_str())
+    .fetch_optional(conn)
+    .await)?;
+    let Some((day, first, lease_until)) = oldest else {
+        return Ok(None);
+    };
+    if lease_until.is_some_and(|until| until > ms(asker.now)) {
+        return Ok(None);
+    }
+    let read_day = |text: &str| {
+        LocalDay::parse(text).ok_or_else(|| StoreError::Unreadable {
+            what: "the day of a nightly run",
+            value: text.to_owned(),
+        })
+    };
+    let days = Span {
+        first: if first.is_empty() {
+            read_day(&day)?
+        } else {
+            read_day(&first)?
+        },
+        last: read_day(&day)?,
+    };
+    let token = format!("{}/{}", asker.owner, uuid::Uuid::now_v7().simple());
+    within!(tx, |conn| sqlx::query(
+        "update job_run set owner = $3, lease_until = $4 where job = $1 and day = $2"
+    )
+    .bind(job.as_str())
+    .bind(&day)
+    .bind(&token)
+    .bind(ms(after(asker.now, LEASE)))
+    .execute(conn)
+    .await
+    .map(drop))?;
+    Ok(Some(Run { job, days, token }))
+}

@@ -1,0 +1,419 @@
+//! Mails: kept here from the moment they are made until the mail server took them. Absent: SMTP, and who they go to.
+
+use super::{
+    Connection, Db, StoreError, Tx, at,
+    job_runs::{self, Run},
+    ms, new_id, read, within,
+};
+use crate::domain::{
+    alarm::Alarm,
+    day::{LocalDay, after},
+    letter::{Attachment, Letter, LetterKind},
+    nightly::Job,
+};
+use jiff::{SignedDuration, Timestamp};
+
+/// A mail that this process may send now, until its lease ends.
+#[derive(Debug)]
+pub struct Mail {
+    pub letter: Letter,
+    /// The same at every try, so that a second copy is recognised.
+    pub message_id: String,
+    pub created_at: Timestamp,
+    /// Which try this is, from 1.
+    pub tries: i64,
+    /// Addresses that need it no more.
+    pub settled: Vec<String>,
+    id: String,
+    key: String,
+    token: String,
+}
+
+/// Mails that should have gone and have not.
+#[derive(Debug)]
+pub struct MailTrouble {
+    pub waiting: i64,
+    pub since: Timestamp,
+    /// Why the last try failed.
+    pub reason: Option<String>,
+}
+
+/// A report as it was made.
+#[derive(Debug)]
+pub struct KeptReport {
+    pub day: String,
+    pub first_day: String,
+    pub subject: String,
+    pub text: String,
+    pub created_at: Timestamp,
+    pub sent_at: Option<Timestamp>,
+    /// Whether it is to be mailed at all.
+    pub is_mail: bool,
+    pub tries: i64,
+    pub last_error: Option<String>,
+}
+
+#[derive(sqlx::FromRow)]
+struct MailRow {
+    id: String,
+    kind: String,
+    subject_key: String,
+    message_id: String,
+    subject: String,
+    body_text: String,
+    body_html: String,
+    attachment_name: Option<String>,
+    attachment: Option<String>,
+    created_at: i64,
+    tries: i64,
+    settled: String,
+}
+
+#[derive(sqlx::FromRow)]
+struct ReportRow {
+    day: String,
+    first_day: String,
+    subject: String,
+    body_text: String,
+    created_at: i64,
+    sent_at: Option<i64>,
+    due_at: Option<i64>,
+    tries: i64,
+    last_error: Option<String>,
+}
+
+/// The time between two mails of alarms, so that a storm makes one mail a minute.
+const ALARM_PAUSE: SignedDuration = SignedDuration::from_secs(60);
+/// Alarms older than this are not news: somebody switched mail on later.
+const ALARM_AGE: SignedDuration = SignedDuration::from_hours(24);
+
+impl Db {
+    /// Keeps the report of a run, to be sent at once or only to be looked at. Returns whether it was this run's to make.
+    pub async fn put_report(&self, run: Run, letter: &Letter, send: bool, now: Timestamp) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        if !job_runs::keep(&mut tx, &run, now).await? {
+            return Ok(false);
+        }
+        insert(&mut tx, letter, &report_key(run.days.last), send.then_some(now), now).await?;
+        job_runs::composed(&mut tx, &run, send, now).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Keeps a report of a day that is not over, to be sent at once. Returns its key.
+    pub async fn put_interim_report(&self, letter: &Letter, now: Timestamp) -> Result<String, StoreError> {
+        let key = format!("interim/{}", new_id());
+        let mut tx = self.begin().await?;
+        insert(&mut tx, letter, &key, Some(now), now).await?;
+        tx.commit().await?;
+        Ok(key)
+    }
+
+    /// Alarms that no mail has told yet, the oldest first, if a mail of alarms may be made now.
+    pub async fn alarms_to_mail(&self, most: i64, now: Timestamp) -> Result<Vec<Alarm>, StoreError> {
+        let rows: Vec<super::alarms::AlarmRow> = read!(self, |pool| {
+            sqlx::query_as(
+                "select m.id, m.kind, m.raised_at, m.detail, a.source, a.ticket_id, a.ticket_number, a.subject, a.url,
+                    d.name, coalesce(d.phone, d.phone_raw) as phone
+                 from alarm m left join alert a on a.id = m.alert_id left join delivery d on d.id = m.delivery_id
+                 where m.mailed_at is null and m.raised_at > $1
+                    and not exists (select 1 from setting where name = 'alarm_mail' and updated_at > $2 and updated_at <= $3)
+                 order by m.raised_at, m.id limit $4",
+            )
+            .bind(ms(after(now, -ALARM_AGE)))
+            .bind(ms(after(now, -ALARM_PAUSE)))
+            .bind(ms(now))
+            .bind(most)
+            .fetch_all(pool)
+            .await
+        })?;
+        Ok(rows
+            .into_iter()
+            .filter_map(super::alarms::AlarmRow::into_alarm)
+            .collect())
+    }
+
+    /// Keeps the mail of these alarms, unless another process made one within the minute. Returns whether it did.
+    pub async fn put_alarms(&self, letter: &Letter, alarms: &[Alarm], now: Timestamp) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        let is_ours: bool = within!(tx, |conn| sqlx::query(
+            "insert into setting (name, value, updated_at) values ('alarm_mail', '', $1)
+             on conflict (name) do update set updated_at = excluded.updated_at
+             where setting.updated_at <= $2 or setting.updated_at > $1"
+        )
+        .bind(ms(now))
+        .bind(ms(after(now, -ALARM_PAUSE)))
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected() > 0))?;
+        if !is_ours {
+            return Ok(false);
+        }
+        for alarm in alarms {
+            within!(tx, |conn| sqlx::query("update alarm set mailed_at = $2 where id = $1")
+                .bind(&alarm.id)
+                .bind(ms(now))
+                .execute(conn)
+                .await
+                .map(drop))?;
+        }
+        let key = format!("{}/{}", LetterKind::Alarms, new_id());
+        insert(&mut tx, letter, &key, Some(now), now).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Takes the mail that has waited longest, until `now + lease`; only the one named by `key` if there is one.
+    pub async fn take_mail(
+        &self,
+        owner: &str,
+        key: Option<&str>,
+        lease: SignedDuration,
+        now: Timestamp,
+    ) -> Result<Option<Mail>, StoreError> {
+        let waiting: Option<String> = read!(self, |pool| {
+            sqlx::query_scalar(
+                "select id from mail where sent_at is null and due_at <= $1 and ($2 is null or subject_key = $2)
+                    and (lease_until is null or lease_until <= $1) limit 1",
+            )
+            .bind(ms(now))
+            .bind(key)
+            .fetch_optional(pool)
+            .await
+        })?;
+        if waiting.is_none() {
+            return Ok(None);
+        }
+        let token = format!("{owner}/{}", uuid::Uuid::now_v7().simple());
+        let mut tx = self.begin().await?;
+        let row: Option<MailRow> = match &mut tx.connection {
+            Connection::Sqlite(conn) => {
+                sqlx::query_as(
+                    "update mail set lease_token = $1, lease_until = $2, tries = tries + 1 where id = (
+                        select id from mail where sent_at is null and due_at <= $3 and ($4 is null or subject_key = $4)
+                            and (lease_until is null or lease_until <= $3) order by due_at, id limit 1)
+                     returning id, kind, subject_key, message_id, subject, body_text, body_html, attachment_name,
+                        attachment, created_at, tries, settled",
+                )
+                .bind(&token)
+                .bind(ms(after(now, lease)))
+                .bind(ms(now))
+                .bind(key)
+                .fetch_optional(&mut **conn)
+                .await?
+            }
+            Connection::Postgres(conn) => {
+                sqlx::query_as(
+                    "update mail set lease_token = $1, lease_until = $2, tries = tries + 1 where id = (
+                        select id from mail where sent_at is null and due_at <= $3 and ($4 is null or subject_key = $4)
+                            and (lease_until is null or lease_until <= $3) order by due_at, id limit 1
+                            for update skip locked)
+                     returning id, kind, subject_key, message_id, subject, body_text, body_html, attachment_name,
+                        attachment, created_at, tries, settled",
+                )
+                .bind(&token)
+                .bind(ms(after(now, lease)))
+                .bind(ms(now))
+                .bind(key)
+                .fetch_optional(&mut **conn)
+                .await?
+            }
+        };
+        let Some(row) = row else { return Ok(None) };
+        tx.commit().await?;
+        Ok(Some(Mail {
+            letter: Letter {
+                kind: LetterKind::parse(&row.kind).unwrap_or(LetterKind::Test),
+                subject: row.subject,
+                text: row.body_text,
+                html: row.body_html,
+                attachment: row
+                    .attachment_name
+                    .zip(row.attachment)
+                    .map(|(name, content)| Attachment { name, content }),
+            },
+            message_id: row.message_id,
+            created_at: at(row.created_at),
+            tries: row.tries,
+            settled: serde_json::from_str(&row.settled).unwrap_or_default(),
+            id: row.id,
+            key: row.subject_key,
+            token,
+        }))
+    }
+
+    /// Notes that the mail server took the mail for everybody; the run that it reports for is done with it.
+    pub async fn mail_sent(&self, mail: Mail, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        within!(tx, |conn| sqlx::query(
+            "update mail set sent_at = $2, last_error = null, lease_token = null, lease_until = null where id = $1"
+        )
+        .bind(&mail.id)
+        .bind(ms(now))
+        .execute(conn)
+        .await
+        .map(drop))?;
+        if let Some(day) = mail.key.strip_prefix("report/") {
+            within!(tx, |conn| sqlx::query(
+                "update job_run set finished_at = $3 where job = $1 and day = $2 and finished_at is null"
+            )
+            .bind(Job::Report.as_str())
+            .bind(day)
+            .bind(ms(now))
+            .execute(conn)
+            .await
+            .map(drop))?;
+        }
+        tx.commit().await
+    }
+
+    /// Notes which addresses need the mail no more; the others still do.
+    pub async fn mail_settled(&self, mail: &mut Mail, addresses: &[String]) -> Result<(), StoreError> {
+        mail.settled.extend_from_slice(addresses);
+        let settled = serde_json::to_string(&mail.settled).unwrap_or_default();
+        let mut tx = self.begin().await?;
+        within!(tx, |conn| sqlx::query("update mail set settled = $2 where id = $1")
+            .bind(&mail.id)
+            .bind(&settled)
+            .execute(conn)
+            .await
+            .map(drop))?;
+        tx.commit().await
+    }
+
+    /// Puts a mail off that did not go, with the reason.
+    pub async fn put_off_mail(&self, mail: Mail, reason: &str, due_at: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        within!(tx, |conn| sqlx::query(
+            "update mail set due_at = $3, last_error = $4, lease_token = null, lease_until = null
+             where id = $1 and lease_token = $2"
+        )
+        .bind(&mail.id)
+        .bind(&mail.token)
+        .bind(ms(due_at))
+        .bind(reason)
+        .execute(conn)
+        .await
+        .map(drop))?;
+        tx.commit().await
+    }
+
+    /// Mails that were tried and did not go; `None` if there are none.
+    pub async fn mail_trouble(&self) -> Result<Option<MailTrouble>, StoreError> {
+        let (waiting, since, reason): (i64, Option<i64>, Option<String>) = read!(self, |pool| {
+            sqlx::query_as(
+                "select count(*), min(created_at), (select last_error from mail where sent_at is null
+                    and due_at is not null and last_error is not null order by due_at desc limit 1)
+                 from mail where sent_at is null and due_at is not null and last_error is not null",
+            )
+            .fetch_one(pool)
+            .await
+        })?;
+        Ok(since.map(|since| MailTrouble {
+            waiting,
+            since: at(since),
+            reason,
+        }))
+    }
+
+    /// Reports that are kept, the newest first, before the cursor (a day).
+    pub async fn reports(&self, before: Option<&str>, limit: i64) -> Result<super::Page<KeptReport>, StoreError> {
+        let rows: Vec<ReportRow> = read!(self, |pool| {
+            sqlx::query_as(
+                "select j.day, j.first_day, m.subject, m.body_text, m.created_at, m.sent_at, m.due_at, m.tries,
+                    m.last_error
+                 from job_run j join mail m on m.subject_key = 'report/' || j.day
+                 where j.job = 'report' and ($1 is null or j.day < $1) order by j.day desc limit $2",
+            )
+            .bind(before)
+            .bind(limit + 1)
+            .fetch_all(pool)
+            .await
+        })?;
+        Ok(super::Page::cut(
+            rows.into_iter().map(KeptReport::from).collect(),
+            limit,
+            |report: &KeptReport| report.day.clone(),
+        ))
+    }
+
+    /// The report that covers a day, as it was made.
+    pub async fn report_of(&self, day: LocalDay) -> Result<Option<KeptReport>, StoreError> {
+        let row: Option<ReportRow> = read!(self, |pool| {
+            sqlx::query_as(
+                "select j.day, j.first_day, m.subject, m.body_text, m.created_at, m.sent_at, m.due_at, m.tries,
+                    m.last_error
+                 from job_run j join mail m on m.subject_key = 'report/' || j.day
+                 where j.job = 'report' and j.first_day <= $1 and j.day >= $1 order by j.day limit 1",
+            )
+            .bind(day.to_string())
+            .fetch_optional(pool)
+            .await
+        })?;
+        Ok(row.map(KeptReport::from))
+    }
+}
+
+impl From<ReportRow> for KeptReport {
+    fn from(row: ReportRow) -> Self {
+        Self {
+            day: row.day,
+            first_day: row.first_day,
+            subject: row.subject,
+            text: row.body_text,
+            created_at: at(row.created_at),
+            sent_at: row.sent_at.map(at),
+            is_mail: row.due_at.is_some(),
+            tries: row.tries,
+            last_error: row.last_error,
+        }
+    }
+}
+
+/// The key of the mail that reports a run.
+pub fn report_key(day: LocalDay) -> String {
+    format!("{}/{day}", LetterKind::Report)
+}
+
+async fn insert(
+    tx: &mut Tx,
+    letter: &Letter,
+    key: &str,
+    due_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let message_id = format!("{}.{}", key.replace('/', "."), installation(tx, now).await?);
+    Ok(within!(tx, |conn| {
+        sqlx::query(
+            "insert into mail (id, kind, subject_key, message_id, subject, body_text, body_html, attachment_name,
+                attachment, created_at, due_at, tries, settled)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, '[]') on conflict (subject_key) do nothing",
+        )
+        .bind(new_id())
+        .bind(letter.kind.as_str())
+        .bind(key)
+        .bind(message_id)
+        .bind(&letter.subject)
+        .bind(&letter.text)
+        .bind(&letter.html)
+        .bind(letter.attachment.as_ref().map(|file| file.name.as_str()))
+        .bind(letter.attachment.as_ref().map(|file| file.content.as_str()))
+        .bind(ms(now))
+        .bind(due_at.map(ms))
+        .execute(conn)
+        .await
+        .map(drop)
+    })?)
+}
+
+/// A word of this installation's own, so that two of them never make the same Message-ID.
+async fn installation(tx: &mut Tx, now: Timestamp) -> Result<String, StoreError> {
+    Ok(within!(tx, |conn| sqlx::query_scalar(
+        "insert into setting (name, value, updated_at) values ('installation', $1, $2)
+         on conflict (name) do update set value = setting.value returning value"
+    )
+    .bind(uuid::Uuid::new_v4().simple().to_string())
+    .bind(ms(now))
+    .fetch_one(conn)
+    .await)?)
+}

@@ -1,0 +1,218 @@
+//! What the failure report counts and lists. Absent: what it means (`domain::report`) and how it looks (`mail`).
+
+use super::{
+    Db, StoreError, at,
+    job_runs::{self, Run},
+    ms, read, within,
+};
+use crate::domain::{
+    alarm::Ticket,
+    day::LocalDay,
+    delivery::{Reason, State},
+    nightly::Span,
+    phone,
+    report::{BAD, Explanation, MAX_ROWS, Report, Row, TREND_DAYS, TrendDay},
+};
+use jiff::{Timestamp, tz::TimeZone};
+
+/// Outcomes are marked in steps of this many, so that the writer is never held for long.
+const MARK_BATCH: i64 = 100;
+
+/// Which outcomes a report lists.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcomes {
+    /// Those that were marked for it.
+    Marked,
+    /// Those too that it would mark now: recorded before this instant.
+    MarkedOrBefore(Timestamp),
+}
+
+#[derive(sqlx::FromRow)]
+struct OutcomeRow {
+    id: String,
+    alert_id: String,
+    source: String,
+    ticket_id: String,
+    ticket_number: Option<String>,
+    subject: Option<String>,
+    url: Option<String>,
+    name: Option<String>,
+    role: Option<String>,
+    phone: Option<String>,
+    state: String,
+    reason: Option<String>,
+    provider: Option<String>,
+    error_code: Option<i64>,
+    moved_at: i64,
+    others_told: i64,
+    total: i64,
+}
+
+impl Db {
+    /// Marks every bad outcome recorded before `cutoff` that no report has told as this run's, so that it is told once.
+    /// Returns whether the run is still ours.
+    pub async fn mark_outcomes(&self, run: &Run, cutoff: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
+        loop {
+            let mut tx = self.begin().await?;
+            if !job_runs::keep(&mut tx, run, now).await? {
+                return Ok(false);
+            }
+            let marked = within!(tx, |conn| sqlx::query(
+                "update delivery set report_day = $1 where id in (select id from delivery
+                    where report_day is null
+                        and state in ('failed', 'undelivered', 'unconfirmed', 'expired', 'suppressed')
+                        and moved_at < $2 order by moved_at limit $3)"
+            )
+            .bind(run.days.last.to_string())
+            .bind(ms(cutoff))
+            .bind(MARK_BATCH)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+            tx.commit().await?;
+            if marked == 0 {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// The report of `days`. Reads only.
+    pub async fn report(
+        &self,
+        days: Span,
+        zone: &TimeZone,
+        configured_limit: i64,
+        outcomes: Outcomes,
+    ) -> Result<Report, StoreError> {
+        let (row_count, rows) = self.outcomes(days.last, outcomes).await?;
+        let status = self.limit_status(days.last, configured_limit).await?;
+        let (from, until) = (days.first.start(zone), days.last.end(zone));
+        let opt_outs_gained: i64 = read!(self, |pool| sqlx::query_scalar(
+            "select count(*) from opt_out where opted_out_at >= $1 and opted_out_at < $2"
+        )
+        .bind(ms(from))
+        .bind(ms(until))
+        .fetch_one(pool)
+        .await)?;
+        let mut trend = Vec::with_capacity(TREND_DAYS);
+        let mut day = days.last;
+        for _ in 0..TREND_DAYS {
+            let totals = self.totals(day.start(zone), day.end(zone)).await?;
+            trend.push(TrendDay {
+                day,
+                deliveries: totals.iter().map(|(_, count)| count).sum(),
+                bad: totals
+                    .iter()
+                    .filter(|(state, _)| BAD.contains(state))
+                    .map(|(_, count)| count)
+                    .sum(),
+            });
+            day = day.previous(zone);
+        }
+        trend.reverse();
+        Ok(Report {
+            days,
+            so_far: false,
+            totals: self.totals(from, until).await?,
+            rows,
+            row_count,
+            deferred: status.deferred,
+            used: self.used_on(days).await?,
+            limit: status.limit,
+            opt_outs_gained,
+            trend,
+        })
+    }
+
+    /// How the deliveries received in this time stand now, in the order of the states.
+    async fn totals(&self, from: Timestamp, until: Timestamp) -> Result<Vec<(State, i64)>, StoreError> {
+        let counts: Vec<(String, i64)> = read!(self, |pool| {
+            sqlx::query_as(
+                "select state, count(*) from delivery where received_at >= $1 and received_at < $2 group by state",
+            )
+            .bind(ms(from))
+            .bind(ms(until))
+            .fetch_all(pool)
+            .await
+        })?;
+        Ok(State::ALL
+            .iter()
+            .filter_map(|state| {
+                let (_, count) = counts.iter().find(|(word, _)| word == state.as_str())?;
+                Some((*state, *count))
+            })
+            .collect())
+    }
+
+    /// Slots of the daily limit that were taken on these days.
+    async fn used_on(&self, days: Span) -> Result<i64, StoreError> {
+        Ok(read!(self, |pool| sqlx::query_scalar(
+            "select cast(coalesce(sum(used), 0) as bigint) from daily_count where day >= $1 and day <= $2"
+        )
+        .bind(days.first.to_string())
+        .bind(days.last.to_string())
+        .fetch_one(pool)
+        .await)?)
+    }
+
+    /// Bad outcomes, worst first: how many there are, and the first [`MAX_ROWS`].
+    async fn outcomes(&self, day: LocalDay, outcomes: Outcomes) -> Result<(i64, Vec<Row>), StoreError> {
+        let before = match outcomes {
+            Outcomes::Marked => None,
+            Outcomes::MarkedOrBefore(cutoff) => Some(ms(cutoff)),
+        };
+        let rows: Vec<OutcomeRow> = read!(self, |pool| {
+            sqlx::query_as(
+                "select outcome.*, count(*) over () as total from (
+                    select d.id, d.alert_id, a.source, a.ticket_id, a.ticket_number, a.subject, a.url, d.name, d.role,
+                        coalesce(d.phone, d.phone_raw) as phone, d.state, d.reason, d.provider, d.error_code,
+                        d.moved_at, (select count(*) from delivery o where o.alert_id = d.alert_id and o.state in (
+                            'pending', 'deferred', 'sending', 'unknown', 'accepted', 'sent', 'delivered')) as others_told
+                    from delivery d join alert a on a.id = d.alert_id
+                    where d.state in ('failed', 'undelivered', 'unconfirmed', 'expired', 'suppressed')
+                        and (d.report_day = $1 or (d.report_day is null and d.moved_at < $2))) outcome
+                 where state <> 'suppressed' or others_told = 0
+                 order by case when others_told = 0 then 0 else 1 end, moved_at, id limit $3",
+            )
+            .bind(day.to_string())
+            .bind(before)
+            .bind(i64::try_from(MAX_ROWS).unwrap_or(i64::MAX))
+            .fetch_all(pool)
+            .await
+        })?;
+        let count = rows.first().map_or(0, |row| row.total);
+        let rows = rows.into_iter().map(OutcomeRow::into_row);
+        Ok((count, rows.collect::<Result<_, _>>()?))
+    }
+}
+
+impl OutcomeRow {
+    fn into_row(self) -> Result<Row, StoreError> {
+        let state = State::parse(&self.state).ok_or(StoreError::Unreadable {
+            what: "the delivery state",
+            value: self.state,
+        })?;
+        let reason = self.reason.as_deref().and_then(Reason::parse);
+        Ok(Row {
+            delivery_id: self.id,
+            alert_id: self.alert_id,
+            ticket: Ticket {
+                source: self.source,
+                id: self.ticket_id,
+                number: self.ticket_number,
+                subject: self.subject,
+                url: self.url,
+            },
+            person: self.name,
+            role: self.role,
+            phone: self.phone.as_deref().map(phone::mask),
+            state,
+            reason,
+            provider: self.provider,
+            code: self.error_code,
+            at: at(self.moved_at),
+            nobody_told: self.others_told == 0,
+            explanation: Explanation::of(state, reason),
+        })
+    }
+}

@@ -1,0 +1,175 @@
+//! The nightly clean-up: a job of its own, in batches so small that events pass between them. Absent: what is deleted and
+//! what stays (see `store::cleanup`).
+
+use super::{nightly::Night, now, timer::every_second};
+use crate::{
+    domain::{
+        day::{LocalDay, after},
+        nightly::Job,
+    },
+    store::{Ages, Batch, Run, StoreError},
+};
+use jiff::{SignedDuration, Timestamp};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+/// How long a batch should hold the writer. Far under the 50 ms that it may at most: an event that comes in between
+/// waits no longer than that.
+const WANTED_HOLD: Duration = Duration::from_millis(2);
+/// After a batch, others have the writer to themselves for this many times as long.
+const PAUSE_FACTOR: u32 = 2;
+const MAX_PAUSE: Duration = Duration::from_millis(250);
+const FIRST_BATCH: i64 = 10;
+const MAX_BATCH: i64 = 1_000;
+/// Pages that one step gives back to the file system.
+const PAGES: u32 = 20;
+
+/// Cleans up every night until `stop` turns true.
+pub async fn run(night: Arc<Night>, stop: watch::Receiver<bool>) {
+    every_second("clean up", night, stop, |night| async move {
+        let now = now();
+        night.clean_up(night.newest_due(now), now).await
+    })
+    .await;
+}
+
+/// How many rows the next batch takes: as many as fit into the wanted time.
+#[derive(Debug)]
+struct Pace {
+    rows: i64,
+}
+
+impl Pace {
+    /// Learns from a batch; returns how long to leave the writer to others.
+    fn after(&mut self, batch: Batch) -> Duration {
+        if batch.held > WANTED_HOLD {
+            self.rows = (self.rows / 2).max(1);
+        } else if batch.held < WANTED_HOLD / 2 && batch.rows >= self.rows {
+            self.rows = (self.rows + self.rows / 2 + 1).min(MAX_BATCH);
+        }
+        (batch.held * PAUSE_FACTOR).min(MAX_PAUSE)
+    }
+}
+
+/// What one run has done.
+#[derive(Default)]
+struct Done {
+    receipts: i64,
+    alerts: i64,
+    mails: i64,
+    longest_hold: Duration,
+}
+
+impl Night {
+    /// Cleans up for every night that is due, up to `newest`.
+    pub async fn clean_up(&self, newest: LocalDay, now: Timestamp) -> Result<(), StoreError> {
+        while let Some(run) = self.store.take_run(Job::Cleanup, newest, self.asker(now)).await? {
+            self.clean_up_once(run).await?;
+        }
+        Ok(())
+    }
+
+    async fn clean_up_once(&self, run: Run) -> Result<(), StoreError> {
+        let begun = now();
+        let ages = self.ages(begun);
+        let mut done = Done::default();
+        let (store, run_ref) = (&self.store, &run);
+        let Some(receipts) = batches(&mut done, |most| store.delete_receipts(run_ref, ages, most, now())).await? else {
+            return Ok(());
+        };
+        let Some(alerts) = batches(&mut done, |most| store.strip_alerts(run_ref, ages, most, now())).await? else {
+            return Ok(());
+        };
+        let Some(mails) = batches(&mut done, |most| store.delete_mails(run_ref, ages, most, now())).await? else {
+            return Ok(());
+        };
+        batches(&mut done, |most| store.delete_alarms(run_ref, ages, most, now())).await?;
+        batches(&mut done, |most| store.delete_counters(run_ref, ages, most, now())).await?;
+        batches(&mut done, |most| store.delete_runs(run_ref, ages, most, now())).await?;
+        while let Some(held) = self.store.shrink(PAGES).await? {
+            done.longest_hold = done.longest_hold.max(held);
+            tokio::time::sleep((held * PAUSE_FACTOR).min(MAX_PAUSE)).await;
+        }
+        (done.receipts, done.alerts, done.mails) = (receipts, alerts, mails);
+        let day = run.days.last;
+        self.store.finish_run(run, now()).await?;
+        tracing::info!(
+            cleanup.day = %day,
+            receipts_deleted = done.receipts,
+            alerts_stripped = done.alerts,
+            mails_deleted = done.mails,
+            took_s = now().duration_since(begun).as_secs(),
+            longest_hold_ms = done.longest_hold.as_millis(),
+            "cleaned up"
+        );
+        Ok(())
+    }
+
+    fn ages(&self, now: Timestamp) -> Ages {
+        let days_ago = |days: i64| after(now, -SignedDuration::from_hours(24 * days));
+        let personal = days_ago(self.rules.personal_days);
+        Ages {
+            receipts: days_ago(self.rules.receipt_days),
+            personal,
+            days: LocalDay::of(personal, &self.rules.time_zone),
+        }
+    }
+}
+
+/// Runs batches until one finds less than it asked for. Returns how many rows there were; `None` if the run was lost.
+async fn batches<F>(done: &mut Done, batch: impl Fn(i64) -> F) -> Result<Option<i64>, StoreError>
+where
+    F: Future<Output = Result<Option<Batch>, StoreError>>,
+{
+    let mut pace = Pace { rows: FIRST_BATCH };
+    let mut rows = 0;
+    loop {
+        let asked = pace.rows;
+        let Some(batch) = batch(asked).await? else {
+            return Ok(None);
+        };
+        rows += batch.rows;
+        done.longest_hold = done.longest_hold.max(batch.held);
+        if batch.rows < asked {
+            return Ok(Some(rows));
+        }
+        tokio::time::sleep(pace.after(batch)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(pace: &mut Pace, ms_per_row: f64) -> Duration {
+        let held = Duration::from_secs_f64(pace.rows as f64 * ms_per_row / 1_000.0);
+        pace.after(Batch { rows: pace.rows, held });
+        held
+    }
+
+    #[test]
+    fn batches_grow_on_a_fast_machine_and_shrink_on_a_slow_one() {
+        let mut pace = Pace { rows: FIRST_BATCH };
+        for _ in 0..50 {
+            held(&mut pace, 0.02);
+        }
+        assert!((40..=110).contains(&pace.rows), "{pace:?}");
+
+        for _ in 0..50 {
+            held(&mut pace, 20.0);
+        }
+        assert_eq!(pace.rows, 1, "a batch never has less than one row");
+    }
+
+    #[test]
+    fn a_disk_that_stops_for_a_moment_is_left_alone_for_a_moment() {
+        let mut pace = Pace { rows: 100 };
+
+        let pause = pace.after(Batch {
+            rows: 100,
+            held: Duration::from_secs(3),
+        });
+
+        assert_eq!(pause, MAX_PAUSE);
+    }
+}

@@ -1,0 +1,156 @@
+//! The night: a report of what went wrong, once for each local day, and mails of alarms as they are raised. Both only
+//! make mails and keep them; `post` sends them. Absent: the clean-up (see `cleanup`).
+
+use super::{now, timer::every_second};
+use crate::{
+    domain::{
+        day::{LocalDay, after},
+        letter::Letter,
+        nightly::{Job, NightlyTime, Span},
+        report::Report,
+    },
+    mail::{Mailer, Templates},
+    provider,
+    store::{Asker, Db, Outcomes, Run, RunState, StoreError},
+};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::sync::watch;
+
+/// A mail of more alarms than this is read by nobody; the others go with the next one.
+const ALARMS_A_MAIL: usize = 50;
+
+/// What the nightly jobs go by.
+pub struct NightRules {
+    pub time: NightlyTime,
+    pub time_zone: TimeZone,
+    pub daily_limit: i64,
+    /// Whether a night without failures is mailed too.
+    pub always: bool,
+    pub receipt_days: i64,
+    pub personal_days: i64,
+    /// The configured fallback numbers of each source, in E.164.
+    pub fallback: BTreeMap<String, Vec<String>>,
+}
+
+/// What the night works with. The command `nightly` has one too.
+pub struct Night {
+    pub store: Db,
+    /// `None`: mails are kept and logged.
+    pub mailer: Option<Mailer>,
+    pub templates: Templates,
+    pub rules: NightRules,
+    /// Marks the leases of this process.
+    pub owner: String,
+}
+
+/// Makes reports and mails of alarms until `stop` turns true.
+pub async fn run(night: Arc<Night>, stop: watch::Receiver<bool>) {
+    every_second("make the nightly report", night, stop, |night| async move {
+        night.tell_alarms().await?;
+        let now = now();
+        night.make_reports(night.newest_due(now), now).await
+    })
+    .await;
+}
+
+impl Night {
+    pub(super) fn asker(&self, now: Timestamp) -> Asker<'_> {
+        Asker {
+            owner: &self.owner,
+            zone: &self.rules.time_zone,
+            now,
+        }
+    }
+
+    /// The newest day whose jobs are due.
+    pub fn newest_due(&self, now: Timestamp) -> LocalDay {
+        self.rules.time.newest_due(now, &self.rules.time_zone)
+    }
+
+    /// Puts the run of one day that is over into the ledger, because a person wants it now. Returns how far it was.
+    pub async fn ask(&self, job: Job, day: LocalDay, newest: LocalDay, now: Timestamp) -> Result<RunState, StoreError> {
+        self.store.ask_for_run(job, day, newest, self.asker(now)).await
+    }
+
+    /// Makes every report that is due for days up to `newest`, the oldest first.
+    pub async fn make_reports(&self, newest: LocalDay, now: Timestamp) -> Result<(), StoreError> {
+        while let Some(run) = self.store.take_run(Job::Report, newest, self.asker(now)).await? {
+            self.make_report(run, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn make_report(&self, run: Run, now: Timestamp) -> Result<(), StoreError> {
+        let days = run.days;
+        if !self.store.mark_outcomes(&run, self.cutoff(days.last, now), now).await? {
+            return Ok(());
+        }
+        let report = self.read_report(days, Outcomes::Marked).await?;
+        let letter = self.templates.report(&report, &self.rules.time_zone);
+        let send = self.mailer.is_some() && (self.rules.always || report.row_count > 0);
+        if self.store.put_report(run, &letter, send, now).await? {
+            tracing::info!(
+                report.day = %days.last,
+                deliveries = report.deliveries(),
+                bad_outcomes = report.row_count,
+                tickets_untold = report.untold_tickets(),
+                "{}",
+                if send { "made the nightly report; it will be mailed" } else { "made the nightly report; it is kept and not mailed" }
+            );
+        }
+        Ok(())
+    }
+
+    /// Up to when outcomes belong to the report of `day`: the newest one takes all there are, an older one those that it
+    /// would have had in its own night.
+    fn cutoff(&self, day: LocalDay, now: Timestamp) -> Timestamp {
+        if day >= self.newest_due(now) {
+            after(now, SignedDuration::from_millis(1))
+        } else {
+            self.rules.time.due(day, &self.rules.time_zone)
+        }
+    }
+
+    /// The report of a day as it would be made now. Changes nothing.
+    pub async fn preview(&self, day: LocalDay, now: Timestamp) -> Result<Letter, StoreError> {
+        let span = Span { first: day, last: day };
+        let outcomes = Outcomes::MarkedOrBefore(self.cutoff(day, now));
+        let mut report = self.read_report(span, outcomes).await?;
+        report.so_far = day >= LocalDay::of(now, &self.rules.time_zone);
+        Ok(self.templates.report(&report, &self.rules.time_zone))
+    }
+
+    async fn read_report(&self, days: Span, outcomes: Outcomes) -> Result<Report, StoreError> {
+        let rules = &self.rules;
+        let mut report = self
+            .store
+            .report(days, &rules.time_zone, rules.daily_limit, outcomes)
+            .await?;
+        for row in &mut report.rows {
+            if let Some(explanation) = provider::explain(row.provider.as_deref(), row.state, row.code) {
+                row.explanation = explanation;
+            }
+        }
+        Ok(report)
+    }
+
+    /// Makes one mail of the alarms that were raised, at most once a minute.
+    async fn tell_alarms(&self) -> Result<(), StoreError> {
+        let now = now();
+        self.store.check_opt_outs(&self.rules.fallback, now).await?;
+        if self.mailer.is_none() {
+            return Ok(());
+        }
+        let most = i64::try_from(ALARMS_A_MAIL + 1).unwrap_or(i64::MAX);
+        let mut alarms = self.store.alarms_to_mail(most, now).await?;
+        if alarms.is_empty() {
+            return Ok(());
+        }
+        let more = alarms.len() > ALARMS_A_MAIL;
+        alarms.truncate(ALARMS_A_MAIL);
+        let letter = self.templates.alarms(&alarms, more, &self.rules.time_zone);
+        self.store.put_alarms(&letter, &alarms, now).await?;
+        Ok(())
+    }
+}

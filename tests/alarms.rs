@@ -1,0 +1,167 @@
+//! Alarms by mail: at once, with what to do, and never a storm of mails.
+
+use crate::support::{
+    database::Database,
+    smtp::{Mail, Mode, Smtp},
+    town::{Plan, critical, person},
+    twilio::Answers,
+};
+use reqwest::Method;
+use serde_json::json;
+
+stories![
+    nobody_told_is_mailed_at_once,
+    a_storm_makes_one_mail_a_minute,
+    each_kind_of_alarm_says_what_to_do,
+    the_last_recipient_of_a_source_who_opts_out_is_an_alarm,
+];
+
+async fn nobody_told_is_mailed_at_once(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let town = Plan::on(database).mailing(&smtp).build().await;
+
+    let refused = town.phone("+14155550101", [Answers::Refuses(400, 21211)]);
+    town.raise(&critical("1", &[refused])).await;
+
+    let mail = smtp.received(1).await.remove(0);
+    assert_eq!(mail.subject(), "Nightbell: nobody was told (ticket #101)");
+    let html = mail.html().replace("&#x2f;", "/");
+    for wanted in [
+        "#101",
+        "Printer on fire",
+        "https://tickets.example.com/1",
+        "Call somebody now",
+    ] {
+        assert!(
+            mail.text().contains(wanted) && html.contains(wanted),
+            "{wanted}: {}\n{html}",
+            mail.text()
+        );
+    }
+    assert_eq!(mail.header("Auto-Submitted"), "auto-generated");
+    assert!(
+        mail.text().lines().all(|line| line.chars().count() <= 80),
+        "{}",
+        mail.text()
+    );
+}
+
+async fn a_storm_makes_one_mail_a_minute(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let Some(plan) = Plan::on(database)
+        .mailing(&smtp)
+        .at("2026-11-20 12:00:00", "a storm of alarms")
+    else {
+        return;
+    };
+    let town = plan.build().await;
+    let nobody = json!({"name": "Mona", "phone": "none"});
+    for ticket in 0..60 {
+        town.raise(&critical(&ticket.to_string(), std::slice::from_ref(&nobody)))
+            .await;
+    }
+    let mut mails = smtp.received(1).await;
+    while town
+        .database
+        .number("select count(*) from alarm where mailed_at is null")
+        .await
+        > 0
+    {
+        town.turn_clock_to(&format!("2026-11-20 12:{:02}:00", mails.len() * 2));
+        mails = smtp.received(mails.len() + 1).await;
+    }
+
+    assert!((2..=4).contains(&mails.len()), "{}", mails.len());
+    let told: usize = mails
+        .iter()
+        .map(|mail| mail.text().matches("nobody is being told of alert").count())
+        .sum();
+    assert_eq!(
+        told,
+        60,
+        "each once: {:?}",
+        mails.iter().map(Mail::subject).collect::<Vec<_>>()
+    );
+}
+
+async fn each_kind_of_alarm_says_what_to_do(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let Some(plan) = Plan::on(database)
+        .mailing(&smtp)
+        .at("2026-11-20 12:00:00", "kinds of alarms")
+    else {
+        return;
+    };
+    let town = plan
+        .set("DAILY_LIMIT", "1")
+        .set("SMS__TIMEOUT", "500ms")
+        .set("SMS__LEASE", "2s")
+        .set("SMS__RECONCILE_AFTER", "1s")
+        .set("SMS__RESEND_WHEN_ABSENT", "false")
+        .build()
+        .await;
+    let alert = town
+        .raise(&critical("1", &[town.phone("+14155550101", [Answers::Hangs])]))
+        .await;
+    town.stand(&alert, &["unconfirmed"]).await;
+    let first = smtp.received(1).await.remove(0);
+    assert_eq!(
+        first.subject(),
+        "Nightbell: a message may not have been sent (ticket #101)"
+    );
+
+    town.turn_clock_to("2026-11-20 12:05:00");
+    let alert = town.raise(&critical("2", &[person("+14155550102")])).await;
+    town.stand(&alert, &["deferred"]).await;
+    let second = smtp.received(2).await.remove(1);
+    assert_eq!(
+        second.subject(),
+        "Nightbell: nobody was told (ticket #102); the daily limit is reached"
+    );
+
+    let all: String = smtp.mails().iter().map(Mail::text).collect();
+    assert!(
+        all.contains("Grace Hopper, +1415****101") && all.contains("PUT /v1/limit"),
+        "{all}"
+    );
+}
+
+async fn the_last_recipient_of_a_source_who_opts_out_is_an_alarm(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let town = Plan::on(database)
+        .mailing(&smtp)
+        .set("SOURCES__ACME__TOKENS", "acme-token")
+        .set("SOURCES__ACME__FALLBACK_RECIPIENTS", "+14155550101,+14155550102")
+        .build()
+        .await;
+    let opt_out = async |phone: &str| {
+        let reply = town
+            .admin(Method::POST, "/v1/opt-outs", Some(json!({"phone": phone})))
+            .await;
+        assert_eq!(reply.status, 201);
+    };
+
+    opt_out("+14155550101").await;
+    crate::support::eventually("the opt-out to be looked at", async || {
+        let open = town
+            .database
+            .number("select count(*) from opt_out where checked_at is null")
+            .await;
+        if open == 0 { Ok(()) } else { Err(open) }
+    })
+    .await;
+    assert_eq!(
+        town.database.number("select count(*) from alarm").await,
+        0,
+        "one is left"
+    );
+    opt_out("+14155550102").await;
+
+    let mail = smtp.received(1).await.remove(0);
+    assert_eq!(mail.subject(), "Nightbell: the last recipient opted out");
+    assert!(
+        mail.text().contains("source acme") && mail.text().contains("+1415****102"),
+        "{}",
+        mail.text()
+    );
+}

@@ -1,0 +1,655 @@
+//! The night: one report of what went wrong for each local day, by mail, whatever happens meanwhile.
+
+use crate::support::{
+    database::Database,
+    eventually,
+    smtp::{Mail, Mode, Smtp},
+    town::{Plan, Town, critical, person},
+    twilio::Answers,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+stories![
+    the_night_tells_each_bad_outcome_once,
+    the_mail_reads_well_in_a_terminal_and_as_a_page,
+    a_delivery_that_fails_after_midnight_is_told_once,
+    a_quiet_night_is_mailed_only_when_asked_for,
+    missed_nights_are_caught_up_oldest_first,
+    a_mail_that_cannot_go_is_kept_and_tried_again,
+    one_bad_address_keeps_the_mail_from_nobody_else,
+    killed_before_the_mail_is_kept_one_mail_goes,
+    killed_with_the_mail_kept_one_mail_goes,
+    killed_while_the_server_thinks_the_second_copy_is_recognised,
+    killed_before_our_note_the_second_copy_is_recognised,
+    without_a_mail_server_the_report_is_kept_and_logged,
+    the_report_is_made_on_request_and_only_once,
+    a_dry_run_changes_nothing,
+];
+
+const NOON: &str = "2026-11-20 12:00:00";
+/// Midnight in Berlin, as the clock is turned.
+const MIDNIGHT: &str = "2026-11-20 23:00:01";
+const NEXT_MIDNIGHT: &str = "2026-11-21 23:00:01";
+
+/// A service in Berlin at noon that mails through `smtp`; `None` if this machine cannot turn clocks.
+fn in_berlin(database: Database, smtp: &Smtp, story: &str) -> Option<Plan> {
+    let plan = Plan::on(database).mailing(smtp).set("TIME_ZONE", "Europe/Berlin");
+    plan.at(NOON, story)
+}
+
+/// An alert that two people were not told of, and one that came through.
+async fn a_bad_day(town: &Town) {
+    let refused = town.phone("+14155550101", [Answers::Refuses(400, 21211)]);
+    let nobody = json!({"role": "manager", "name": "Mona Meyer", "phone": "call me"});
+    let alert = town.raise(&critical("1", &[refused, nobody])).await;
+    town.stand(&alert, &["failed", "failed"]).await;
+    let alert = town
+        .raise(&critical("2", &[person("+14155550102"), person("+14155550103")]))
+        .await;
+    town.stand(&alert, &["accepted", "accepted"]).await;
+    for (phone, status, code) in [
+        ("+14155550102", "delivered", None),
+        ("+14155550103", "undelivered", Some("30003")),
+    ] {
+        let message = town.twilio.messages_to(phone).remove(0);
+        assert_eq!(town.report(&message, status, code).await, 204);
+    }
+    town.stand(&alert, &["delivered", "undelivered"]).await;
+}
+
+/// Only reports: alarms are mailed too, and have stories of their own.
+fn reports(mails: Vec<Mail>) -> Vec<Mail> {
+    mails
+        .into_iter()
+        .filter(|mail| mail.message_id().starts_with("report."))
+        .collect()
+}
+
+async fn received(smtp: &Smtp, count: usize) -> Vec<Mail> {
+    eventually(&format!("{count} reports"), async || {
+        let mails = reports(smtp.mails());
+        if mails.len() >= count {
+            Ok(mails)
+        } else {
+            Err(smtp.mails())
+        }
+    })
+    .await
+}
+
+/// Waits until the jobs of a day are done.
+async fn night_is_over(town: &Town, day: &str) {
+    let open = format!("select count(*) from job_run where day = '{day}' and finished_at is not null");
+    eventually(&format!("the end of the jobs of {day}"), async || {
+        let done = town.database.number(&open).await;
+        if done == 2 {
+            Ok(())
+        } else {
+            Err((done, town.service.log()))
+        }
+    })
+    .await;
+}
+
+async fn the_night_tells_each_bad_outcome_once(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let Some(plan) = in_berlin(database, &smtp, "the nightly report") else {
+        return;
+    };
+    let town = plan.build().await;
+    a_bad_day(&town).await;
+
+    town.turn_clock_to(MIDNIGHT);
+    night_is_over(&town, "2026-11-20").await;
+    town.turn_clock_to(NEXT_MIDNIGHT);
+    night_is_over(&town, "2026-11-21").await;
+
+    let mails = reports(smtp.mails());
+    assert_eq!(mails.len(), 1, "the second day was quiet");
+    let mail = &mails[0];
+    assert_eq!(
+        mail.subject(),
+        "Nightbell 2026-11-20: 2 failed, 1 undelivered, nobody told of 1 ticket; 1 delivered"
+    );
+    assert_eq!(mail.to, ["duty@example.test", "boss@example.test"]);
+    assert_eq!(mail.from, "bell@example.test");
+    assert_eq!(mail.header("Auto-Submitted"), "auto-generated");
+    assert!(mail.header("Reply-To").contains("duty@example.test"), "{}", mail.raw);
+    assert!(
+        mail.message_id().starts_with("report.2026-11-20."),
+        "{}",
+        mail.message_id()
+    );
+    let list = town.get("/v1/reports").await;
+    let days: Vec<(&Value, &Value)> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|report| (&report["day"], &report["mail"]["state"]))
+        .collect();
+    assert_eq!(
+        days,
+        [
+            (&json!("2026-11-21"), &json!("kept")),
+            (&json!("2026-11-20"), &json!("sent"))
+        ]
+    );
+}
+
+async fn the_mail_reads_well_in_a_terminal_and_as_a_page(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let Some(plan) = in_berlin(database, &smtp, "the look of the report") else {
+        return;
+    };
+    let town = plan.build().await;
+    a_bad_day(&town).await;
+    let sly = json!({"type": "ticket.urgency_changed", "ticket": {"id": "3", "urgency": "critical",
+        "subject": "=HYPERLINK(1) <b>bold</b> & \"quoted\""}, "recipients": [{"name": "Eve", "phone": "none"}]});
+    town.raise(&sly).await;
+    town.turn_clock_to(MIDNIGHT);
+    let mail = received(&smtp, 1).await.remove(0);
+
+    let text = mail.text();
+    let wide: Vec<&str> = text
+        .lines()
+        .filter(|line| line.chars().count() > 80 && !line.contains("http"))
+        .collect();
+    assert!(wide.is_empty(), "{wide:#?}");
+    for wanted in [
+        "2026-11-20, Europe/Berlin",
+        "NOBODY WAS TOLD",
+        "SOMEBODY ELSE WAS TOLD",
+        "#101: Printer on fire",
+        "https://tickets.example.com/1",
+        "Grace Hopper (assignee), +1415****103",
+        "undelivered at 2026-11-20 13:0",
+        "code 30003",
+        "Means: The number in the helpdesk cannot be texted.",
+        "To do: ",
+        "Daily limit: 3 of 200 used.",
+        "Opt-outs gained: 0.",
+        "THE LAST 14 DAYS",
+    ] {
+        assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");
+    }
+    let html = mail.html();
+    assert!(
+        html.contains("href=\"https:&#x2f;&#x2f;tickets.example.com&#x2f;1\""),
+        "{html}"
+    );
+    assert!(
+        html.contains("&lt;b&gt;bold&lt;") && !html.contains("<b>bold"),
+        "what strangers write is no markup"
+    );
+    let (name, csv) = mail.attachment().unwrap();
+    assert_eq!(name, "nightbell-2026-11-20.csv");
+    assert_eq!(csv.lines().count(), 5, "{csv}");
+    assert!(
+        csv.contains("'=HYPERLINK"),
+        "no spreadsheet takes it for a formula: {csv}"
+    );
+    for secret in ["+14155550101", "+14155550103"] {
+        assert!(!mail.raw.contains(secret) && !text.contains(secret) && !csv.contains(secret));
+    }
+}
+
+async fn a_delivery_that_fails_after_midnight_is_told_once(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let Some(plan) = in_berlin(database, &smtp, "a failure after midnight") else {
+        return;
+    };
+    let town = plan
+        .set("REPORT__WHEN", "always")
+        .set("SMS__POLL_AFTER", "12h")
+        .build()
+        .await;
+    town.turn_clock_to("2026-11-20 22:58:00");
+    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
+    let message = town.twilio.accepted(1).await.remove(0);
+    town.stand(&alert, &["accepted"]).await;
+
+    town.turn_clock_to(MIDNIGHT);
+    received(&smtp, 1).await;
+    town.turn_clock_to("2026-11-20 23:03:00");
+    assert_eq!(town.report(&message, "failed", Some("30008")).await, 204);
+    town.stand(&alert, &["failed"]).await;
+    town.turn_clock_to(NEXT_MIDNIGHT);
+    received(&smtp, 2).await;
+    town.turn_clock_to("2026-11-22 23:00:01");
+    let mails = received(&smtp, 3).await;
+
+    let told: Vec<bool> = mails
+        .iter()
+        .map(|mail| mail.text().contains("failed at 2026-11-21 00:0"))
+        .collect();
+    assert_eq!(told, [false, true, false]);
+    assert_eq!(
+        mails[1].subject(),
+        "Nightbell 2026-11-21: 1 failed, nobody told of 1 ticket; 0 delivered"
+    );
+}
+
+async fn a_quiet_night_is_mailed_only_when_asked_for(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let Some(plan) = in_berlin(database, &smtp, "a quiet night") else {
+        return;
+    };
+    let mut town = plan.set("SMS__DRIVER", "log").build().await;
+    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
+    town.stand(&alert, &["delivered"]).await;
+    town.turn_clock_to(MIDNIGHT);
+    night_is_over(&town, "2026-11-20").await;
+    assert!(smtp.mails().is_empty());
+
+    town.settings.insert("NIGHTBELL_REPORT__WHEN".into(), "always".into());
+    town.service.kill();
+    town.restart();
+    town.turn_clock_to(NEXT_MIDNIGHT);
+
+    let mail = received(&smtp, 1).await.remove(0);
+    assert_eq!(mail.subject(), "Nightbell 2026-11-21: a quiet day");
+    assert!(mail.attachment().is_none());
+}
+
+async fn missed_nights_are_caught_up_oldest_first(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let Some(plan) = in_berlin(database, &smtp, "missed nights") else {
+        return;
+    };
+    let mut town = plan.set("REPORT__WHEN", "always").build().await;
+    a_bad_day(&town).await;
+    town.service.kill();
+
+    town.turn_clock_to("2026-12-01 12:00:00");
+    town.restart();
+    let mails = received(&smtp, 8).await;
+    night_is_over(&town, "2026-11-30").await;
+
+    let subjects: Vec<String> = mails.iter().map(Mail::subject).collect();
+    assert!(
+        subjects[0].starts_with("Nightbell 2026-11-20: 2 failed"),
+        "{subjects:#?}"
+    );
+    for (index, subject) in subjects[1..7].iter().enumerate() {
+        assert_eq!(*subject, format!("Nightbell 2026-11-{}: a quiet day", 21 + index));
+    }
+    assert_eq!(subjects[7], "Nightbell 2026-11-27 to 2026-11-30: a quiet day");
+    assert_eq!(reports(smtp.mails()).len(), 8);
+}
+
+async fn a_mail_that_cannot_go_is_kept_and_tried_again(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let Some(plan) = in_berlin(database, &smtp, "a mail server in trouble") else {
+        return;
+    };
+    let town = plan.build().await;
+    a_bad_day(&town).await;
+    // Alarms of that day go first; the trouble is the report's.
+    smtp.received(1).await;
+    smtp.close(true);
+    town.turn_clock_to(MIDNIGHT);
+
+    let mut hour = 0;
+    for (answer, reason) in [
+        (None, "no connection to"),
+        (Some("451 4.3.0 later"), "put the mail off (451)"),
+        (Some("554 5.7.1 no"), "refused the mail (554)"),
+    ] {
+        smtp.close(answer.is_none());
+        smtp.answer_data(answer);
+        hour += 1;
+        town.turn_clock_to(&format!("2026-11-21 {hour:02}:00:00"));
+        let mail = eventually("the trouble in /readyz", async || {
+            let ready = town.request(Method::GET, "/readyz", &[], Vec::new()).await;
+            assert_eq!(ready.status, 200, "mail is not what we live for");
+            let mail = ready.body["details"]["mail"].clone();
+            if mail["reason"].as_str().is_some_and(|text| text.contains(reason)) {
+                Ok(mail)
+            } else {
+                Err(mail)
+            }
+        })
+        .await;
+        assert_eq!(mail["waiting"], 1, "{mail}");
+        assert!(town.service.log().contains(reason), "{}", town.service.log());
+        let report = town.get("/v1/reports/2026-11-20").await;
+        assert_eq!(report["mail"]["state"], "mailing");
+    }
+    let done = "select job from job_run where day = '2026-11-20' and finished_at is not null";
+    assert_eq!(
+        town.database.texts(done).await,
+        ["cleanup"],
+        "clean-up did not wait, the report does"
+    );
+
+    smtp.close(false);
+    smtp.answer_data(None);
+    town.turn_clock_to("2026-11-21 12:00:00");
+    night_is_over(&town, "2026-11-20").await;
+    assert_eq!(reports(smtp.mails()).len(), 1);
+    let ready = town.request(Method::GET, "/readyz", &[], Vec::new()).await;
+    assert_eq!(ready.body["details"]["mail"]["status"], "ok");
+}
+
+async fn one_bad_address_keeps_the_mail_from_nobody_else(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let Some(plan) = in_berlin(database, &smtp, "a bad address") else {
+        return;
+    };
+    let town = plan.build().await;
+    smtp.refuse("boss@example.test", "550 5.1.1 no such user");
+    a_bad_day(&town).await;
+    town.turn_clock_to(MIDNIGHT);
+    night_is_over(&town, "2026-11-20").await;
+
+    let mails = reports(smtp.mails());
+    assert_eq!(mails.len(), 1);
+    assert_eq!(mails[0].to, ["duty@example.test"]);
+    assert!(
+        mails[0].header("To").contains("boss@example.test"),
+        "the mail itself is the same"
+    );
+    let log = town.service.log();
+    assert!(
+        log.contains("refuses an address") && log.contains("b***@example.test") && !log.contains("boss@"),
+        "{log}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mail_goes_over_starttls_and_tls_with_a_password() {
+    for mode in [Mode::StartTls, Mode::Tls] {
+        let smtp = Smtp::start(mode).await;
+        smtp.ask_for("bell@example.test", "p:w/ä");
+        let good = smtp.url("bell%40example.test:p%3Aw%2F%C3%A4");
+        let plan = Plan::on(Database::sqlite())
+            .mailing(&smtp)
+            .set("REPORT__SMTP_URL", &good);
+        let mut town = plan.build().await;
+
+        let (code, out, err) = town.run(&["send-test", "--mail", "me@example.test"]).await;
+        assert_eq!(code, 0, "{out}{err}");
+        let mail = smtp.received(1).await.remove(0);
+        assert!(
+            mail.over_tls && mail.user.as_deref() == Some("bell@example.test"),
+            "{mail:?}"
+        );
+        assert_eq!(mail.to, ["me@example.test"]);
+
+        let mut try_with = async |name: &str, value: &str| {
+            let before = town.settings.insert(name.to_owned(), value.to_owned());
+            let (code, _, err) = town.run(&["send-test", "--mail", "me@example.test"]).await;
+            town.settings.insert(name.to_owned(), before.unwrap());
+            assert_eq!(code, 1);
+            err
+        };
+        let err = try_with("NIGHTBELL_REPORT__SMTP_URL", &smtp.url("bell%40example.test:wrong")).await;
+        assert!(
+            err.contains("does not accept our user name and password (535)"),
+            "{err}"
+        );
+        let err = try_with("SSL_CERT_FILE", "/dev/null").await;
+        assert!(err.contains("certificate"), "{err}");
+        assert_eq!(
+            smtp.mails().len(),
+            1,
+            "no password and no mail went to a server that nobody vouches for"
+        );
+    }
+}
+
+async fn killed_before_the_mail_is_kept_one_mail_goes(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let Some(plan) = in_berlin(database, &smtp, "killed before the mail is kept") else {
+        return;
+    };
+    let mut town = plan.build().await;
+    a_bad_day(&town).await;
+    smtp.received(1).await;
+    town.database.break_writes("insert", "mail").await;
+    town.turn_clock_to(MIDNIGHT);
+    let marked = "select count(*) from delivery where report_day = '2026-11-20'";
+    eventually("outcomes that are marked and not yet told", async || {
+        let count = town.database.number(marked).await;
+        if count == 3 { Ok(()) } else { Err(count) }
+    })
+    .await;
+
+    town.service.kill();
+    town.database.mend("mail").await;
+    town.turn_clock_to("2026-11-20 23:02:00");
+    town.restart();
+    night_is_over(&town, "2026-11-20").await;
+
+    let mails = reports(smtp.mails());
+    assert_eq!(mails.len(), 1);
+    assert!(
+        mails[0].subject().contains("2 failed, 1 undelivered"),
+        "{}",
+        mails[0].subject()
+    );
+}
+
+async fn killed_with_the_mail_kept_one_mail_goes(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let Some(plan) = in_berlin(database, &smtp, "killed with the mail kept") else {
+        return;
+    };
+    let mut town = plan.build().await;
+    a_bad_day(&town).await;
+    smtp.received(1).await;
+    smtp.close(true);
+    town.turn_clock_to(MIDNIGHT);
+    eventually("a mail that cannot go", async || {
+        let log = town.service.log();
+        if log.contains("mail=report") { Ok(()) } else { Err(log) }
+    })
+    .await;
+
+    town.service.kill();
+    smtp.close(false);
+    town.turn_clock_to("2026-11-20 23:10:00");
+    town.restart();
+    night_is_over(&town, "2026-11-20").await;
+
+    assert_eq!(reports(smtp.mails()).len(), 1);
+}
+
+async fn killed_while_the_server_thinks_the_second_copy_is_recognised(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let Some(plan) = in_berlin(database, &smtp, "killed before the server's yes") else {
+        return;
+    };
+    let mut town = plan.build().await;
+    a_bad_day(&town).await;
+    smtp.received(1).await;
+    // The server has the mail and says so only after we are gone: the one window in which a mail goes twice.
+    smtp.hold_answer(Some(Arc::new(Notify::new())));
+    town.turn_clock_to(MIDNIGHT);
+    received(&smtp, 1).await;
+
+    town.service.kill();
+    smtp.hold_answer(None);
+    town.turn_clock_to("2026-11-20 23:10:00");
+    town.restart();
+    night_is_over(&town, "2026-11-20").await;
+
+    two_copies(&reports(smtp.mails()));
+}
+
+async fn killed_before_our_note_the_second_copy_is_recognised(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let Some(plan) = in_berlin(database, &smtp, "killed after the server's yes") else {
+        return;
+    };
+    let mut town = plan.build().await;
+    a_bad_day(&town).await;
+    smtp.received(1).await;
+    let gate = Arc::new(Notify::new());
+    smtp.hold_answer(Some(Arc::clone(&gate)));
+    town.turn_clock_to(MIDNIGHT);
+    received(&smtp, 1).await;
+    town.database.break_writes("update", "mail").await;
+    gate.notify_one();
+    eventually("a yes that cannot be noted", async || {
+        let log = town.service.log();
+        if log.contains("cannot send mail") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    })
+    .await;
+
+    town.service.kill();
+    smtp.hold_answer(None);
+    town.database.mend("mail").await;
+    town.turn_clock_to("2026-11-20 23:10:00");
+    town.restart();
+    night_is_over(&town, "2026-11-20").await;
+
+    two_copies(&reports(smtp.mails()));
+    town.service.kill();
+    town.restart();
+    town.turn_clock_to(NEXT_MIDNIGHT);
+    night_is_over(&town, "2026-11-21").await;
+    assert_eq!(reports(smtp.mails()).len(), 2, "what was noted stays noted");
+}
+
+fn two_copies(mails: &[Mail]) {
+    assert_eq!(mails.len(), 2);
+    assert_eq!(mails[0].message_id(), mails[1].message_id());
+    assert_eq!(mails[0].header("Date"), mails[1].header("Date"));
+    assert_eq!(mails[0].text(), mails[1].text());
+}
+
+async fn without_a_mail_server_the_report_is_kept_and_logged(database: Database) {
+    let plan = Plan::on(database).set("TIME_ZONE", "Europe/Berlin");
+    let Some(plan) = plan.at(NOON, "a night without a mail server") else {
+        return;
+    };
+    let town = plan.build().await;
+    a_bad_day(&town).await;
+    town.turn_clock_to(MIDNIGHT);
+    night_is_over(&town, "2026-11-20").await;
+
+    let report = town.get("/v1/reports/2026-11-20").await;
+    assert_eq!(report["mail"]["state"], "kept");
+    assert!(report["text"].as_str().unwrap().contains("NOBODY WAS TOLD"), "{report}");
+    let log = town.service.log();
+    assert!(
+        log.contains("made the nightly report") && log.contains("bad_outcomes=3"),
+        "{log}"
+    );
+    assert!(
+        !log.contains("Printer on fire") && !log.contains("Grace"),
+        "nothing personal is logged"
+    );
+}
+
+async fn the_report_is_made_on_request_and_only_once(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let mut town = Plan::on(database).mailing(&smtp).build().await;
+    a_bad_day(&town).await;
+    let address = town.service.address.clone();
+    town.settings.insert("NIGHTBELL_LISTEN".into(), address);
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let yesterday = today.yesterday().unwrap().to_string();
+    let tomorrow = today.tomorrow().unwrap().to_string();
+
+    // Beside the service: on SQLite it is asked to, on PostgreSQL the command does it itself.
+    let (code, out, err) = town.run(&["nightly", "--day", &yesterday]).await;
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(
+        out.contains("2 failed, 1 undelivered") && out.contains("NOBODY WAS TOLD"),
+        "{out}"
+    );
+    received(&smtp, 1).await;
+    let (code, _, err) = town.run(&["nightly"]).await;
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("made before"), "{err}");
+    let (code, _, err) = town.run(&["nightly", "--day", &tomorrow]).await;
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("has not come yet"), "{err}");
+    let (code, _, err) = town.run(&["nightly", "--day", "soon"]).await;
+    assert_eq!(code, 2, "{err}");
+    let reply = town.admin(Method::POST, &format!("/v1/reports/{today}"), None).await;
+    assert_eq!(
+        (reply.status, reply.content_type.as_str()),
+        (409, "application/problem+json")
+    );
+    assert_eq!(reports(smtp.mails()).len(), 1);
+
+    // And with nobody else there.
+    town.service.kill();
+    let (code, out, err) = town.run(&["nightly", "--day", &today.to_string()]).await;
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains(&format!("Nightbell {today} so far")), "{out}");
+}
+
+async fn a_dry_run_changes_nothing(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let town = Plan::on(database).mailing(&smtp).build().await;
+    a_bad_day(&town).await;
+    let rows = "select count(*) from job_run";
+    eventually("the beginning of the ledger", async || {
+        let count = town.database.number(rows).await;
+        if count == 2 { Ok(()) } else { Err(count) }
+    })
+    .await;
+
+    for day in [
+        None,
+        Some(
+            jiff::Timestamp::now()
+                .to_zoned(jiff::tz::TimeZone::UTC)
+                .date()
+                .to_string(),
+        ),
+    ] {
+        let mut arguments = vec!["nightly", "--dry-run"];
+        arguments.extend(day.as_deref().map(|day| ["--day", day]).into_iter().flatten());
+        let (code, out, err) = town.run(&arguments).await;
+        assert_eq!(code, 0, "{err}");
+        assert!(
+            out.starts_with("Subject: Nightbell ") && out.contains("#101: Printer on fire"),
+            "{out}"
+        );
+    }
+
+    assert_eq!(town.database.number(rows).await, 2);
+    assert_eq!(
+        town.database
+            .number("select count(*) from delivery where report_day is not null")
+            .await,
+        0
+    );
+    assert!(reports(smtp.mails()).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_processes_at_one_midnight_send_one_mail() {
+    let Some(database) = Database::postgres("two_processes_at_one_midnight_send_one_mail").await else {
+        return;
+    };
+    let smtp = Smtp::start(Mode::Plain).await;
+    let Some(plan) = in_berlin(database, &smtp, "two processes at midnight") else {
+        return;
+    };
+    let town = plan.set("REPORT__WHEN", "always").build().await;
+    let second = town.start_another();
+    a_bad_day(&town).await;
+
+    for day in 20..30 {
+        town.turn_clock_to(&format!("2026-11-{day} 23:00:01"));
+        night_is_over(&town, &format!("2026-11-{day}")).await;
+    }
+
+    let ids: std::collections::BTreeSet<String> = reports(smtp.mails()).iter().map(Mail::message_id).collect();
+    assert_eq!((ids.len(), reports(smtp.mails()).len()), (10, 10));
+    let both = town.service.log() + &second.log();
+    assert_eq!(both.matches("made the nightly report").count(), 10, "{both}");
+}
