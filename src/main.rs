@@ -7,17 +7,21 @@
 //! main.rs        this map; parse, run, print the error chain, exit code
 //! cli.rs         the commands; each is a few lines that call a room
 //! config/        file + environment -> domain types; all faults at once; secrets stay secret
-//! app.rs         composition root: opens the rooms, runs them together, stops them in order
+//! app/           composition root: opens the rooms, runs them together, stops them in order; commands that use them
 //! telemetry.rs   the log
-//! domain/        event, phone, message, delivery (the state machine), news, search, day   no I/O, no clock
-//! store/         all SQL: alerts, deliveries, sending, receipts, looks, limits, opt-outs, holds, alarms, lists
+//! domain/        event, phone, message, delivery (the state machine), news, search, day; nightly (when a run is due),
+//!                report, alarm, letter   no I/O, no clock
+//! store/         all SQL: alerts, deliveries, sending, receipts, looks, limits, opt-outs, holds, alarms, lists; and of the
+//!                night: job_runs (the ledger), reports, mails, cleanup
 //! provider/      who carries messages: log (test mode), twilio
-//! worker/        backend (apalis over deliveries), send, sweep (what time alone decides), reconcile (asking again)
-//! http/          the doors: events, receipts, admin API, health
+//! mail/          how mails look, and SMTP
+//! worker/        backend (apalis over deliveries), send, sweep (what time alone decides), reconcile (asking again);
+//!                nightly (reports, mails of alarms), post (sends mails), cleanup
+//! http/          the doors: events, receipts, admin API, reports, health
 //! ```
 //!
-//! Who may import whom: `main -> cli -> app -> {http, worker} -> {store, provider} -> domain`. `http` and `worker`
-//! never import each other, nor do `store` and `provider`: they meet in the database. Only `store` contains SQL, only
+//! Who may import whom: `main -> cli -> app -> {http, worker} -> {store, provider, mail} -> domain`. `http` and `worker`
+//! never import each other, nor do `store`, `provider` and `mail`: they meet in the database. Only `store` contains SQL, only
 //! `provider::twilio` knows Twilio's words, only `worker::backend` names apalis.
 //!
 //! # The path of an event
@@ -27,6 +31,9 @@
 //! 3. Back: `http::receipts` -> `provider::twilio::{signature, receipt}` -> `store::receipts`.
 //! 4. Mend: `worker::sweep` -> `store::deliveries`: calls that never came back, what waited for a slot, or for too long;
 //!    `worker::reconcile` -> `provider` -> `domain::search` -> `store::looks`: answers that were lost, messages gone silent.
+//!
+//! 5. Night: `worker::nightly` -> `store::job_runs` elects -> `store::reports` -> `mail::render` -> `store::mails` keeps the
+//!    mail -> `worker::post` -> `mail`; beside it `worker::cleanup` -> `store::cleanup`.
 //!
 //! The row whose commit made the 202 true is the job; there is no second queue.
 

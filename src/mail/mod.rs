@@ -30,7 +30,7 @@ use std::time::Duration;
 /// mail is kept.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// For the whole talk. Callers hold their right to send for longer.
-pub const TALK_TIME: Duration = Duration::from_secs(120);
+pub const TALK_TIME: Duration = Duration::from_secs(60);
 
 /// Why a mail did not go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,7 +180,7 @@ impl Mailer {
             Some(code) if code.starts_with('4') => format!("{server} put the mail off ({code})"),
             Some(code) => format!("{server} refused the mail ({code})"),
             None if is_about_certificate(&said) => {
-                format!("the certificate of {server} is not trusted: is its authority known to this machine?")
+                format!("the certificate of {server} is not trusted: make its authority known to this machine")
             }
             None if error.is_tls() => format!("no secure connection to {server}"),
             None if error.is_timeout() => format!("{server} did not answer in time"),
@@ -240,15 +240,18 @@ pub fn mask_address(address: &str) -> String {
 
 /// The error with its causes on one line, addresses masked.
 fn explain(error: &Error) -> String {
-    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
-    let mut text = error.to_string();
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    // lettre's errors say their causes too, and wrap their own kind.
+    let mut parts: Vec<String> = Vec::new();
     for cause in causes {
-        let cause = cause.to_string();
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
+        for part in cause.to_string().split(": ") {
+            if !parts.iter().any(|known| known == part) {
+                parts.push(part.to_owned());
+            }
         }
     }
-    let masked: Vec<String> = text
+    let masked: Vec<String> = parts
+        .join(": ")
         .split_whitespace()
         .map(|word| {
             if word.contains('@') {

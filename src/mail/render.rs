@@ -107,7 +107,7 @@ struct AlarmView {
     advice: &'static str,
 }
 
-const FOOTER: &str = "Sent by Nightbell, which texts people when a ticket turns critical. Numbers are masked; nobody reads replies to it but those it went to.";
+const FOOTER: &str = "Sent by Nightbell, which texts people when a ticket turns critical. Phone numbers are masked.";
 
 impl Templates {
     /// Compiles the built-in templates.

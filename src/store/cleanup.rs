@@ -255,9 +255,8 @@ async fn strip(tx: &mut Tx, id: &str, before: Timestamp, now: Timestamp) -> Resu
     let _: Option<String> = locking!(tx, "select id from alert where id = $1", "for update", |conn, sql| {
         sqlx::query_scalar(sql).bind(id).fetch_optional(conn).await
     })?;
-    let stripped =
-        within!(tx, |conn| {
-            sqlx::query(
+    let stripped = within!(tx, |conn| {
+        sqlx::query(
         "update alert set stripped_at = $2, subject = null, url = null, client_name = null, client_organisation = null,
             event_id = null
          where id = $1 and stripped_at is null and not exists (select 1 from delivery d where d.alert_id = $1
@@ -270,7 +269,7 @@ async fn strip(tx: &mut Tx, id: &str, before: Timestamp, now: Timestamp) -> Resu
     .execute(conn)
     .await
     .map(|done| done.rows_affected())
-        })?;
+    })?;
     if stripped == 0 {
         return Ok(());
     }
