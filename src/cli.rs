@@ -36,7 +36,11 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Take events, send messages, record receipts
-    Serve,
+    Serve {
+        /// What this process does, where several share a PostgreSQL
+        #[arg(long, value_enum, default_value_t = app::Role::All)]
+        role: app::Role,
+    },
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -50,6 +54,18 @@ enum Command {
     Nightly(Nightly),
     /// Show that something can be sent
     SendTest(SendTest),
+    /// Bring the tables of the database up to date; `serve` does so too
+    Migrate {
+        /// Only say what is to be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Copy the SQLite database to a new file, also while the service runs
+    Backup { file: PathBuf },
+    /// Write everything to a file that `import` reads; the service must not run
+    Export { file: PathBuf },
+    /// Read an export into an empty database, of either kind
+    Import { file: PathBuf },
 }
 
 #[derive(Args)]
@@ -130,7 +146,19 @@ pub fn run() -> anyhow::Result<ExitCode> {
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let loaded = config::load(cli.config.as_deref(), environment);
     match cli.command {
-        Command::Serve => serve(loaded),
+        Command::Serve { role } => with_good_configuration(loaded, |loaded| app::serve(loaded, role)),
+        Command::Migrate { dry_run } => {
+            with_good_configuration(loaded, async move |loaded| app::migrate(&loaded.config, dry_run).await)
+        }
+        Command::Backup { file } => {
+            with_good_configuration(loaded, async move |loaded| app::backup(&loaded.config, &file).await)
+        }
+        Command::Export { file } => {
+            with_good_configuration(loaded, async move |loaded| app::export(&loaded.config, &file).await)
+        }
+        Command::Import { file } => {
+            with_good_configuration(loaded, async move |loaded| app::import(&loaded.config, &file).await)
+        }
         Command::Config(ConfigCommand::Check { json }) => Ok(check_config(&loaded, json)),
         Command::Sms(SmsCommand::Preview(preview)) => preview_sms(&loaded, &preview),
         Command::Receipt(ReceiptCommand::Verify(request)) => verify_receipt(&loaded, &request),
@@ -139,11 +167,15 @@ pub fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
+/// Runs a command that needs the whole configuration.
+fn with_good_configuration<F>(loaded: Loaded, command: impl FnOnce(Loaded) -> F) -> anyhow::Result<ExitCode>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
     if !loaded.faults.is_empty() {
         return Ok(report(&loaded.faults.iter().collect::<Vec<_>>()));
     }
-    wait_for(app::serve(loaded))
+    wait_for(command(loaded))
 }
 
 fn run_nightly(loaded: Loaded, nightly: &Nightly) -> anyhow::Result<ExitCode> {

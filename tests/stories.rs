@@ -19,6 +19,7 @@ mod limits;
 mod night;
 mod receipts;
 mod reconciling;
+mod replicas;
 mod sending;
 mod torture;
 mod trouble;

@@ -24,7 +24,7 @@ fn longest_drain(deliveries: usize) -> Duration {
     Duration::from_secs(60) + Duration::from_millis(100) * u32::try_from(deliveries).unwrap()
 }
 
-fn torture_size() -> (usize, usize) {
+pub fn torture_size() -> (usize, usize) {
     match std::env::var("NIGHTBELL_TORTURE")
         .ok()
         .and_then(|size| size.parse().ok())
@@ -35,7 +35,7 @@ fn torture_size() -> (usize, usize) {
 }
 
 /// How the provider answers one attempt.
-fn odd_answer(dice: &mut StdRng) -> Answers {
+pub fn odd_answer(dice: &mut StdRng) -> Answers {
     match dice.random_range(0..100) {
         0..5 => Answers::Busy,
         5..15 => Answers::AcceptsInSilence,
@@ -144,7 +144,7 @@ async fn report_some(town: &Town, dice: &mut StdRng) -> usize {
 }
 
 /// Waits until every delivery is settled, and returns them by number.
-async fn drain(town: &Town, deliveries: usize) -> HashMap<String, Value> {
+pub async fn drain(town: &Town, deliveries: usize) -> HashMap<String, Value> {
     let started = Instant::now();
     loop {
         for message in town
@@ -206,20 +206,20 @@ async fn everything(town: &Town) -> HashMap<String, Value> {
 }
 
 #[derive(Debug, Default)]
-struct Outcome {
-    doubled: Vec<String>,
-    lost: Vec<String>,
-    disagreeing: Vec<String>,
+pub struct Outcome {
+    pub doubled: Vec<String>,
+    pub lost: Vec<String>,
+    pub disagreeing: Vec<String>,
 }
 
 impl Outcome {
-    fn is_good(&self) -> bool {
+    pub fn is_good(&self) -> bool {
         self.doubled.is_empty() && self.lost.is_empty() && self.disagreeing.is_empty()
     }
 }
 
 /// Compares the database with the provider's own books.
-fn compare(settled: &HashMap<String, Value>, messages: &[Message]) -> Outcome {
+pub fn compare(settled: &HashMap<String, Value>, messages: &[Message]) -> Outcome {
     let mut outcome = Outcome::default();
     for (phone, delivery) in settled {
         let theirs: Vec<&Message> = messages.iter().filter(|message| message.to == *phone).collect();

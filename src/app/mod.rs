@@ -2,8 +2,10 @@
 //! commands do with the same rooms stands in `commands`.
 
 mod commands;
+mod moving;
 
 pub use commands::{ReportRequest, nightly, send_test_mail};
+pub use moving::{backup, export, import, migrate};
 
 use crate::{
     config::{Config, Driver, Loaded, Sms, Twilio},
@@ -34,8 +36,19 @@ const HTTP_DRAIN: Duration = Duration::from_secs(10);
 /// Beyond the provider's own time-out, what recording the answers may take at a stop.
 const SEND_DRAIN: SignedDuration = SignedDuration::from_secs(10);
 
+/// What a process does. Roles apart need PostgreSQL, where they meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// Everything
+    All,
+    /// Take events and receipts and answer admins; send nothing
+    Intake,
+    /// Send, ask, report and clean up; answer only health checks
+    Worker,
+}
+
 /// Runs the service until SIGTERM or SIGINT. The configuration has no faults.
-pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
+pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
     let Loaded {
         mut config, warnings, ..
     } = loaded;
@@ -46,6 +59,9 @@ pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
         None => None,
     };
     let store = Db::open(config.database_url.expose_secret()).await?;
+    if role != Role::All && !store.is_shared() {
+        bail!("a SQLite file has one process: `--role intake` and `--role worker` need a PostgreSQL `database_url`");
+    }
     let provider = make_provider(&config)?;
     let new_tokens = make_missing_tokens(&mut config);
     announce(&listener, admin_listener.as_ref(), &new_tokens)?;
@@ -56,17 +72,30 @@ pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     let wake = Arc::new(Notify::new());
     let (stop, stopping) = watch::channel(false);
     let office = Arc::new(make_office(&config, &store, &provider, &wake));
-    let night = Arc::new(make_night(&config, &store)?);
+    // Intake and receipts do not wait for the worker's connections, nor it for theirs.
+    let worker_store = store.apart();
+    let night = Arc::new(make_night(&config, &worker_store)?);
     let worker = Arc::new(Worker {
-        store: store.clone(),
+        store: worker_store.clone(),
         provider,
         rules: worker_rules(&config),
         wake,
         owner: night.owner.clone(),
     });
     let drain = (config.sms.timeout + SEND_DRAIN).unsigned_abs();
-    let mut sending = tokio::spawn(worker.run(night, stopping.clone(), drain));
-    let mut serving = tokio::spawn(http::serve(office, listener, admin_listener, stopping));
+    let mut idle = stopping.clone();
+    let mut sending = tokio::spawn(async move {
+        if role == Role::Intake {
+            let _ = idle.wait_for(|stop| *stop).await;
+            return Ok(());
+        }
+        worker.run(night, idle, drain).await
+    });
+    let doors = match role {
+        Role::All | Role::Intake => http::Doors::All,
+        Role::Worker => http::Doors::Health,
+    };
+    let mut serving = tokio::spawn(http::serve(office, doors, listener, admin_listener, stopping));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         database = store.engine(),
@@ -96,6 +125,7 @@ pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
             .context("the HTTP server failed")?,
         Err(_) => tracing::warn!(after_s = HTTP_DRAIN.as_secs(), "cut off requests that did not end"),
     }
+    worker_store.close().await;
     store.close().await;
     tracing::info!("stopped");
     Ok(())

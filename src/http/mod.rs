@@ -82,13 +82,25 @@ fn now() -> Timestamp {
     to_millisecond(Timestamp::now())
 }
 
+/// Which doors are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doors {
+    All,
+    /// Only `/healthz` and `/readyz`.
+    Health,
+}
+
 /// Serves `listener` until `stop` turns true, and answers what is under way. Without `admin_listener` both share one.
 pub async fn serve(
     office: Arc<Office>,
+    doors: Doors,
     listener: TcpListener,
     admin_listener: Option<TcpListener>,
     stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
+    if doors == Doors::Health {
+        return run(listener, Router::new(), office, stop).await;
+    }
     let public = Router::new()
         .route("/v1/events", post(events::post))
         .route("/twilio/status", post(receipts::post_twilio));

@@ -2,7 +2,7 @@
 //! Absent: reading them back (see `lists`).
 
 use super::{
-    Db, StoreError, Tx, locking, ms, new_id, read,
+    Db, StoreError, Tx, locking, ms, new_id, pace, read,
     transitions::{self, Landing},
     within,
 };
@@ -117,6 +117,7 @@ impl Db {
                 deliveries.push(insert_delivery(&mut tx, &alert_id, delivery, now).await?);
             }
             transitions::check_somebody_is_told(&mut tx, &alert_id, now).await?;
+            pace::ring(&mut tx).await?;
             tx.commit().await?;
             return Ok(Accepted::New { alert_id, deliveries });
         }
@@ -146,6 +147,7 @@ impl Db {
         if deliveries.is_empty() {
             return Ok(Accepted::Duplicate { alert_id });
         }
+        pace::ring(&mut tx).await?;
         tx.commit().await?;
         Ok(Accepted::New { alert_id, deliveries })
     }

@@ -2,7 +2,7 @@
 //! the send itself (see `sending`).
 
 use super::{
-    Connection, Db, StoreError, Tx, ms, new_id, read, receipts,
+    Connection, Db, StoreError, Tx, ms, new_id, pace, read, receipts,
     sending::Attempt,
     transitions::{self, Landing},
     within,
@@ -225,6 +225,7 @@ impl Db {
         )
         .await?;
         transitions::note(&mut tx, id, "resent", &format!("sent again as {new_id}"), now).await?;
+        pace::ring(&mut tx).await?;
         tx.commit().await?;
         Ok(Resent::As(new_id))
     }

@@ -1,7 +1,7 @@
 //! The daily limit: a row for each local day, slots taken and given back inside the transactions of `sending`, and
 //! the release of deliveries that waited for one. Absent: which day it is (the caller says).
 
-use super::{Db, StoreError, Tx, at, ms, read, transitions, within};
+use super::{Db, StoreError, Tx, at, ms, pace, read, transitions, within};
 use crate::domain::{
     day::LocalDay,
     delivery::{Change, State},
@@ -64,6 +64,9 @@ impl Db {
                 .map(drop))?,
         }
         let released = release(&mut tx, day, configured, now).await?;
+        if released > 0 {
+            pace::ring(&mut tx).await?;
+        }
         tx.commit().await?;
         Ok(released)
     }
@@ -76,6 +79,9 @@ impl Db {
         }
         let mut tx = self.begin().await?;
         let released = release(&mut tx, day, configured, now).await?;
+        if released > 0 {
+            pace::ring(&mut tx).await?;
+        }
         tx.commit().await?;
         Ok(released)
     }

@@ -14,7 +14,9 @@ mod limits;
 mod lists;
 mod looks;
 mod mails;
+mod moving;
 mod opt_outs;
+mod pace;
 mod receipts;
 mod reports;
 mod sending;
@@ -28,6 +30,7 @@ pub use limits::LimitStatus;
 pub use lists::{AlertFilter, AlertView, DeliveryFilter, DeliveryView, Page};
 pub use looks::Look;
 pub use mails::{KeptReport, Mail, report_key};
+pub use moving::{PAGE, TABLES};
 pub use opt_outs::OptOut;
 pub use receipts::Recorded;
 pub use reports::Outcomes;
@@ -36,7 +39,7 @@ pub use sending::{BeginRules, Begun, FinishRules, Sending};
 use crate::domain::alarm::AlarmKind;
 use jiff::Timestamp;
 use sqlx::{
-    Connection as _, PgPool, Postgres, Sqlite, SqlitePool, Transaction,
+    ConnectOptions as _, Connection as _, PgPool, Postgres, Sqlite, SqlitePool, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -46,8 +49,8 @@ use std::{fs::File, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Enough for lists and duplicates beside the one writer; each costs a thread and a page cache.
 const SQLITE_READERS: u32 = 4;
-/// One connection for each thing that happens at once: intake, receipts, sends, sweeps.
-const POSTGRES_CONNECTIONS: u32 = 16;
+/// For intake, receipts and the admin API; and as many again for the worker, so that neither starves the other.
+const POSTGRES_CONNECTIONS: u32 = 8;
 /// What a session of ours may hold up: a lock that somebody else keeps, a statement that runs away, a transaction whose
 /// process is frozen: that one is cut before others give up waiting for its locks.
 const POSTGRES_LIMITS: [(&str, &str); 3] = [
@@ -78,6 +81,15 @@ pub enum StoreError {
     /// A row holds what this version cannot read.
     #[error("the database holds {what} `{value}`, which this version does not know: it was written by a newer one")]
     Unreadable { what: &'static str, value: String },
+}
+
+impl From<sqlx::migrate::MigrateError> for OpenError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        match error {
+            sqlx::migrate::MigrateError::VersionMissing(version) => Self::TooNew(version),
+            other => Self::Migrate(other),
+        }
+    }
 }
 
 impl StoreError {
@@ -134,8 +146,12 @@ pub enum OpenError {
     Absent(PathBuf),
     #[error("the database was made by another version of Nightbell: start `nightbell serve` of this one first")]
     OtherVersion,
+    #[error(
+        "the database belongs to a newer Nightbell (its tables have version {0}, which this one does not know): start that one, or update this"
+    )]
+    TooNew(i64),
     #[error("the tables cannot be brought up to date")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[source] sqlx::migrate::MigrateError),
     #[error(
         "SQLite reports journal_mode={journal} and synchronous={synchronous}, but `wal` and 2 are needed for commits to survive a power loss: is the file on a network share?"
     )]
@@ -242,6 +258,40 @@ impl Db {
         }
     }
 
+    /// The names of the changes that this program would make to the tables.
+    pub async fn pending_migrations(url: &str) -> Result<Vec<String>, OpenError> {
+        let is_postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
+        let migrator = if is_postgres {
+            sqlx::migrate!("migrations/postgres")
+        } else {
+            sqlx::migrate!("migrations/sqlite")
+        };
+        let applied = if is_postgres {
+            let options = PgConnectOptions::from_str(url).map_err(OpenError::Address)?;
+            let mut connection = options.connect().await.map_err(OpenError::Connect)?;
+            applied_versions(sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await)?
+        } else {
+            let options = SqliteConnectOptions::from_str(url)
+                .map_err(OpenError::Address)?
+                .read_only(true);
+            if options.get_filename().exists() {
+                let mut connection = options.connect().await.map_err(OpenError::Connect)?;
+                applied_versions(sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await)?
+            } else {
+                Vec::new()
+            }
+        };
+        if let Some(unknown) = applied.iter().find(|version| !migrator.version_exists(**version)) {
+            return Err(OpenError::TooNew(*unknown));
+        }
+        let pending = migrator
+            .iter()
+            .filter(|migration| !applied.contains(&migration.version));
+        Ok(pending
+            .map(|migration| format!("{:04} {}", migration.version, migration.description))
+            .collect())
+    }
+
     /// Opens the database for looking only, also beside a process that writes to it.
     pub async fn open_read_only(url: &str) -> Result<Self, OpenError> {
         let (db, newest) = if url.starts_with("postgres://") || url.starts_with("postgresql://") {
@@ -344,14 +394,24 @@ impl Db {
             .map_err(OpenError::Address)?
             .application_name("nightbell")
             .options(POSTGRES_LIMITS);
-        let pool = PgPoolOptions::new()
-            .max_connections(POSTGRES_CONNECTIONS)
-            .acquire_timeout(BUSY_TIMEOUT)
+        let pool = postgres_pool()
             .connect_with(options)
             .await
             .map_err(OpenError::Connect)?;
+        // Takes an advisory lock, so any replica may come first and the others wait.
         sqlx::migrate!("migrations/postgres").run(&pool).await?;
         Ok(Self::Postgres(pool))
+    }
+
+    /// The same database by connections of its own, where there is more than one: who uses these does not wait for the
+    /// others.
+    pub fn apart(&self) -> Self {
+        match self {
+            Self::Sqlite { .. } => self.clone(),
+            Self::Postgres(pool) => {
+                Self::Postgres(postgres_pool().connect_lazy_with(pool.connect_options().as_ref().clone()))
+            }
+        }
     }
 
     /// Which engine it is, for logs.
@@ -401,6 +461,23 @@ impl Db {
             }
             Self::Postgres(pool) => pool.close().await,
         }
+    }
+}
+
+fn postgres_pool() -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(POSTGRES_CONNECTIONS)
+        .acquire_timeout(BUSY_TIMEOUT)
+}
+
+const APPLIED: &str = "select version from _sqlx_migrations where success order by version";
+
+/// A database without that table is a new one.
+fn applied_versions(result: Result<Vec<i64>, sqlx::Error>) -> Result<Vec<i64>, OpenError> {
+    match result {
+        Ok(versions) => Ok(versions),
+        Err(sqlx::Error::Database(_)) => Ok(Vec::new()),
+        Err(error) => Err(OpenError::Connect(error)),
     }
 }
 

@@ -2,8 +2,8 @@
 //! made a 202 true is the job; apalis holds nothing that a crash could lose, and asks for the next claim only when a
 //! call slot is free, so no lease ages in a buffer.
 
-use super::{Worker, now, send};
-use crate::store::Claimed;
+use super::{Worker, now, pace::Pace, send};
+use crate::store::{Claimed, StoreError};
 use apalis::prelude::{Backend, Monitor, RandomId, Task, TaskBuilder, WorkerBuilder, WorkerBuilderExt, WorkerContext};
 use apalis_core::backend::{BackendConfig, finalize::Ephemeral};
 use apalis_core::layers::Identity;
@@ -11,10 +11,8 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use std::{
     convert::Infallible,
-    num::NonZeroU32,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -58,78 +56,86 @@ pub async fn run(worker: Arc<Worker>, stop: watch::Receiver<bool>, drain: Durati
     }
 }
 
-/// The pace of sends, or `None` if they are unpaced.
-fn pace(per_second: f64) -> Option<DefaultDirectRateLimiter> {
-    if per_second <= 0.0 {
-        return None;
-    }
-    // A burst hides the grain of the timer at high rates; at low ones messages go strictly one by one.
-    let burst = NonZeroU32::new((per_second / 10.0) as u32).unwrap_or(NonZeroU32::MIN);
-    let quota = Quota::with_period(Duration::from_secs_f64(1.0 / per_second))?.allow_burst(burst);
-    Some(RateLimiter::direct(quota))
-}
-
 /// Claims one after the other: waits for the pace first and keeps that right until there is something to claim, so
 /// neither an idle pace is wasted nor a lease taken too early.
 fn claims(worker: Arc<Worker>, stop: watch::Receiver<bool>) -> BoxStream<'static, Claimed> {
-    let pace = pace(worker.rules.per_second);
-    stream::unfold((worker, pace, stop), |(worker, pace, stop)| async move {
-        if let Some(pace) = &pace {
-            pace.until_ready().await;
-        }
-        let claim = next_claim(&worker, pace.as_ref(), &stop).await;
+    let pace = Pace::new(worker.rules.per_second, worker.store.is_shared());
+    stream::unfold((worker, pace, stop), |(worker, mut pace, stop)| async move {
+        let claim = next_claim(&worker, &mut pace, &stop).await;
         Some((claim, (worker, pace, stop)))
     })
     .boxed()
 }
 
 /// The next claim, however long it takes.
-async fn next_claim(worker: &Worker, pace: Option<&DefaultDirectRateLimiter>, stop: &watch::Receiver<bool>) -> Claimed {
-    let mut napped = false;
+async fn next_claim(worker: &Worker, pace: &mut Pace, stop: &watch::Receiver<bool>) -> Claimed {
+    let (provider, account) = (worker.provider.name(), worker.provider.account());
+    let (mut is_ready, mut napped) = (false, false);
     loop {
         if *stop.borrow() {
             // The monitor is about to end this stream: take no new lease.
             std::future::pending::<()>().await;
         }
-        let now = now();
+        // A turn that is shared with others is taken only when something is due; an own right can be kept.
+        if pace.is_shared() && !is_due(worker).await {
+            nap(worker).await;
+            continue;
+        }
+        if !is_ready {
+            if let Err(error) = pace.ready(&worker.store, provider, account).await {
+                pause(&error).await;
+                continue;
+            }
+            is_ready = !pace.is_shared();
+            if *stop.borrow() {
+                continue;
+            }
+        }
         match worker
             .store
-            .claim(
-                &worker.owner,
-                worker.provider.name(),
-                worker.provider.account(),
-                worker.rules.lease,
-                now,
-            )
+            .claim(&worker.owner, provider, account, worker.rules.lease, now())
             .await
         {
             Ok(Some(claim)) => {
-                if let Some(pace) = pace.filter(|_| napped) {
-                    // While this right was kept, the next one grew: two messages would go at once. Let it lapse.
-                    let _ = pace.check();
+                if napped {
+                    pace.forget_one();
                 }
                 return claim;
             }
             Ok(None) => {
                 napped = true;
-                let due_in = match worker.store.next_due_at(now).await {
-                    Ok(Some(due)) => Duration::try_from(due.duration_since(now)).unwrap_or(LONGEST_NAP),
-                    Ok(None) | Err(_) => LONGEST_NAP,
-                };
-                // Due and still not claimed means held: look again at the end of the nap.
-                let nap = if due_in.is_zero() {
-                    LONGEST_NAP
-                } else {
-                    due_in.min(LONGEST_NAP)
-                };
-                let _ = tokio::time::timeout(nap, worker.wake.notified()).await;
+                nap(worker).await;
             }
-            Err(error) => {
-                tracing::warn!(error = %error.explain(), "cannot claim deliveries; will try again");
-                tokio::time::sleep(AFTER_FAILURE).await;
-            }
+            Err(error) => pause(&error).await,
         }
     }
+}
+
+/// Whether a delivery is due that nobody has claimed. It may be held all the same.
+async fn is_due(worker: &Worker) -> bool {
+    let now = now();
+    matches!(worker.store.next_due_at(now).await, Ok(Some(due)) if due <= now)
+}
+
+/// Sleeps until the next delivery will be due, the bell rings, or the longest nap is over.
+async fn nap(worker: &Worker) {
+    let now = now();
+    let due_in = match worker.store.next_due_at(now).await {
+        Ok(Some(due)) => Duration::try_from(due.duration_since(now)).unwrap_or(LONGEST_NAP),
+        Ok(None) | Err(_) => LONGEST_NAP,
+    };
+    // Due and still not claimed means held: look again at the end of the nap.
+    let nap = if due_in.is_zero() {
+        LONGEST_NAP
+    } else {
+        due_in.min(LONGEST_NAP)
+    };
+    let _ = tokio::time::timeout(nap, worker.wake.notified()).await;
+}
+
+async fn pause(error: &StoreError) {
+    tracing::warn!(error = %error.explain(), "cannot claim deliveries; will try again");
+    tokio::time::sleep(AFTER_FAILURE).await;
 }
 
 struct Claims {

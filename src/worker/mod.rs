@@ -5,6 +5,7 @@
 mod backend;
 mod cleanup;
 mod nightly;
+mod pace;
 mod post;
 mod reconcile;
 mod send;
@@ -51,6 +52,8 @@ pub struct Worker {
     pub owner: String,
 }
 
+/// After the bell's connection could not be made.
+const LISTEN_AGAIN: Duration = Duration::from_secs(2);
 /// How long a mail that is under way at a stop may take to end.
 const MAIL_DRAIN: Duration = Duration::from_secs(10);
 
@@ -72,6 +75,7 @@ impl Worker {
         beside.spawn(sweep::run(Arc::clone(&self), stop.clone()));
         beside.spawn(sweep::run_probes(Arc::clone(&self), stop.clone()));
         beside.spawn(reconcile::run(Arc::clone(&self), stop.clone()));
+        beside.spawn(listen(Arc::clone(&self)));
         beside.spawn(nightly::run(Arc::clone(&night), stop.clone()));
         beside.spawn(cleanup::run(Arc::clone(&night), stop.clone()));
         let posting = tokio::spawn(post::run(Arc::clone(&night), stop.clone()));
@@ -87,6 +91,16 @@ impl Worker {
             tracing::info!(deliveries = given_back, "gave back claims that had not begun");
         }
         Ok(())
+    }
+}
+
+/// Rings our bell when another process has something due. Only a help: without it a delivery lies for a second at most.
+async fn listen(worker: Arc<Worker>) {
+    loop {
+        if let Err(error) = worker.store.listen(|| worker.wake.notify_one()).await {
+            tracing::warn!(error = %error.explain(), "cannot hear the other processes; will try again");
+        }
+        tokio::time::sleep(LISTEN_AGAIN).await;
     }
 }
 

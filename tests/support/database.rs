@@ -75,6 +75,24 @@ impl Database {
         })
     }
 
+    /// A database on a server of its own, which the story may restart.
+    pub async fn own_postgres(story: &str) -> Option<(Self, Server)> {
+        let Some(binaries) = find_binaries() else {
+            left_out("postgres", story);
+            return None;
+        };
+        let server = tokio::task::spawn_blocking(move || Server::start(&binaries))
+            .await
+            .unwrap();
+        drop(server.connect().await);
+        let database = Self {
+            url: format!("postgres://postgres@127.0.0.1:{}/postgres", server.port),
+            folder: Folder::new(),
+            is_sqlite: false,
+        };
+        Some((database, server))
+    }
+
     /// Runs one statement beside the service, to look or to break something.
     pub async fn execute(&self, sql: &str) -> u64 {
         let sql = sqlx::AssertSqlSafe(sql.to_owned());
@@ -161,9 +179,11 @@ pub enum Holder {
     Postgres(sqlx::PgConnection),
 }
 
-/// The private server of this test run.
-struct Server {
+/// The private server of this test run, or of one story.
+pub struct Server {
     port: u16,
+    folder: PathBuf,
+    binaries: PathBuf,
     /// Its guard ends the server when this process is gone, however it went: its standard input closes then.
     _guard: Child,
 }
@@ -175,7 +195,13 @@ impl Server {
     }
 
     fn start(binaries: &Path) -> Self {
-        let folder = std::env::temp_dir().join(format!("nightbell-postgres-{}", std::process::id()));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let folder = std::env::temp_dir().join(format!(
+            "nightbell-postgres-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        ));
+        let (folder_path, binaries_path) = (folder.clone(), binaries.to_owned());
         std::fs::create_dir_all(&folder).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -184,11 +210,7 @@ impl Server {
             .port();
         let (folder, binaries) = (folder.display(), binaries.display());
         // PostgreSQL refuses to run as root.
-        let is_root = String::from_utf8(Command::new("id").arg("-u").output().unwrap().stdout)
-            .unwrap()
-            .trim()
-            == "0";
-        let (own, run) = if is_root {
+        let (own, run) = if am_root() {
             (format!("chown postgres {folder}"), "runuser -u postgres --")
         } else {
             ("true".to_owned(), "")
@@ -205,10 +227,10 @@ impl Server {
             "initdb: {}",
             String::from_utf8_lossy(&prepared.stderr)
         );
-        let settings = "-c fsync=off -c max_connections=400 -c log_min_messages=fatal";
         let serve = format!(
-            "{run} {binaries}/postgres -D {folder}/data -k {folder} -h 127.0.0.1 -p {port} {settings} >{folder}/log 2>&1 & \
-             server=$!; cat >/dev/null; kill -INT $(head -1 {folder}/data/postmaster.pid); wait $server; rm -rf {folder}"
+            "{run} {binaries}/postgres -D {folder}/data -k {folder} -h 127.0.0.1 -p {port} {SETTINGS} >{folder}/log 2>&1 & \
+             cat >/dev/null; kill -INT $(head -1 {folder}/data/postmaster.pid); \
+             while [ -e {folder}/data/postmaster.pid ]; do sleep 0.1; done; rm -rf {folder}"
         );
         let guard = Command::new("sh")
             .args(["-c", &serve])
@@ -218,13 +240,34 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let server = Self { port, _guard: guard };
+        let server = Self {
+            port,
+            folder: folder_path,
+            binaries: binaries_path,
+            _guard: guard,
+        };
         let started = std::time::Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(started.elapsed() < super::PATIENCE, "PostgreSQL did not start");
             std::thread::yield_now();
         }
         server
+    }
+
+    /// Ends the server as a power cut would, and starts it again.
+    pub fn restart_immediately(&self) {
+        let (folder, binaries, port) = (self.folder.display(), self.binaries.display(), self.port);
+        let run = if am_root() { "runuser -u postgres --" } else { "" };
+        let options = format!("-k {folder} -h 127.0.0.1 -p {port} {SETTINGS}");
+        let restart = format!(
+            "{run} {binaries}/pg_ctl restart -w -m immediate -D {folder}/data -l {folder}/data/restart.log -o '{options}' </dev/null >/dev/null 2>&1"
+        );
+        let done = Command::new("sh")
+            .args(["-c", &restart])
+            .current_dir("/tmp")
+            .status()
+            .unwrap();
+        assert!(done.success(), "PostgreSQL did not come back");
     }
 
     async fn connect(&self) -> sqlx::PgConnection {
@@ -234,6 +277,15 @@ impl Server {
         })
         .await
     }
+}
+
+const SETTINGS: &str = "-c fsync=off -c max_connections=400 -c log_min_messages=fatal";
+
+fn am_root() -> bool {
+    String::from_utf8(Command::new("id").arg("-u").output().unwrap().stdout)
+        .unwrap()
+        .trim()
+        == "0"
 }
 
 /// The newest PostgreSQL where Debian puts it.

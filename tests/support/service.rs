@@ -24,10 +24,25 @@ impl Service {
         Self::try_start(environment, folder).unwrap_or_else(|log| panic!("the service did not start:\n{log}"))
     }
 
+    /// Starts it with more arguments after `serve`.
+    pub fn start_as(environment: &BTreeMap<String, String>, folder: &std::path::Path, arguments: &[&str]) -> Self {
+        Self::try_start_as(environment, folder, arguments)
+            .unwrap_or_else(|log| panic!("the service did not start:\n{log}"))
+    }
+
     /// Starts it; `Err` holds its log if it ended before it listened.
     pub fn try_start(environment: &BTreeMap<String, String>, folder: &std::path::Path) -> Result<Self, String> {
+        Self::try_start_as(environment, folder, &[])
+    }
+
+    fn try_start_as(
+        environment: &BTreeMap<String, String>,
+        folder: &std::path::Path,
+        arguments: &[&str],
+    ) -> Result<Self, String> {
         let mut child = command(environment, folder)
             .arg("serve")
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

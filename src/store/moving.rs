@@ -1,0 +1,150 @@
+//! Moving house: the tables as they stand, out of one database and into another, and a back-up while the service runs.
+//! Rows travel as JSON, a line each, which both databases read and write themselves. Absent: files (see `app::moving`).
+
+use super::{Connection, Db, StoreError, read, within};
+use serde_json::Value;
+
+/// Every table, in the order in which rows may be inserted: what others refer to comes first.
+pub const TABLES: [&str; 13] = [
+    "alert",
+    "delivery",
+    "attempt",
+    "timeline",
+    "receipt",
+    "opt_out",
+    "daily_count",
+    "setting",
+    "provider_hold",
+    "alarm",
+    "job_run",
+    "mail",
+    "pace",
+];
+
+/// Rows that are read or written at once.
+pub const PAGE: i64 = 500;
+
+impl Db {
+    /// How many rows each table has.
+    pub async fn counts(&self) -> Result<Vec<(&'static str, i64)>, StoreError> {
+        let mut counts = Vec::with_capacity(TABLES.len());
+        for table in TABLES {
+            let sql = sqlx::AssertSqlSafe(format!("select count(*) from {table}"));
+            let count: i64 = read!(self, |pool| sqlx::query_scalar(sql).fetch_one(pool).await)?;
+            counts.push((table, count));
+        }
+        Ok(counts)
+    }
+
+    /// The names of a table's columns, and of those that make its key.
+    async fn columns(&self, table: &str) -> Result<(Vec<String>, Vec<String>), StoreError> {
+        let rows: Vec<(String, i64)> = match self {
+            Self::Sqlite { reader, .. } => {
+                sqlx::query_as("select name, cast(pk as integer) from pragma_table_info($1) order by cid")
+                    .bind(table)
+                    .fetch_all(reader)
+                    .await?
+            }
+            Self::Postgres(pool) => {
+                sqlx::query_as(
+                    "select c.column_name::text, coalesce(k.ordinal_position, 0)::bigint
+                     from information_schema.columns c
+                     left join information_schema.table_constraints t on t.table_schema = c.table_schema
+                        and t.table_name = c.table_name and t.constraint_type = 'PRIMARY KEY'
+                     left join information_schema.key_column_usage k on k.constraint_name = t.constraint_name
+                        and k.table_schema = c.table_schema and k.column_name = c.column_name
+                     where c.table_schema = current_schema() and c.table_name = $1 order by c.ordinal_position",
+                )
+                .bind(table)
+                .fetch_all(pool)
+                .await?
+            }
+        };
+        let mut key: Vec<(i64, String)> = rows
+            .iter()
+            .filter(|(_, place)| *place > 0)
+            .map(|(name, place)| (*place, name.clone()))
+            .collect();
+        key.sort();
+        Ok((
+            rows.into_iter().map(|(name, _)| name).collect(),
+            key.into_iter().map(|(_, name)| name).collect(),
+        ))
+    }
+
+    /// Hands every row of a table to `take`, as JSON, in the order of its key. The caller sees to it that nobody writes.
+    pub async fn export_table(
+        &self,
+        table: &str,
+        mut take: impl FnMut(String) -> std::io::Result<()>,
+    ) -> Result<Result<u64, std::io::Error>, StoreError> {
+        use futures::TryStreamExt;
+        let (columns, key) = self.columns(table).await?;
+        let pairs: Vec<String> = columns
+            .iter()
+            .map(|column| format!("'{column}', \"{column}\""))
+            .collect();
+        let object = match self {
+            Self::Sqlite { .. } => format!("json_object({})", pairs.join(", ")),
+            Self::Postgres(_) => format!("json_build_object({})::text", pairs.join(", ")),
+        };
+        let sql = sqlx::AssertSqlSafe(format!("select {object} from {table} order by {}", key.join(", ")));
+        let mut count = 0;
+        read!(self, |pool| {
+            let mut rows = sqlx::query_scalar::<_, String>(sql).fetch(pool);
+            while let Some(row) = rows.try_next().await? {
+                if let Err(error) = take(row) {
+                    return Ok(Err(error));
+                }
+                count += 1;
+            }
+        });
+        Ok(Ok(count))
+    }
+
+    /// Inserts rows as `export_table` gave them, all or none. Columns that a row does not have get their default or null.
+    pub async fn import_rows(&self, table: &str, rows: &[Value]) -> Result<u64, StoreError> {
+        let (known, _) = self.columns(table).await?;
+        let columns: Vec<&String> = known
+            .iter()
+            .filter(|column| rows.iter().all(|row| row.get(column.as_str()).is_some()))
+            .collect();
+        let names: Vec<String> = columns.iter().map(|column| format!("\"{column}\"")).collect();
+        let names = names.join(", ");
+        let json = Value::Array(rows.to_vec()).to_string();
+        let mut tx = self.begin().await?;
+        let sql = match &tx.connection {
+            Connection::Sqlite(_) => {
+                let values: Vec<String> = columns
+                    .iter()
+                    .map(|column| format!("json_extract(value, '$.{column}')"))
+                    .collect();
+                format!(
+                    "insert into {table} ({names}) select {} from json_each($1)",
+                    values.join(", ")
+                )
+            }
+            Connection::Postgres(_) => {
+                format!(
+                    "insert into {table} ({names}) select {names} from json_populate_recordset(null::{table}, $1::json)"
+                )
+            }
+        };
+        let inserted = within!(tx, |conn| sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(&json)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+        tx.commit().await?;
+        Ok(inserted)
+    }
+
+    /// Writes a copy of the database to a file that does not exist yet, while others go on writing. SQLite only.
+    pub async fn copy_to(&self, path: &str) -> Result<bool, StoreError> {
+        let Self::Sqlite { reader, .. } = self else {
+            return Ok(false);
+        };
+        sqlx::query("vacuum into $1").bind(path).execute(reader).await?;
+        Ok(true)
+    }
+}

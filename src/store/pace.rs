@@ -1,0 +1,70 @@
+//! What replicas on one PostgreSQL share beside the rows themselves: the pace of sends, and the bell that rings in every
+//! process when a delivery is due. SQLite has one process and needs neither. Absent: waiting (see `worker::pace`).
+
+use super::{Connection, Db, StoreError, Tx};
+use crate::domain::delivery::ProviderName;
+use sqlx::postgres::PgListener;
+use std::time::Duration;
+
+/// The channel of the bell.
+const BELL: &str = "nightbell_due";
+
+impl Db {
+    /// Whether other processes may send through the same account.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+
+    /// Takes the next turns of a sender, `span` long in all. Returns how long to wait until the first: nothing on SQLite.
+    /// By the server's clock, the only one that all replicas have in common.
+    pub async fn take_turn(
+        &self,
+        provider: ProviderName,
+        account: &str,
+        span: Duration,
+    ) -> Result<Duration, StoreError> {
+        let Self::Postgres(pool) = self else {
+            return Ok(Duration::ZERO);
+        };
+        let span_ms = i64::try_from(span.as_micros().div_ceil(1_000)).unwrap_or(i64::MAX);
+        let wait_ms: i64 = sqlx::query_scalar(
+            "insert into pace as p (provider, account, next_at)
+             values ($1, $2, cast(extract(epoch from clock_timestamp()) * 1000 as bigint) + $3)
+             on conflict (provider, account) do update
+                set next_at = greatest(p.next_at, cast(extract(epoch from clock_timestamp()) * 1000 as bigint)) + $3
+             returning next_at - $3 - cast(extract(epoch from clock_timestamp()) * 1000 as bigint)",
+        )
+        .bind(provider.as_str())
+        .bind(account)
+        .bind(span_ms)
+        .fetch_one(pool)
+        .await?;
+        Ok(Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0)))
+    }
+
+    /// Calls `ring` whenever any process said that a delivery is due, for as long as it is polled. Connections that are
+    /// lost are made again; what was said meanwhile is found by the look that the worker takes every second.
+    pub async fn listen(&self, ring: impl Fn()) -> Result<(), StoreError> {
+        let Self::Postgres(pool) = self else {
+            return std::future::pending().await;
+        };
+        let mut listener = PgListener::connect_with(pool).await?;
+        listener.listen(BELL).await?;
+        loop {
+            // `None`: the connection was lost and is there again.
+            listener.try_recv().await?;
+            ring();
+        }
+    }
+}
+
+/// Rings the bell in every process when this transaction is committed.
+pub(super) async fn ring(tx: &mut Tx) -> Result<(), StoreError> {
+    if let Connection::Postgres(connection) = &mut tx.connection {
+        sqlx::query("select pg_notify($1, '')")
+            .bind(BELL)
+            .execute(&mut **connection)
+            .await?;
+    }
+    Ok(())
+}

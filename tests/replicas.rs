@@ -1,0 +1,393 @@
+//! Several processes on one PostgreSQL: the same promise. And moving there.
+
+use crate::{
+    support::{
+        client,
+        database::Database,
+        eventually,
+        service::{Service, command},
+        town::{INTAKE, Plan, Town, critical, person},
+        twilio::{Answers, Message},
+    },
+    torture::{compare, drain, odd_answer, torture_size},
+};
+use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+use serde_json::{Value, json};
+use std::{io::Write, time::Duration};
+
+const TWO_WORKERS: usize = 2;
+
+/// Posts an event as a helpdesk does: again, here or there, until it is answered.
+async fn post_until_taken(addresses: &[String], event: &Value) -> u16 {
+    let client = client();
+    let mut turn = 0;
+    eventually("an answer to an event", async || {
+        turn += 1;
+        let url = format!("http://{}/v1/events", addresses[turn % addresses.len()]);
+        let answer = client
+            .post(url)
+            .bearer_auth(INTAKE)
+            .header("content-type", "application/json")
+            .timeout(Duration::from_millis(700))
+            .body(event.to_string())
+            .send()
+            .await;
+        match answer.map(|answer| answer.status().as_u16()) {
+            Ok(status @ (200 | 202)) => Ok(status),
+            Ok(status) => Err(status.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await
+}
+
+/// Posts a receipt as Twilio does: again until it is taken.
+async fn report_until_taken(town: &mut Town, addresses: &[String], message: &Message, word: &str) {
+    for round in 0.. {
+        town.service.address.clone_from(&addresses[round % addresses.len()]);
+        if town.try_report(message, word).await == Some(204) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(round < 3_000, "nobody takes receipts");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_replicas_under_torture_send_once_and_lose_nothing() {
+    let Some((database, server)) = Database::own_postgres("three replicas under torture").await else {
+        return;
+    };
+    let (deliveries, kills) = torture_size();
+    let seed = std::env::var("NIGHTBELL_TORTURE_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| rand::rng().next_u64());
+    let mut dice = StdRng::seed_from_u64(seed);
+    let mut town = Plan::on(database)
+        .set("DAILY_LIMIT", "1000000")
+        .set("SMS__TIMEOUT", "800ms")
+        .set("SMS__LEASE", "2s")
+        .set("SMS__RECONCILE_AFTER", "2s")
+        .set("SMS__POLL_AFTER", "2s")
+        .set("LOG__FILTER", "error")
+        .build()
+        .await;
+    let mut others: Vec<Service> = (0..TWO_WORKERS).map(|_| town.start_another()).collect();
+    let phones: Vec<String> = (0..deliveries)
+        .map(|index| format!("+1415{}", 2_000_000 + index))
+        .collect();
+    for phone in &phones {
+        town.twilio
+            .script(phone, [odd_answer(&mut dice), odd_answer(&mut dice)]);
+    }
+
+    let started = std::time::Instant::now();
+    let (mut posted, mut frozen, mut restarts) = (0, 0, 0);
+    for kill in 0..kills {
+        let addresses: Vec<String> = others
+            .iter()
+            .chain([&town.service])
+            .map(|one| one.address.clone())
+            .collect();
+        // One of the others stands still for longer than its lease, while the rest goes on.
+        let still = (kill % 4 == 1).then(|| dice.random_range(0..others.len()));
+        if let Some(still) = still {
+            others[still].signal("STOP");
+            frozen += 1;
+        }
+        let until = deliveries * (kill + 1) / kills;
+        while posted < until {
+            town.twilio.close(dice.random_range(0..20) == 0);
+            post_until_taken(&addresses, &critical(&posted.to_string(), &[person(&phones[posted])])).await;
+            posted += 1;
+            let messages = town.twilio.messages();
+            if !messages.is_empty() && dice.random_bool(0.5) {
+                let message = messages[dice.random_range(0..messages.len())].clone();
+                town.twilio.set_status(&message.sid, "delivered");
+                for word in ["delivered", "sent"] {
+                    let own = town.service.address.clone();
+                    report_until_taken(&mut town, &addresses, &message, word).await;
+                    town.service.address = own;
+                }
+            }
+        }
+        town.twilio.close(false);
+        if kill % 3 == 2 {
+            server.restart_immediately();
+            restarts += 1;
+        }
+        if let Some(still) = still {
+            tokio::time::sleep(Duration::from_millis(2_500)).await;
+            others[still].signal("CONT");
+        }
+        match dice.random_range(0..=others.len()) {
+            0 => {
+                town.service.kill();
+                town.restart();
+            }
+            index => {
+                others[index - 1].kill();
+                others[index - 1] = town.start_another();
+            }
+        }
+    }
+    let settled = drain(&town, deliveries).await;
+
+    let outcome = compare(&settled, &town.twilio.messages());
+    let _ = writeln!(
+        std::io::stderr(),
+        "torture of 3 replicas: {deliveries} deliveries, {kills} kills, {restarts} restarts of PostgreSQL, {frozen} freezes past the lease, \
+         {} calls, {} messages in {:.0} s (seed {seed}): {} with two messages, {} lost, {} in disagreement",
+        town.twilio.sign_ins().len(),
+        town.twilio.messages().len(),
+        started.elapsed().as_secs_f64(),
+        outcome.doubled.len(),
+        outcome.lost.len(),
+        outcome.disagreeing.len(),
+    );
+    assert!(outcome.is_good(), "seed {seed}: {outcome:#?}");
+    assert_eq!(town.get("/v1/limit").await["used"], deliveries, "one slot for each");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_replicas_never_overshoot_the_limit() {
+    let Some(database) = Database::postgres("three_replicas_never_overshoot_the_limit").await else {
+        return;
+    };
+    let mut town = Plan::on(database).set("DAILY_LIMIT", "0").build().await;
+    for ticket in 0..10 {
+        let people: Vec<Value> = (0..100)
+            .map(|one| person(&format!("+1415{}", 2_000_000 + ticket * 100 + one)))
+            .collect();
+        town.raise(&critical(&ticket.to_string(), &people)).await;
+    }
+    town.service.kill();
+    // All at once: a thousand are owed, and three processes begin together.
+    town.database
+        .execute("update delivery set state = 'pending', due_at = received_at, lease_until = null, lease_token = null")
+        .await;
+    town.settings.insert("NIGHTBELL_DAILY_LIMIT".into(), "100".into());
+    town.restart();
+    let others = [town.start_another(), town.start_another()];
+
+    eventually("a limit that is used up", async || {
+        let limit = town.get("/v1/limit").await;
+        if limit["used"] == 100 && limit["deferred"] == 900 {
+            Ok(())
+        } else {
+            Err(limit)
+        }
+    })
+    .await;
+    assert_eq!(town.twilio.messages().len(), 100);
+    assert_eq!(others.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_process_takes_in_another_sends() {
+    let Some(database) = Database::postgres("what_one_process_takes_in_another_sends").await else {
+        return;
+    };
+    let mut town = Plan::on(database).build().await;
+    let worker = Service::start_as(&town.settings, town.database.folder.path(), &["--role", "worker"]);
+    town.service.kill();
+    town.service = Service::start_as(&town.settings, town.database.folder.path(), &["--role", "intake"]);
+
+    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
+    town.stand(&alert, &["accepted"]).await;
+
+    assert!(worker.log().contains("the provider accepted it"), "{}", worker.log());
+    let doors = async |path: &str| {
+        let answer = client()
+            .get(format!("http://{}{path}", worker.address))
+            .send()
+            .await
+            .unwrap();
+        answer.status().as_u16()
+    };
+    assert_eq!(
+        (
+            doors("/healthz").await,
+            doors("/readyz").await,
+            doors("/v1/alerts").await
+        ),
+        (200, 200, 404)
+    );
+    // The bell's own connection is cut, as all others are: it is made again.
+    town.database
+        .execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'nightbell'")
+        .await;
+    let event = critical("2", &[person("+14155550102")]);
+    post_until_taken(&[town.service.address.clone()], &event).await;
+    town.twilio.accepted(2).await;
+    assert_eq!(town.twilio.messages().len(), 2);
+}
+
+#[tokio::test]
+async fn a_sqlite_file_has_one_process_and_no_roles() {
+    let database = Database::sqlite();
+    let settings = std::collections::BTreeMap::from([("NIGHTBELL_DATABASE_URL".to_owned(), database.url.clone())]);
+
+    let ended = command(&settings, database.folder.path())
+        .args(["serve", "--role", "intake"])
+        .env("NIGHTBELL_LISTEN", "127.0.0.1:0")
+        .output()
+        .unwrap();
+
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(said.contains("need a PostgreSQL"), "{said}");
+}
+
+stories![
+    a_database_of_a_newer_version_is_left_alone,
+    the_tables_are_brought_up_to_date_by_hand,
+    a_backup_taken_while_the_service_runs_is_whole,
+];
+
+async fn a_database_of_a_newer_version_is_left_alone(database: Database) {
+    let mut town = Plan::on(database).build().await;
+    town.database
+        .execute("insert into _sqlx_migrations (version, description, success, checksum, execution_time) select 9999, 'from the future', true, checksum, 0 from _sqlx_migrations where version = 1")
+        .await;
+
+    town.service.kill();
+    let log = Service::try_start(&town.settings, town.database.folder.path())
+        .err()
+        .unwrap();
+    assert!(
+        log.contains("belongs to a newer Nightbell") && log.contains("9999"),
+        "{log}"
+    );
+    for arguments in [
+        vec!["migrate"],
+        vec!["migrate", "--dry-run"],
+        vec!["nightly", "--dry-run"],
+    ] {
+        let (code, _, err) = town.run(&arguments).await;
+        assert_eq!(code, 1, "{arguments:?}: {err}");
+    }
+    town.database
+        .execute("delete from _sqlx_migrations where version = 9999")
+        .await;
+    town.restart();
+}
+
+async fn the_tables_are_brought_up_to_date_by_hand(database: Database) {
+    let mut settings = std::collections::BTreeMap::new();
+    settings.insert("NIGHTBELL_DATABASE_URL".to_owned(), database.url.clone());
+    let run = |arguments: &[&str]| {
+        let output = command(&settings, database.folder.path())
+            .args(arguments)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+
+    let (code, before) = run(&["migrate", "--dry-run"]);
+    assert_eq!((code, before.lines().count()), (Some(0), 3), "{before}");
+    assert!(before.starts_with("to do: 0001 spine"), "{before}");
+    assert_eq!(run(&["migrate"]).0, Some(0));
+    let (code, after) = run(&["migrate", "--dry-run"]);
+    assert_eq!((code, after.as_str()), (Some(0), "the tables are up to date\n"));
+}
+
+async fn a_backup_taken_while_the_service_runs_is_whole(database: Database) {
+    let mut town = Plan::on(database).build().await;
+    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
+    town.stand(&alert, &["accepted"]).await;
+
+    let (code, _, err) = town.run(&["backup", "copy.db"]).await;
+    if !town.database.is_sqlite {
+        assert_eq!(code, 1);
+        assert!(err.contains("pg_dump"), "{err}");
+        return;
+    }
+    assert_eq!(code, 0, "{err}");
+    let (code, _, err) = town.run(&["backup", "copy.db"]).await;
+    assert_eq!(code, 1);
+    assert!(err.contains("is there already"), "{err}");
+    town.service.kill();
+    town.settings
+        .insert("NIGHTBELL_DATABASE_URL".into(), "sqlite://copy.db".into());
+    town.restart();
+    town.stand(&alert, &["accepted"]).await;
+    let again = town.post(&critical("1", &[person("+14155550101")])).await;
+    assert_eq!(again.body["outcome"], "duplicate");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moved_to_postgresql_in_mid_flight_nothing_is_sent_twice() {
+    let Some(new_house) = Database::postgres("moved_to_postgresql_in_mid_flight").await else {
+        return;
+    };
+    // Ten thousand in the long form of the torture.
+    let count: usize = if std::env::var("NIGHTBELL_TORTURE").is_ok() {
+        10_000
+    } else {
+        200
+    };
+    let mut town = Plan::on(Database::sqlite())
+        .set("DAILY_LIMIT", &(count - 20).to_string())
+        .set("SMS__TIMEOUT", "800ms")
+        .set("SMS__LEASE", "2s")
+        .set("SMS__RECONCILE_AFTER", "1s")
+        .build()
+        .await;
+    town.admin(
+        reqwest::Method::POST,
+        "/v1/opt-outs",
+        Some(json!({"phone": "+14155550199"})),
+    )
+    .await;
+    for index in 0..count {
+        // In some answers the provider is silent: what became of them is not known when the house is moved.
+        let answer = if index % 7 == 0 {
+            Answers::AcceptsInSilence
+        } else {
+            Answers::Accepts
+        };
+        let somebody = town.phone(&format!("+1415{}", 2_000_000 + index), [answer]);
+        town.raise(&critical(&index.to_string(), &[somebody])).await;
+    }
+    town.service.kill();
+    let sent_before = town.twilio.messages().len();
+
+    let (code, out, err) = town.run(&["export", "house.jsonl"]).await;
+    assert_eq!(code, 0, "{out}{err}");
+    town.settings
+        .insert("NIGHTBELL_DATABASE_URL".into(), new_house.url.clone());
+    let (code, out, err) = town.run(&["import", "house.jsonl"]).await;
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(
+        out.contains(&format!("alert: {count} of {count}")) && out.contains("everything is here"),
+        "{out}"
+    );
+    let (code, _, err) = town.run(&["import", "house.jsonl"]).await;
+    assert_eq!(code, 1);
+    assert!(err.contains("is not empty"), "{err}");
+    town.settings
+        .insert("NIGHTBELL_DAILY_LIMIT".into(), (count * 2).to_string());
+    town.restart();
+
+    eventually("everything that was owed", async || {
+        let open = new_house
+            .number("select count(*) from delivery where state not in ('accepted', 'sent', 'delivered')")
+            .await;
+        if open == 0 { Ok(()) } else { Err(open) }
+    })
+    .await;
+    let mut told: Vec<String> = town.twilio.messages().into_iter().map(|message| message.to).collect();
+    assert!(
+        told.len() == count && sent_before < count,
+        "{} of {count}, {sent_before} before",
+        told.len()
+    );
+    told.sort();
+    told.dedup();
+    assert_eq!(told.len(), count, "nobody twice");
+    assert_eq!(town.get("/v1/opt-outs").await["items"].as_array().unwrap().len(), 1);
+    let again = town.post(&critical("0", &[person("+14152000000")])).await;
+    assert_eq!(again.body["outcome"], "duplicate");
+}
