@@ -496,7 +496,7 @@ async fn killed_before_our_note_the_second_copy_is_recognised(database: Database
     gate.notify_one();
     eventually("a yes that cannot be noted", async || {
         let log = town.service.log();
-        if log.contains("cannot send mail") {
+        if log.contains("cannot note what came of a mail") {
             Ok(())
         } else {
             Err(log)

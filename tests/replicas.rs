@@ -55,7 +55,7 @@ async fn report_until_taken(town: &mut Town, addresses: &[String], message: &Mes
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_replicas_under_torture_send_once_and_lose_nothing() {
-    let Some((database, server)) = Database::own_postgres("three replicas under torture").await else {
+    let Some((database, server)) = Database::own_postgres("three replicas under torture", false).await else {
         return;
     };
     let (deliveries, kills) = torture_size();
@@ -216,7 +216,7 @@ async fn what_one_process_takes_in_another_sends() {
     );
     // The bell's own connection is cut, as all others are: it is made again.
     town.database
-        .execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'nightbell'")
+        .execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'nightbell' and datname = current_database()")
         .await;
     let event = critical("2", &[person("+14155550102")]);
     post_until_taken(&[town.service.address.clone()], &event).await;

@@ -45,7 +45,7 @@ pub async fn nightly(loaded: Loaded, request: ReportRequest) -> anyhow::Result<(
     }
     match Db::open(config.database_url.expose_secret()).await {
         Ok(store) => {
-            let night = make_night(&config, &store)?;
+            let night = make_night(&config, &store);
             let done = if day == today {
                 mail_interim(&night, day, now).await
             } else {
@@ -69,7 +69,7 @@ fn zone_name(config: &Config) -> &str {
 /// Prints the report as it was made, or as it would be made now.
 async fn preview(config: &Config, day: LocalDay, now: Timestamp) -> anyhow::Result<()> {
     let store = Db::open_read_only(config.database_url.expose_secret()).await?;
-    let night = make_night(config, &store)?;
+    let night = make_night(config, &store);
     match store.report_of(day).await.map_err(explained)? {
         Some(kept) => print_report(&kept.subject, &kept.text),
         None => {
@@ -97,7 +97,7 @@ async fn run_jobs(night: &Night, day: LocalDay, now: Timestamp) -> anyhow::Resul
     night.ask(Job::Cleanup, day, newest, now).await.map_err(explained)?;
     night.make_reports(newest, now).await.map_err(explained)?;
     night.clean_up(newest, now).await.map_err(explained)?;
-    let Some(kept) = night.store.report_of(day).await.map_err(explained)? else {
+    let Some(kept) = await_report(night, day).await? else {
         bail!("another process is making the report of {day}, or it was made so long ago that it is not kept any more");
     };
     print_report(&kept.subject, &kept.text);
@@ -108,12 +108,28 @@ async fn run_jobs(night: &Night, day: LocalDay, now: Timestamp) -> anyhow::Resul
         );
         return Ok(());
     }
+    if kept.sent_at.is_some() {
+        eprintln!("mailed");
+        return Ok(());
+    }
     send_kept(
         night,
         &report_key(LocalDay::parse(&kept.day).unwrap_or(day)),
         kept.is_mail,
     )
     .await
+}
+
+/// The report of a day, for which another process may need a moment.
+async fn await_report(night: &Night, day: LocalDay) -> anyhow::Result<Option<crate::store::KeptReport>> {
+    let begun = Instant::now();
+    loop {
+        let kept = night.store.report_of(day).await.map_err(explained)?;
+        if kept.is_some() || begun.elapsed() > PATIENCE / 6 {
+            return Ok(kept);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Sends one kept mail now and says what came of it.
@@ -136,7 +152,7 @@ async fn send_kept(night: &Night, key: &str, is_mail: bool) -> anyhow::Result<()
             why.short,
             why.detail
         ),
-        None => eprintln!("the mail is kept and waits for its next try, or was sent by another process"),
+        None => bail!("another process is sending the mail: ask again in a moment"),
     }
     Ok(())
 }
@@ -187,12 +203,16 @@ async fn ask_service(mut config: Config, day: LocalDay) -> anyhow::Result<()> {
     let begun = Instant::now();
     loop {
         let answer = ask(reqwest::Method::GET).await.with_context(unreachable)?;
+        let answer_is_absent = answer.status() == reqwest::StatusCode::NOT_FOUND;
         if answer.status().is_success() {
             let report: Value = serde_json::from_str(&answer.text().await?).context("the service answered no JSON")?;
             let waits = report["mail"]["state"] == "mailing" && report["mail"]["last_error"].is_null();
             if !waits {
                 return tell(&report, was_done);
             }
+        }
+        if was_done && answer_is_absent {
+            bail!("the report of {day} was made, but so long ago that it is not kept any more");
         }
         if begun.elapsed() > PATIENCE {
             bail!("the service at {address} has not made the report yet: look at its log");
@@ -227,7 +247,7 @@ pub async fn send_test_mail(loaded: Loaded, address: &str) -> anyhow::Result<()>
         .parse()
         .with_context(|| format!("`{address}` is no mail address"))?;
     post.addresses.reply_to = post.addresses.to.clone();
-    let mailer = Mailer::new(&post.server, post.addresses).context("TLS for mail cannot be set up")?;
+    let mailer = Mailer::new(&post.server, post.addresses);
     let letter = Templates::test(mailer.server());
     let id = format!("test.{}", uuid::Uuid::new_v4().simple());
     let outcome = mailer.send(&letter, &id, Timestamp::now(), &[]).await;

@@ -74,7 +74,7 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
     let office = Arc::new(make_office(&config, &store, &provider, &wake));
     // Intake and receipts do not wait for the worker's connections, nor it for theirs.
     let worker_store = store.apart();
-    let night = Arc::new(make_night(&config, &worker_store)?);
+    let night = Arc::new(make_night(&config, &worker_store));
     let worker = Arc::new(Worker {
         store: worker_store.clone(),
         provider,
@@ -276,15 +276,7 @@ fn make_office(config: &Config, store: &Db, provider: &Provider, wake: &Arc<Noti
     }
 }
 
-fn make_mailer(config: &Config) -> anyhow::Result<Option<Mailer>> {
-    let Some(post) = &config.nightly.post else {
-        return Ok(None);
-    };
-    let mailer = Mailer::new(&post.server, post.addresses.clone()).context("TLS for mail cannot be set up")?;
-    Ok(Some(mailer))
-}
-
-fn make_night(config: &Config, store: &Db) -> anyhow::Result<Night> {
+fn make_night(config: &Config, store: &Db) -> Night {
     let fallback = |people: &[Recipient], region: Region| {
         let numbers = people.iter().filter_map(|person| {
             let phone = PhoneNumber::parse(person.phone.as_deref()?, person.region.unwrap_or(region))?;
@@ -292,9 +284,13 @@ fn make_night(config: &Config, store: &Db) -> anyhow::Result<Night> {
         });
         numbers.collect::<Vec<String>>()
     };
-    Ok(Night {
+    Night {
         store: store.clone(),
-        mailer: make_mailer(config)?,
+        mailer: config
+            .nightly
+            .post
+            .as_ref()
+            .map(|post| Mailer::new(&post.server, post.addresses.clone())),
         templates: load_mail_templates(config.templates_dir.as_deref()),
         rules: NightRules {
             time: config.nightly.time,
@@ -310,7 +306,7 @@ fn make_night(config: &Config, store: &Db) -> anyhow::Result<Night> {
                 .collect(),
         },
         owner: uuid::Uuid::now_v7().simple().to_string(),
-    })
+    }
 }
 
 fn worker_rules(config: &Config) -> Rules {

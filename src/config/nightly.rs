@@ -2,7 +2,7 @@
 
 use super::reader::Reader;
 use crate::domain::{
-    letter::{Addresses, SmtpServer},
+    letter::{Addresses, Security, SmtpServer},
     nightly::NightlyTime,
 };
 use lettre::message::{Mailbox, Mailboxes};
@@ -46,6 +46,12 @@ pub fn read(reader: &mut Reader) -> Nightly {
         reader
             .warn("`report.smtp_url` sends its password readable by everybody on the way: take `?tls=…` away from it");
     }
+    if server
+        .as_ref()
+        .is_some_and(|server| server.port == 465 && server.security != Security::Tls)
+    {
+        reader.warn("`report.smtp_url` names port 465, where servers speak TLS from the first byte: write `smtps://…`");
+    }
     let from = from.and_then(|from| {
         let first = from.iter().next().cloned();
         if from.iter().count() > 1 {
@@ -79,11 +85,11 @@ fn make_post(
 ) -> Option<Post> {
     let (server, to) = match (server, to) {
         (Some(server), Some(to)) => (server, to),
-        (Some(_), None) if !reader.has("report.to") => {
+        (Some(_), None) if !reader.has_fault("report.to") => {
             reader.warn("`report.to` is not set, so reports and alarms are mailed to nobody: they are kept and logged");
             return None;
         }
-        (None, Some(_)) if !reader.has("report.smtp_url") && !reader.has("report.smtp_url_file") => {
+        (None, Some(_)) if !reader.has_fault("report.smtp_url") && !reader.has_fault("report.smtp_url_file") => {
             reader.warn("`report.smtp_url` is not set, so no mail is sent: reports and alarms are kept and logged");
             return None;
         }

@@ -218,6 +218,11 @@ impl Reader {
         self.warnings.push(text.to_owned());
     }
 
+    /// Whether something is wrong with the setting.
+    pub fn has_fault(&self, key: &str) -> bool {
+        self.faults.iter().any(|fault| fault.key == key)
+    }
+
     /// Whether the setting is there at all, even if it is wrong.
     pub fn has(&self, key: &str) -> bool {
         self.settings.contains_key(key)

@@ -11,7 +11,7 @@ use crate::domain::{
 };
 use jiff::Timestamp;
 use lettre::{
-    Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
+    Address, Message,
     address::Envelope,
     message::{
         Attachment, MultiPart,
@@ -19,18 +19,22 @@ use lettre::{
     },
     transport::smtp::{
         Error,
-        authentication::Credentials,
-        client::{Tls, TlsParameters},
+        authentication::{Credentials, Mechanism},
+        client::{AsyncSmtpConnection, TlsParameters},
+        extension::ClientId,
     },
 };
 use secrecy::ExposeSecret;
 use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
 
-/// Servers may take minutes (RFC 5321, 4.5.3.2), but one that is slower than this for one answer is as good as gone; the
-/// mail is kept.
-const ANSWER_TIME: Duration = Duration::from_secs(30);
-/// For the whole talk. Callers hold their right to send for longer.
-pub const TALK_TIME: Duration = Duration::from_secs(60);
+/// Until the server is ready to hear of a mail. Slower ones are as good as gone; the mail is kept.
+const CONNECT_TIME: Duration = Duration::from_secs(30);
+/// For one mail to everybody it is for. A server may think long about a mail it has (RFC 5321, 4.5.3.2.6, has ten minutes):
+/// who hangs up too early sends it twice. Callers hold their right to send for longer.
+pub const TALK_TIME: Duration = Duration::from_secs(300);
+/// For the goodbye, which changes nothing: the server has the mail.
+const GOODBYE_TIME: Duration = Duration::from_secs(2);
 
 /// Why a mail did not go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,40 +56,25 @@ pub struct Outcome {
     pub put_off: Option<Why>,
 }
 
-/// A connection that is made anew for each mail, and the addresses on it.
+/// A mail server and the addresses on our mails. The connection is made anew for each.
 pub struct Mailer {
-    transport: AsyncSmtpTransport<Tokio1Executor>,
+    server: SmtpServer,
     addresses: Addresses,
-    server: String,
+    name: String,
 }
 
 impl Mailer {
-    /// Fails only if TLS cannot be set up on this machine.
-    pub fn new(server: &SmtpServer, addresses: Addresses) -> Result<Self, Error> {
-        let tls = || TlsParameters::new(server.host.clone());
-        let tls = match server.security {
-            Security::Plain => Tls::None,
-            Security::Opportunistic => Tls::Opportunistic(tls()?),
-            Security::StartTls => Tls::Required(tls()?),
-            Security::Tls => Tls::Wrapper(tls()?),
-        };
-        let mut transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&server.host)
-            .port(server.port)
-            .tls(tls)
-            .timeout(Some(ANSWER_TIME));
-        if let Some((user, password)) = &server.credentials {
-            transport = transport.credentials(Credentials::new(user.clone(), password.expose_secret().to_owned()));
-        }
-        Ok(Self {
-            transport: transport.build(),
+    pub fn new(server: &SmtpServer, addresses: Addresses) -> Self {
+        Self {
+            name: format!("{}:{}", server.host, server.port),
+            server: server.clone(),
             addresses,
-            server: format!("{}:{}", server.host, server.port),
-        })
+        }
     }
 
     /// Which server it is, for messages.
     pub fn server(&self) -> &str {
-        &self.server
+        &self.name
     }
 
     /// Sends a mail to everybody who is not `settled`. One address that the server does not take keeps it from nobody else.
@@ -97,6 +86,10 @@ impl Mailer {
             .map(|mailbox| &mailbox.email)
             .filter(|address| !settled.iter().any(|settled| settled == &address.to_string()))
             .collect();
+        if to.is_empty() {
+            return Outcome::default();
+        }
+        let deadline = Instant::now() + TALK_TIME;
         let mail = match self.write(letter, message_id, written_at) {
             Ok(mail) => mail.formatted(),
             Err(why) => {
@@ -107,11 +100,11 @@ impl Mailer {
             }
         };
         let mut outcome = Outcome::default();
-        match self.talk(&to, &mail).await {
+        match self.talk(&to, &mail, deadline).await {
             Ok(()) => outcome.accepted = to.iter().map(ToString::to_string).collect(),
             Err(refusal) if to.len() > 1 && refusal.may_be_about_one_address => {
                 for address in to {
-                    outcome.note(address, self.talk(&[address], &mail).await);
+                    outcome.note(address, self.talk(&[address], &mail, deadline).await);
                 }
             }
             Err(refusal) => match to.as_slice() {
@@ -151,25 +144,55 @@ impl Mailer {
         })
     }
 
-    async fn talk(&self, to: &[&Address], mail: &[u8]) -> Result<(), Refusal> {
+    async fn talk(&self, to: &[&Address], mail: &[u8], deadline: Instant) -> Result<(), Refusal> {
+        let too_slow = |detail| Refusal::local(&format!("{} did not answer in time", self.name), detail);
         let envelope = Envelope::new(
             Some(self.addresses.from.email.clone()),
             to.iter().map(|address| (*address).clone()).collect(),
         )
         .map_err(|error| Refusal::local("nobody is left to send it to", &error.to_string()))?;
-        match tokio::time::timeout(TALK_TIME, self.transport.send_raw(&envelope, mail)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(self.understand(&error)),
-            Err(_) => Err(Refusal::local(
-                &format!("{} did not answer in time", self.server),
-                "the talk took too long",
-            )),
+        let connecting = timeout_at(deadline.min(Instant::now() + CONNECT_TIME), self.connect());
+        let mut connection = connecting
+            .await
+            .map_err(|_| too_slow("it was not ready to hear of a mail"))?
+            .map_err(|error| self.understand(&error))?;
+        timeout_at(deadline, connection.send(&envelope, mail))
+            .await
+            .map_err(|_| too_slow("it may have the mail; a second copy has the same Message-ID"))?
+            .map_err(|error| self.understand(&error))?;
+        let _ = timeout(GOODBYE_TIME, connection.quit()).await;
+        Ok(())
+    }
+
+    /// Connects, secures the connection and signs in, as configured.
+    async fn connect(&self) -> Result<AsyncSmtpConnection, Error> {
+        let server = &self.server;
+        let hello = ClientId::default();
+        let tls = || TlsParameters::new(server.host.clone());
+        let from_the_start = match server.security {
+            Security::Tls => Some(tls()?),
+            Security::Plain | Security::Opportunistic | Security::StartTls => None,
+        };
+        let address = (server.host.as_str(), server.port);
+        let mut connection =
+            AsyncSmtpConnection::connect_tokio1(address, Some(CONNECT_TIME), &hello, from_the_start, None).await?;
+        match server.security {
+            Security::StartTls => connection.starttls(tls()?, &hello).await?,
+            Security::Opportunistic if connection.can_starttls() => connection.starttls(tls()?, &hello).await?,
+            Security::Opportunistic | Security::Plain | Security::Tls => {}
         }
+        if let Some((user, password)) = &server.credentials {
+            let credentials = Credentials::new(user.clone(), password.expose_secret().to_owned());
+            connection
+                .auth(&[Mechanism::Plain, Mechanism::Login], &credentials)
+                .await?;
+        }
+        Ok(connection)
     }
 
     /// Translates lettre's error into what a tired admin can act on.
     fn understand(&self, error: &Error) -> Refusal {
-        let server = &self.server;
+        let server = &self.name;
         let code = error.status().map(|code| code.to_string());
         let said = explain(error);
         let short = match code.as_deref() {

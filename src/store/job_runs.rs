@@ -43,7 +43,14 @@ pub struct Asker<'a> {
 impl Db {
     /// Takes the oldest run of `job` that is due: one that was left unfinished, or a day up to `newest` that has had none.
     /// `None` if there is nothing to do or another process is at it. The first call ever only notes where to begin.
-    pub async fn take_run(&self, job: Job, newest: LocalDay, asker: Asker<'_>) -> Result<Option<Run>, StoreError> {
+    /// Outcomes from before `due`, when the newest run was due, are then none of any report's.
+    pub async fn take_run(
+        &self,
+        job: Job,
+        newest: LocalDay,
+        due: Timestamp,
+        asker: Asker<'_>,
+    ) -> Result<Option<Run>, StoreError> {
         let (last, open): (Option<String>, i64) = read!(self, |pool| {
             sqlx::query_as(
                 "select (select max(day) from job_run where job = $1 and day <= $2),
@@ -62,16 +69,23 @@ impl Db {
         let mut tx = self.begin().await?;
         take_turns(&mut tx, asker.now).await?;
         if !write_missed(&mut tx, job, newest, asker).await? {
-            write_run(
-                &mut tx,
-                job,
-                Span {
-                    first: newest,
-                    last: newest,
-                },
-                Some((BASELINE, asker.now)),
-            )
-            .await?;
+            let days = Span {
+                first: newest,
+                last: newest,
+            };
+            write_run(&mut tx, job, days, Some((BASELINE, asker.now))).await?;
+            if job == Job::Report {
+                // A database that is older than its ledger has failures of months, which nobody wants in one mail.
+                within!(tx, |conn| sqlx::query(
+                    "update delivery set report_day = $1 where report_day is null and moved_at < $2
+                        and state in ('failed', 'undelivered', 'unconfirmed', 'expired', 'suppressed')"
+                )
+                .bind(newest.to_string())
+                .bind(ms(due))
+                .execute(conn)
+                .await
+                .map(drop))?;
+            }
         }
         let run = take_oldest(&mut tx, job, asker).await?;
         tx.commit().await?;

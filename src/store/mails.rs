@@ -150,12 +150,18 @@ impl Db {
             return Ok(false);
         }
         for alarm in alarms {
-            within!(tx, |conn| sqlx::query("update alarm set mailed_at = $2 where id = $1")
-                .bind(&alarm.id)
-                .bind(ms(now))
-                .execute(conn)
-                .await
-                .map(drop))?;
+            let marked = within!(tx, |conn| sqlx::query(
+                "update alarm set mailed_at = $2 where id = $1 and mailed_at is null"
+            )
+            .bind(&alarm.id)
+            .bind(ms(now))
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))?;
+            if marked == 0 {
+                // Another process, whose clock is ahead of ours, told of it between our look and now.
+                return Ok(false);
+            }
         }
         let key = format!("{}/{}", LetterKind::Alarms, new_id());
         insert(&mut tx, letter, &key, Some(now), now).await?;
@@ -163,7 +169,21 @@ impl Db {
         Ok(true)
     }
 
-    /// Takes the mail that has waited longest, until `now + lease`; only the one named by `key` if there is one.
+    /// A restart may have brought a better server or address: mails that wait for their next try are tried now.
+    pub async fn mail_soon(&self, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        within!(tx, |conn| sqlx::query(
+            "update mail set due_at = $1 where sent_at is null and due_at > $1"
+        )
+        .bind(ms(now))
+        .execute(conn)
+        .await
+        .map(drop))?;
+        tx.commit().await
+    }
+
+    /// Takes the mail that has waited longest, until `now + lease`; or the one named by `key`, whenever its next try is
+    /// due.
     pub async fn take_mail(
         &self,
         owner: &str,
@@ -173,8 +193,8 @@ impl Db {
     ) -> Result<Option<Mail>, StoreError> {
         let waiting: Option<String> = read!(self, |pool| {
             sqlx::query_scalar(
-                "select id from mail where sent_at is null and due_at <= $1 and ($2 is null or subject_key = $2)
-                    and (lease_until is null or lease_until <= $1) limit 1",
+                "select id from mail where sent_at is null and due_at is not null
+                    and ((due_at <= $1 and $2 is null) or subject_key = $2) and (lease_until is null or lease_until <= $1) limit 1",
             )
             .bind(ms(now))
             .bind(key)
@@ -190,8 +210,8 @@ impl Db {
             Connection::Sqlite(conn) => {
                 sqlx::query_as(
                     "update mail set lease_token = $1, lease_until = $2, tries = tries + 1 where id = (
-                        select id from mail where sent_at is null and due_at <= $3 and ($4 is null or subject_key = $4)
-                            and (lease_until is null or lease_until <= $3) order by due_at, id limit 1)
+                        select id from mail where sent_at is null and due_at is not null
+                            and ((due_at <= $3 and $4 is null) or subject_key = $4) and (lease_until is null or lease_until <= $3) order by due_at, id limit 1)
                      returning id, kind, subject_key, message_id, subject, body_text, body_html, attachment_name,
                         attachment, created_at, tries, settled",
                 )
@@ -205,8 +225,8 @@ impl Db {
             Connection::Postgres(conn) => {
                 sqlx::query_as(
                     "update mail set lease_token = $1, lease_until = $2, tries = tries + 1 where id = (
-                        select id from mail where sent_at is null and due_at <= $3 and ($4 is null or subject_key = $4)
-                            and (lease_until is null or lease_until <= $3) order by due_at, id limit 1
+                        select id from mail where sent_at is null and due_at is not null
+                            and ((due_at <= $3 and $4 is null) or subject_key = $4) and (lease_until is null or lease_until <= $3) order by due_at, id limit 1
                             for update skip locked)
                      returning id, kind, subject_key, message_id, subject, body_text, body_html, attachment_name,
                         attachment, created_at, tries, settled",
@@ -243,7 +263,7 @@ impl Db {
     }
 
     /// Notes that the mail server took the mail for everybody; the run that it reports for is done with it.
-    pub async fn mail_sent(&self, mail: Mail, now: Timestamp) -> Result<(), StoreError> {
+    pub async fn mail_sent(&self, mail: &Mail, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         within!(tx, |conn| sqlx::query(
             "update mail set sent_at = $2, last_error = null, lease_token = null, lease_until = null where id = $1"
@@ -267,31 +287,19 @@ impl Db {
         tx.commit().await
     }
 
-    /// Notes which addresses need the mail no more; the others still do.
-    pub async fn mail_settled(&self, mail: &mut Mail, addresses: &[String]) -> Result<(), StoreError> {
-        mail.settled.extend_from_slice(addresses);
+    /// Puts a mail off that did not go to everybody, with the reason. Those who are `settled` by now do not get it again.
+    pub async fn put_off_mail(&self, mail: &Mail, reason: &str, due_at: Timestamp) -> Result<(), StoreError> {
         let settled = serde_json::to_string(&mail.settled).unwrap_or_default();
         let mut tx = self.begin().await?;
-        within!(tx, |conn| sqlx::query("update mail set settled = $2 where id = $1")
-            .bind(&mail.id)
-            .bind(&settled)
-            .execute(conn)
-            .await
-            .map(drop))?;
-        tx.commit().await
-    }
-
-    /// Puts a mail off that did not go, with the reason.
-    pub async fn put_off_mail(&self, mail: Mail, reason: &str, due_at: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
         within!(tx, |conn| sqlx::query(
-            "update mail set due_at = $3, last_error = $4, lease_token = null, lease_until = null
+            "update mail set due_at = $3, last_error = $4, settled = $5, lease_token = null, lease_until = null
              where id = $1 and lease_token = $2"
         )
         .bind(&mail.id)
         .bind(&mail.token)
         .bind(ms(due_at))
         .bind(reason)
+        .bind(&settled)
         .execute(conn)
         .await
         .map(drop))?;

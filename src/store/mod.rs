@@ -59,6 +59,8 @@ const POSTGRES_LIMITS: [(&str, &str); 3] = [
     ("idle_in_transaction_session_timeout", "4s"),
 ];
 
+const NO_LIMITS: [(&str, &str); 2] = [("lock_timeout", "0"), ("statement_timeout", "0")];
+
 /// The open database.
 #[derive(Clone)]
 pub enum Db {
@@ -394,12 +396,20 @@ impl Db {
             .map_err(OpenError::Address)?
             .application_name("nightbell")
             .options(POSTGRES_LIMITS);
+        // Takes an advisory lock, so any replica may come first and the others wait: for as long as it takes, so without
+        // our limits.
+        let mut migrating = options
+            .clone()
+            .options(NO_LIMITS)
+            .connect()
+            .await
+            .map_err(OpenError::Connect)?;
+        sqlx::migrate!("migrations/postgres").run(&mut migrating).await?;
+        migrating.close().await.map_err(OpenError::Connect)?;
         let pool = postgres_pool()
             .connect_with(options)
             .await
             .map_err(OpenError::Connect)?;
-        // Takes an advisory lock, so any replica may come first and the others wait.
-        sqlx::migrate!("migrations/postgres").run(&pool).await?;
         Ok(Self::Postgres(pool))
     }
 

@@ -3,7 +3,7 @@
 use super::{
     Db, StoreError, at,
     job_runs::{self, Run},
-    ms, read, within,
+    locking, ms, read, within,
 };
 use crate::domain::{
     alarm::Ticket,
@@ -57,20 +57,30 @@ impl Db {
             if !job_runs::keep(&mut tx, run, now).await? {
                 return Ok(false);
             }
-            let marked = within!(tx, |conn| sqlx::query(
-                "update delivery set report_day = $1 where id in (select id from delivery
-                    where report_day is null
-                        and state in ('failed', 'undelivered', 'unconfirmed', 'expired', 'suppressed')
-                        and moved_at < $2 order by moved_at limit $3)"
-            )
-            .bind(run.days.last.to_string())
-            .bind(ms(cutoff))
-            .bind(MARK_BATCH)
-            .execute(conn)
-            .await
-            .map(|done| done.rows_affected()))?;
+            let found: Vec<String> = locking!(
+                tx,
+                "select id from delivery where report_day is null
+                    and state in ('failed', 'undelivered', 'unconfirmed', 'expired', 'suppressed')
+                    and moved_at < $1 order by id limit $2",
+                "for update",
+                |conn, sql| sqlx::query_scalar(sql)
+                    .bind(ms(cutoff))
+                    .bind(MARK_BATCH)
+                    .fetch_all(conn)
+                    .await
+            )?;
+            for id in &found {
+                within!(tx, |conn| sqlx::query(
+                    "update delivery set report_day = $2 where id = $1"
+                )
+                .bind(id)
+                .bind(run.days.last.to_string())
+                .execute(conn)
+                .await
+                .map(drop))?;
+            }
             tx.commit().await?;
-            if marked == 0 {
+            if found.is_empty() {
                 return Ok(true);
             }
         }

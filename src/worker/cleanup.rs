@@ -63,7 +63,7 @@ struct Done {
 impl Night {
     /// Cleans up for every night that is due, up to `newest`.
     pub async fn clean_up(&self, newest: LocalDay, now: Timestamp) -> Result<(), StoreError> {
-        while let Some(run) = self.store.take_run(Job::Cleanup, newest, self.asker(now)).await? {
+        while let Some(run) = self.take_run(Job::Cleanup, newest, now).await? {
             self.clean_up_once(run).await?;
         }
         Ok(())
@@ -80,6 +80,13 @@ impl Night {
         let Some(alerts) = batches(&mut done, |most| store.strip_alerts(run_ref, ages, most, now())).await? else {
             return Ok(());
         };
+        let given_up = self.store.mails_given_up(ages).await?;
+        if given_up > 0 {
+            tracing::error!(
+                mails = given_up,
+                "no server took these mails within `retention.personal_days`; they are deleted"
+            );
+        }
         let Some(mails) = batches(&mut done, |most| store.delete_mails(run_ref, ages, most, now())).await? else {
             return Ok(());
         };

@@ -71,6 +71,7 @@ impl Worker {
         self.store
             .probe_soon(self.provider.name(), self.provider.account(), now())
             .await?;
+        self.store.mail_soon(now()).await?;
         let mut beside = tokio::task::JoinSet::new();
         beside.spawn(sweep::run(Arc::clone(&self), stop.clone()));
         beside.spawn(sweep::run_probes(Arc::clone(&self), stop.clone()));

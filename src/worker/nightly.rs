@@ -47,9 +47,11 @@ pub struct Night {
 /// Makes reports and mails of alarms until `stop` turns true.
 pub async fn run(night: Arc<Night>, stop: watch::Receiver<bool>) {
     every_second("make the nightly report", night, stop, |night| async move {
-        night.tell_alarms().await?;
         let now = now();
-        night.make_reports(night.newest_due(now), now).await
+        // Trouble with one must not keep the other from being told.
+        let alarms = night.tell_alarms().await;
+        night.make_reports(night.newest_due(now), now).await?;
+        alarms
     })
     .await;
 }
@@ -73,9 +75,14 @@ impl Night {
         self.store.ask_for_run(job, day, newest, self.asker(now)).await
     }
 
+    pub(super) async fn take_run(&self, job: Job, newest: LocalDay, now: Timestamp) -> Result<Option<Run>, StoreError> {
+        let due = self.rules.time.due(newest, &self.rules.time_zone);
+        self.store.take_run(job, newest, due, self.asker(now)).await
+    }
+
     /// Makes every report that is due for days up to `newest`, the oldest first.
     pub async fn make_reports(&self, newest: LocalDay, now: Timestamp) -> Result<(), StoreError> {
-        while let Some(run) = self.store.take_run(Job::Report, newest, self.asker(now)).await? {
+        while let Some(run) = self.take_run(Job::Report, newest, now).await? {
             self.make_report(run, now).await?;
         }
         Ok(())

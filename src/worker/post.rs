@@ -7,7 +7,7 @@ use crate::{
     store::{Mail, StoreError},
 };
 use jiff::SignedDuration;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// Sends until `stop` turns true; the talk that is under way then ends by itself.
@@ -17,6 +17,10 @@ pub async fn run(night: Arc<Night>, stop: watch::Receiver<bool>) {
     })
     .await;
 }
+
+/// For a minute, or as long as the database takes to say no: within the lease.
+const NOTE_TRIES: u32 = 60;
+const NOTE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What became of one mail.
 pub enum Posted {
@@ -55,24 +59,41 @@ impl Night {
                 why = Some(refusal);
             }
         }
+        mail.settled.extend(settled);
         let Some(why) = why else {
-            let tries = mail.tries;
-            self.store.mail_sent(mail, now()).await?;
-            tracing::info!(mail = %kind, tries, server = mailer.server(), "the mail server took the mail");
+            self.note(&mail, None).await?;
+            tracing::info!(mail = %kind, tries = mail.tries, server = mailer.server(), "the mail server took the mail");
             return Ok(Posted::Sent);
         };
-        if !settled.is_empty() {
-            self.store.mail_settled(&mut mail, &settled).await?;
-        }
         let wait = letter::retry_after(mail.tries);
         tracing::warn!(mail = %kind, tries = mail.tries, retry_in_s = wait.as_secs(), reason = why.detail, "{}; the mail is kept and will be tried again", why.short);
-        self.store.put_off_mail(mail, &why.short, after(now(), wait)).await?;
+        self.note(&mail, Some((&why, wait))).await?;
         Ok(Posted::Kept(why))
+    }
+
+    /// Notes that a mail went, or why not and when to try again; however often that takes while the mail is ours, since
+    /// what is not noted is sent again.
+    async fn note(&self, mail: &Mail, put_off: Option<(&Why, SignedDuration)>) -> Result<(), StoreError> {
+        let mut tries = 0;
+        loop {
+            let noted = match put_off {
+                None => self.store.mail_sent(mail, now()).await,
+                Some((why, wait)) => self.store.put_off_mail(mail, &why.short, after(now(), wait)).await,
+            };
+            match noted {
+                Err(error) if tries < NOTE_TRIES => {
+                    tries += 1;
+                    tracing::warn!(error = %error.explain(), "cannot note what came of a mail; will try again");
+                    tokio::time::sleep(NOTE_PAUSE).await;
+                }
+                result => return result,
+            }
+        }
     }
 }
 
-/// Longer than any talk, so that no other process sends the same mail meanwhile. A talk for each address may follow the
-/// first, but no list of admins is so long that slow servers fill it.
+/// Longer than any talk and what is noted after it, so that no other process sends the same mail meanwhile.
 fn lease() -> SignedDuration {
-    SignedDuration::try_from(mail::TALK_TIME).unwrap_or(SignedDuration::from_mins(2)) * 3
+    let talk = SignedDuration::try_from(mail::TALK_TIME).unwrap_or(SignedDuration::from_mins(5));
+    talk + SignedDuration::from_mins(2)
 }

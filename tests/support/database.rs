@@ -76,12 +76,13 @@ impl Database {
     }
 
     /// A database on a server of its own, which the story may restart.
-    pub async fn own_postgres(story: &str) -> Option<(Self, Server)> {
+    /// Stories are not about power cuts, so only a measurement lets it wait for its disk (`is_durable`).
+    pub async fn own_postgres(story: &str, is_durable: bool) -> Option<(Self, Server)> {
         let Some(binaries) = find_binaries() else {
             left_out("postgres", story);
             return None;
         };
-        let server = tokio::task::spawn_blocking(move || Server::start(&binaries))
+        let server = tokio::task::spawn_blocking(move || Server::start(&binaries, is_durable))
             .await
             .unwrap();
         drop(server.connect().await);
@@ -184,6 +185,7 @@ pub struct Server {
     port: u16,
     folder: PathBuf,
     binaries: PathBuf,
+    settings: String,
     /// Its guard ends the server when this process is gone, however it went: its standard input closes then.
     _guard: Child,
 }
@@ -191,10 +193,12 @@ pub struct Server {
 impl Server {
     fn running() -> Option<&'static Self> {
         static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-        SERVER.get_or_init(|| Some(Self::start(&find_binaries()?))).as_ref()
+        SERVER
+            .get_or_init(|| Some(Self::start(&find_binaries()?, false)))
+            .as_ref()
     }
 
-    fn start(binaries: &Path) -> Self {
+    fn start(binaries: &Path, is_durable: bool) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let folder = std::env::temp_dir().join(format!(
             "nightbell-postgres-{}-{}",
@@ -227,8 +231,10 @@ impl Server {
             "initdb: {}",
             String::from_utf8_lossy(&prepared.stderr)
         );
+        let fsync = if is_durable { "on" } else { "off" };
+        let settings = format!("{SETTINGS} -c fsync={fsync}");
         let serve = format!(
-            "{run} {binaries}/postgres -D {folder}/data -k {folder} -h 127.0.0.1 -p {port} {SETTINGS} >{folder}/log 2>&1 & \
+            "{run} {binaries}/postgres -D {folder}/data -k {folder} -h 127.0.0.1 -p {port} {settings} >{folder}/log 2>&1 & \
              cat >/dev/null; kill -INT $(head -1 {folder}/data/postmaster.pid); \
              while [ -e {folder}/data/postmaster.pid ]; do sleep 0.1; done; rm -rf {folder}"
         );
@@ -244,6 +250,7 @@ impl Server {
             port,
             folder: folder_path,
             binaries: binaries_path,
+            settings,
             _guard: guard,
         };
         let started = std::time::Instant::now();
@@ -257,8 +264,9 @@ impl Server {
     /// Ends the server as a power cut would, and starts it again.
     pub fn restart_immediately(&self) {
         let (folder, binaries, port) = (self.folder.display(), self.binaries.display(), self.port);
+        let settings = &self.settings;
         let run = if am_root() { "runuser -u postgres --" } else { "" };
-        let options = format!("-k {folder} -h 127.0.0.1 -p {port} {SETTINGS}");
+        let options = format!("-k {folder} -h 127.0.0.1 -p {port} {settings}");
         let restart = format!(
             "{run} {binaries}/pg_ctl restart -w -m immediate -D {folder}/data -l {folder}/data/restart.log -o '{options}' </dev/null >/dev/null 2>&1"
         );
@@ -279,7 +287,7 @@ impl Server {
     }
 }
 
-const SETTINGS: &str = "-c fsync=off -c max_connections=400 -c log_min_messages=fatal";
+const SETTINGS: &str = "-c max_connections=400 -c log_min_messages=fatal";
 
 fn am_root() -> bool {
     String::from_utf8(Command::new("id").arg("-u").output().unwrap().stdout)
