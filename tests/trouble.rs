@@ -515,7 +515,7 @@ impl Drop for Unmount {
 }
 
 /// Waits until a lease of two seconds is surely over: a frozen process shows no sign that could be waited for.
-async fn past_the_lease() {
+pub async fn past_the_lease() {
     let mut ticks = tokio::time::interval(Duration::from_secs(3));
     ticks.tick().await;
     ticks.tick().await;

@@ -32,23 +32,82 @@ pub struct Ages {
     pub days: LocalDay,
 }
 
+/// Rows that are simply deleted when they are old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Old {
+    Receipts,
+    Alarms,
+    /// Counters of the daily limit.
+    Counters,
+    /// Finished rows of the ledger; the newest of each job stays, as it says where to go on.
+    Runs,
+}
+
+impl Old {
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Receipts => {
+                "delete from receipt where id in (select id from receipt where received_at < $1
+                 order by received_at limit $2)"
+            }
+            Self::Alarms => "delete from alarm where id in (select id from alarm where raised_at < $1 limit $2)",
+            Self::Counters => {
+                "delete from daily_count where day in (select day from daily_count where day < $1 limit $2)"
+            }
+            Self::Runs => {
+                "delete from job_run where day < $1 and finished_at is not null and day in (select day from job_run
+                    where day < $1 and finished_at is not null limit $2)
+                 and day < (select max(l.day) from job_run l where l.job = job_run.job)"
+            }
+        }
+    }
+}
+
 impl Db {
-    /// Deletes up to `most` receipts. `None` if the run is no longer ours.
-    pub async fn delete_receipts(
+    /// Deletes up to `most` old rows of one kind. `None` if the run is no longer ours.
+    pub async fn delete_old(
         &self,
+        kind: Old,
         run: &Run,
         ages: Ages,
         most: i64,
         now: Timestamp,
     ) -> Result<Option<Batch>, StoreError> {
-        self.delete_batch(
-            run,
-            "delete from receipt where id in (select id from receipt where received_at < $1 order by received_at limit $2)",
-            ms(ages.receipts).into(),
-            most,
-            now,
-        )
-        .await
+        let mut tx = self.begin().await?;
+        let begun = Instant::now();
+        if !job_runs::keep(&mut tx, run, now).await? {
+            return Ok(None);
+        }
+        let sql = kind.sql();
+        let rows = match kind {
+            Old::Receipts | Old::Alarms => {
+                let before = if kind == Old::Receipts {
+                    ages.receipts
+                } else {
+                    ages.personal
+                };
+                within!(tx, |conn| sqlx::query(sql)
+                    .bind(ms(before))
+                    .bind(most)
+                    .execute(conn)
+                    .await
+                    .map(|done| done.rows_affected()))?
+            }
+            Old::Counters | Old::Runs => {
+                let before = ages.days.to_string();
+                within!(tx, |conn| sqlx::query(sql)
+                    .bind(before)
+                    .bind(most)
+                    .execute(conn)
+                    .await
+                    .map(|done| done.rows_affected()))?
+            }
+        };
+        tx.commit().await?;
+        Ok(Some(Batch {
+            rows: i64::try_from(rows).unwrap_or(i64::MAX),
+            held: begun.elapsed(),
+        }))
     }
 
     /// Takes the personal data out of up to `most` alerts with all that hangs on them: names, numbers, texts, subjects and
@@ -145,62 +204,6 @@ impl Db {
         .await)?)
     }
 
-    /// Deletes up to `most` alarms.
-    pub async fn delete_alarms(
-        &self,
-        run: &Run,
-        ages: Ages,
-        most: i64,
-        now: Timestamp,
-    ) -> Result<Option<Batch>, StoreError> {
-        self.delete_batch(
-            run,
-            "delete from alarm where id in (select id from alarm where raised_at < $1 limit $2)",
-            ms(ages.personal).into(),
-            most,
-            now,
-        )
-        .await
-    }
-
-    /// Deletes up to `most` counters of the daily limit.
-    pub async fn delete_counters(
-        &self,
-        run: &Run,
-        ages: Ages,
-        most: i64,
-        now: Timestamp,
-    ) -> Result<Option<Batch>, StoreError> {
-        self.delete_batch(
-            run,
-            "delete from daily_count where day in (select day from daily_count where day < $1 limit $2)",
-            ages.days.to_string().into(),
-            most,
-            now,
-        )
-        .await
-    }
-
-    /// Deletes up to `most` finished rows of the ledger. The newest stays, as it says where to go on.
-    pub async fn delete_runs(
-        &self,
-        run: &Run,
-        ages: Ages,
-        most: i64,
-        now: Timestamp,
-    ) -> Result<Option<Batch>, StoreError> {
-        self.delete_batch(
-            run,
-            "delete from job_run where day < $1 and finished_at is not null and day in (select day from job_run
-             where day < $1 and finished_at is not null limit $2)
-             and day < (select max(l.day) from job_run l where l.job = job_run.job)",
-            ages.days.to_string().into(),
-            most,
-            now,
-        )
-        .await
-    }
-
     /// Gives pages that nobody uses back to the file system, if more than a quarter of the file is free: the rest serves
     /// the days to come. SQLite only; PostgreSQL vacuums by itself. Returns whether there may be more.
     pub async fn shrink(&self, pages: u32) -> Result<Option<Duration>, StoreError> {
@@ -227,57 +230,6 @@ impl Db {
             .await?;
         // A file made before this version has no map of its pages and cannot shrink so.
         Ok((left < free).then(|| begun.elapsed()))
-    }
-
-    async fn delete_batch(
-        &self,
-        run: &Run,
-        sql: &'static str,
-        before: Before,
-        most: i64,
-        now: Timestamp,
-    ) -> Result<Option<Batch>, StoreError> {
-        let mut tx = self.begin().await?;
-        let begun = Instant::now();
-        if !job_runs::keep(&mut tx, run, now).await? {
-            return Ok(None);
-        }
-        let rows = match before {
-            Before::Time(time) => within!(tx, |conn| sqlx::query(sql)
-                .bind(time)
-                .bind(most)
-                .execute(conn)
-                .await
-                .map(|done| done.rows_affected()))?,
-            Before::Day(day) => within!(tx, |conn| sqlx::query(sql)
-                .bind(day)
-                .bind(most)
-                .execute(conn)
-                .await
-                .map(|done| done.rows_affected()))?,
-        };
-        tx.commit().await?;
-        Ok(Some(Batch {
-            rows: i64::try_from(rows).unwrap_or(i64::MAX),
-            held: begun.elapsed(),
-        }))
-    }
-}
-
-enum Before {
-    Time(i64),
-    Day(String),
-}
-
-impl From<i64> for Before {
-    fn from(time: i64) -> Self {
-        Self::Time(time)
-    }
-}
-
-impl From<String> for Before {
-    fn from(day: String) -> Self {
-        Self::Day(day)
     }
 }
 

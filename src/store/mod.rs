@@ -23,7 +23,7 @@ mod sending;
 mod transitions;
 
 pub use alerts::{Accepted, Addition, LaterRecipients, NewDelivery};
-pub use cleanup::{Ages, Batch};
+pub use cleanup::{Ages, Batch, Old};
 pub use deliveries::{Claimed, Resent, SweepRules};
 pub use job_runs::{Asker, Run, RunState};
 pub use limits::LimitStatus;

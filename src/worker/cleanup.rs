@@ -7,7 +7,7 @@ use crate::{
         day::{LocalDay, after},
         nightly::Job,
     },
-    store::{Ages, Batch, Run, StoreError},
+    store::{Ages, Batch, Old, Run, StoreError},
 };
 use jiff::{SignedDuration, Timestamp};
 use std::{sync::Arc, time::Duration};
@@ -74,7 +74,11 @@ impl Night {
         let ages = self.ages(begun);
         let mut done = Done::default();
         let (store, run_ref) = (&self.store, &run);
-        let Some(receipts) = batches(&mut done, |most| store.delete_receipts(run_ref, ages, most, now())).await? else {
+        let Some(receipts) = batches(&mut done, |most| {
+            store.delete_old(Old::Receipts, run_ref, ages, most, now())
+        })
+        .await?
+        else {
             return Ok(());
         };
         let Some(alerts) = batches(&mut done, |most| store.strip_alerts(run_ref, ages, most, now())).await? else {
@@ -90,9 +94,18 @@ impl Night {
         let Some(mails) = batches(&mut done, |most| store.delete_mails(run_ref, ages, most, now())).await? else {
             return Ok(());
         };
-        batches(&mut done, |most| store.delete_alarms(run_ref, ages, most, now())).await?;
-        batches(&mut done, |most| store.delete_counters(run_ref, ages, most, now())).await?;
-        batches(&mut done, |most| store.delete_runs(run_ref, ages, most, now())).await?;
+        batches(&mut done, |most| {
+            store.delete_old(Old::Alarms, run_ref, ages, most, now())
+        })
+        .await?;
+        batches(&mut done, |most| {
+            store.delete_old(Old::Counters, run_ref, ages, most, now())
+        })
+        .await?;
+        batches(&mut done, |most| {
+            store.delete_old(Old::Runs, run_ref, ages, most, now())
+        })
+        .await?;
         while let Some(held) = self.store.shrink(PAGES).await? {
             done.longest_hold = done.longest_hold.max(held);
             tokio::time::sleep((held * PAUSE_FACTOR).min(MAX_PAUSE)).await;
