@@ -358,7 +358,9 @@ async fn connections_that_are_not_made_are_tried_again(database: Database) {
         ("2", town.twilio.url.replace("http://", "https://")),
         ("3", "http://nobody.invalid".to_owned()),
     ] {
-        town.service.kill();
+        // Stopped, not killed: a call that is cut off would be unknown, and rightly keep its slot.
+        town.service.signal("TERM");
+        town.service.ended().await;
         town.settings.insert("NIGHTBELL_TWILIO__BASE_URL".into(), url.clone());
         town.restart();
         let alert = town
