@@ -375,12 +375,7 @@ async fn connections_that_are_not_made_are_tried_again(database: Database) {
         })
         .await;
     }
-    // A try that is under way has a slot for as long as it lasts.
-    eventually("slots that are all given back", async || {
-        let used = town.get("/v1/limit").await["used"].clone();
-        if used == 0 { Ok(()) } else { Err(used) }
-    })
-    .await;
+    town.slots_are_used(0).await;
     town.service.kill();
     town.settings
         .insert("NIGHTBELL_TWILIO__BASE_URL".into(), town.twilio.url.clone());

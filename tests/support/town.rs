@@ -240,6 +240,15 @@ impl Town {
         .await
     }
 
+    /// Waits until so many slots of today's limit are taken: a try that is under way has one for as long as it lasts.
+    pub async fn slots_are_used(&self, wanted: i64) {
+        eventually(&format!("{wanted} slots of the limit in use"), async || {
+            let used = self.get("/v1/limit").await["used"].clone();
+            if used == wanted { Ok(()) } else { Err(used) }
+        })
+        .await;
+    }
+
     /// Posts a receipt as Twilio would: signed over the public address.
     pub async fn report(&self, message: &Message, status: &str, code: Option<&str>) -> u16 {
         let mut form = vec![
