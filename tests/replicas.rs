@@ -361,7 +361,19 @@ async fn moved_to_postgresql_in_mid_flight_nothing_is_sent_twice() {
     let (code, out, err) = town.run(&["export", "house.jsonl"]).await;
     assert_eq!(code, 0, "{out}{err}");
     town.settings
+        .insert("NIGHTBELL_DATABASE_URL".into(), "sqlite://elsewhere.db".into());
+    let (code, _, err) = town.run(&["export", "nothing.jsonl"]).await;
+    assert_eq!(code, 1);
+    assert!(err.contains("there is no database"), "{err}");
+    town.settings
         .insert("NIGHTBELL_DATABASE_URL".into(), new_house.url.clone());
+    let whole = std::fs::read_to_string(town.database.folder.path().join("house.jsonl")).unwrap();
+    let half: Vec<&str> = whole.lines().take(whole.lines().count() / 2).collect();
+    std::fs::write(town.database.folder.path().join("half.jsonl"), half.join("\n")).unwrap();
+    let (code, out, err) = town.run(&["import", "half.jsonl"]).await;
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(err.contains("nothing was imported"), "{err}");
+    assert_eq!(new_house.number("select count(*) from alert").await, 0);
     let (code, out, err) = town.run(&["import", "house.jsonl"]).await;
     assert_eq!(code, 0, "{out}{err}");
     assert!(

@@ -65,6 +65,11 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
     let provider = make_provider(&config)?;
     let new_tokens = make_missing_tokens(&mut config);
     announce(&listener, admin_listener.as_ref(), &new_tokens)?;
+    if store.is_shared() && !new_tokens.is_empty() {
+        tracing::warn!(
+            "other processes on this database do not know the tokens made for this start: set `auth.intake_tokens` and `auth.admin_tokens`"
+        );
+    }
     for warning in warnings {
         tracing::warn!("{warning}");
     }

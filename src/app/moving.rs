@@ -2,7 +2,7 @@
 
 use crate::{
     config::Config,
-    store::{Db, OpenError, PAGE, TABLES},
+    store::{Db, OpenError, PAGE, StoreError, TABLES},
 };
 use anyhow::{Context, bail};
 use secrecy::ExposeSecret;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::{
     fs::File,
     io::{BufRead, BufReader, BufWriter, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// The first line of an export says what it is. The number changes when old exports can no longer be read.
@@ -35,57 +35,54 @@ pub async fn migrate(config: &Config, dry_run: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Copies a SQLite database to a new file, also while the service runs.
+/// Copies a SQLite database to a new file, also while the service runs, and before an upgrade.
 pub async fn backup(config: &Config, file: &Path) -> anyhow::Result<()> {
-    let store = Db::open_read_only(config.database_url.expose_secret()).await?;
-    if file.exists() {
-        bail!("{} is there already: name a new file", file.display());
-    }
-    let path = file.to_str().context("the path is no UTF-8 text")?;
-    match store.copy_to(path).await {
+    let store = Db::open_as_it_is(config.database_url.expose_secret()).await?;
+    let part = Part::of(file)?;
+    match store.copy_to(part.path()?).await {
         Ok(true) => {}
         Ok(false) => {
             bail!("this database is a PostgreSQL one: back it up with `pg_dump`, or by its own continuous archiving")
         }
         Err(error) => bail!("cannot write {}: {}", file.display(), error.explain()),
     }
-    // VACUUM INTO leaves the copy to the operating system; a back-up is one only when it is on the disk.
-    File::open(file)
-        .and_then(|copy| copy.sync_all())
-        .with_context(|| format!("cannot write {}", file.display()))?;
+    part.finish()?;
     println!("wrote {}", file.display());
     Ok(())
 }
 
 /// Writes every row to a file. The database must be at rest: on SQLite no service may run on it.
 pub async fn export(config: &Config, file: &Path) -> anyhow::Result<()> {
-    let store = open_at_rest(config).await?;
-    let out = File::create_new(file).with_context(|| format!("cannot make {}: name a new file", file.display()))?;
-    let mut out = BufWriter::new(out);
-    let counts = store.counts().await.map_err(|error| anyhow::anyhow!(error.explain()))?;
-    let counts_json: serde_json::Map<String, Value> = counts
+    let url = config.database_url.expose_secret();
+    let store = Db::open_read_only(url).await?;
+    let guard = Db::lock_out_services(url).map_err(running)?;
+    let part = Part::of(file)?;
+    let mut out = BufWriter::new(File::create(&part.part)?);
+    let counts = store.counts().await.map_err(explained)?;
+    if counts.iter().all(|(_, count)| *count == 0) {
+        eprintln!("the database is empty: is `database_url` the right one?");
+    }
+    let counts: serde_json::Map<String, Value> = counts
         .iter()
         .map(|(table, count)| ((*table).to_owned(), json!(count)))
         .collect();
     writeln!(
         out,
         "{}",
-        json!({"format": FORMAT, "from": store.engine(), "counts": counts_json})
+        json!({"format": FORMAT, "from": store.engine(), "counts": counts})
     )?;
     for table in TABLES {
         let written = store
             .export_table(table, |row| writeln!(out, "{{\"table\":\"{table}\",\"row\":{row}}}"))
             .await
-            .map_err(|error| anyhow::anyhow!(error.explain()))?
+            .map_err(explained)?
             .with_context(|| format!("cannot write {}", file.display()))?;
         println!("{table}: {written}");
     }
-    let out = out
-        .into_inner()
-        .map_err(|error| error.into_error())
-        .context("cannot write the end of the file")?;
-    out.sync_all()?;
-    store.close().await;
+    out.flush()
+        .with_context(|| format!("cannot write the end of {}", file.display()))?;
+    part.finish()?;
+    drop(guard);
     println!(
         "wrote {}; do not start the service on this database again once it is imported elsewhere",
         file.display()
@@ -93,15 +90,8 @@ pub async fn export(config: &Config, file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads what `export` wrote into an empty database, and compares the counts at the end.
+/// Reads what `export` wrote into an empty database: everything or, if anything is wrong or the counts differ, nothing.
 pub async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
-    let store = open_at_rest(config).await?;
-    let failed = |error: crate::store::StoreError| anyhow::anyhow!(error.explain());
-    for (table, count) in store.counts().await.map_err(failed)? {
-        if count > 0 {
-            bail!("the database is not empty (`{table}` has {count} rows): import into a new one");
-        }
-    }
     let mut lines =
         BufReader::new(File::open(file).with_context(|| format!("cannot read {}", file.display()))?).lines();
     let head: Value = serde_json::from_str(&lines.next().context("the file is empty")??)
@@ -111,6 +101,13 @@ pub async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
             "the file is of format `{}`, but this version reads `{FORMAT}`",
             head["format"]
         );
+    }
+    let store = Db::open(config.database_url.expose_secret()).await.map_err(running)?;
+    let mut import = store.begin_import().await.map_err(explained)?;
+    for (table, count) in import.counts().await.map_err(explained)? {
+        if count > 0 {
+            bail!("the database is not empty (`{table}` has {count} rows): import into a new one");
+        }
     }
     let mut rows: Vec<Value> = Vec::new();
     let mut table: Option<&'static str> = None;
@@ -122,42 +119,86 @@ pub async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
             .into_iter()
             .find(|known| *known == name)
             .with_context(|| format!("the file has a table `{name}` that this version does not know"))?;
-        if table.is_some_and(|table| table != next) || rows.len() >= usize::try_from(PAGE).unwrap_or(usize::MAX) {
-            store.import_rows(table.unwrap_or(next), &rows).await.map_err(failed)?;
+        if let Some(table) = table
+            && (table != next || rows.len() >= PAGE)
+        {
+            import.insert(table, &rows).await.map_err(explained)?;
             rows.clear();
         }
         table = Some(next);
         rows.push(line["row"].take());
     }
     if let Some(table) = table {
-        store.import_rows(table, &rows).await.map_err(failed)?;
+        import.insert(table, &rows).await.map_err(explained)?;
     }
     let mut agree = true;
-    for (table, count) in store.counts().await.map_err(failed)? {
+    for (table, count) in import.counts().await.map_err(explained)? {
         let wanted = head["counts"][table].as_i64().unwrap_or(0);
         agree &= count == wanted;
-        println!(
-            "{table}: {count} of {wanted}{}",
-            if count == wanted { "" } else { "  <- differs" }
-        );
+        let mark = if count == wanted { "" } else { "  <- differs" };
+        println!("{table}: {count} of {wanted}{mark}");
     }
-    store.close().await;
     if !agree {
-        bail!("the counts differ: throw this database away, export again and import into a new one");
+        bail!("the counts differ, so nothing was imported: export again");
     }
+    import.commit().await.map_err(explained)?;
+    store.close().await;
     println!("everything is here");
     Ok(())
 }
 
-/// Opens the database so that nothing else writes to it: SQLite's lock sees to that. On PostgreSQL it is the admin's word.
-async fn open_at_rest(config: &Config) -> anyhow::Result<Db> {
-    match Db::open(config.database_url.expose_secret()).await {
-        Err(OpenError::Locked(path)) => {
-            bail!(
-                "`nightbell serve` is running on {}: stop it first, so that nothing is written meanwhile",
-                path.display()
-            )
+fn explained(error: StoreError) -> anyhow::Error {
+    anyhow::anyhow!(error.explain())
+}
+
+/// Says what to do where a service has the database.
+fn running(error: OpenError) -> anyhow::Error {
+    match error {
+        OpenError::Locked(path) => anyhow::anyhow!(
+            "`nightbell serve` is running on {}: stop it first, so that nothing is written meanwhile",
+            path.display()
+        ),
+        other => other.into(),
+    }
+}
+
+/// A file that has its name only once it is whole and on the disk.
+struct Part {
+    part: PathBuf,
+    whole: PathBuf,
+}
+
+impl Part {
+    fn of(whole: &Path) -> anyhow::Result<Self> {
+        if whole.exists() {
+            bail!("{} is there already: name a new file", whole.display());
         }
-        opened => Ok(opened?),
+        let mut part = whole.as_os_str().to_owned();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        // Left by one that was killed.
+        if part.exists() {
+            std::fs::remove_file(&part).with_context(|| format!("cannot replace {}", part.display()))?;
+        }
+        Ok(Self {
+            part,
+            whole: whole.to_owned(),
+        })
+    }
+
+    fn path(&self) -> anyhow::Result<&str> {
+        self.part.to_str().context("the path is no UTF-8 text")
+    }
+
+    fn finish(self) -> anyhow::Result<()> {
+        let failed = || format!("cannot write {}", self.whole.display());
+        File::open(&self.part)
+            .and_then(|file| file.sync_all())
+            .with_context(failed)?;
+        std::fs::rename(&self.part, &self.whole).with_context(failed)?;
+        let folder = self.whole.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))
+            .and_then(|folder| folder.sync_all())
+            .with_context(failed)
     }
 }

@@ -296,45 +296,11 @@ impl Db {
 
     /// Opens the database for looking only, also beside a process that writes to it.
     pub async fn open_read_only(url: &str) -> Result<Self, OpenError> {
-        let (db, newest) = if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let options = PgConnectOptions::from_str(url)
-                .map_err(OpenError::Address)?
-                .application_name("nightbell")
-                .options(POSTGRES_LIMITS)
-                .options([("default_transaction_read_only", "on")]);
-            let pool = PgPoolOptions::new()
-                .max_connections(1)
-                .connect_with(options)
-                .await
-                .map_err(OpenError::Connect)?;
-            (
-                Self::Postgres(pool),
-                newest_version(&sqlx::migrate!("migrations/postgres")),
-            )
-        } else {
-            let options = SqliteConnectOptions::from_str(url)
-                .map_err(OpenError::Address)?
-                .read_only(true);
-            let path = options.get_filename().to_owned();
-            if !path.exists() {
-                return Err(OpenError::Absent(path));
-            }
-            let pool = SqlitePoolOptions::new()
-                .max_connections(1)
-                .connect_with(options.busy_timeout(BUSY_TIMEOUT))
-                .await
-                .map_err(OpenError::Connect)?;
-            let newest = newest_version(&sqlx::migrate!("migrations/sqlite"));
-            let (writer, reader) = (pool.clone(), pool);
-            (
-                Self::Sqlite {
-                    writer,
-                    reader,
-                    _lock: None,
-                },
-                newest,
-            )
-        };
+        let db = Self::open_as_it_is(url).await?;
+        let newest = newest_version(&match &db {
+            Self::Sqlite { .. } => sqlx::migrate!("migrations/sqlite"),
+            Self::Postgres(_) => sqlx::migrate!("migrations/postgres"),
+        });
         let version: Result<Option<i64>, sqlx::Error> = read!(&db, |pool| sqlx::query_scalar(
             "select max(version) from _sqlx_migrations"
         )
@@ -345,6 +311,43 @@ impl Db {
             Ok(_) | Err(sqlx::Error::Database(_)) => Err(OpenError::OtherVersion),
             Err(error) => Err(OpenError::Connect(error)),
         }
+    }
+
+    /// Like [`Db::open_read_only`], of whatever version its tables are, and for as long as a look takes.
+    pub async fn open_as_it_is(url: &str) -> Result<Self, OpenError> {
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            let options = PgConnectOptions::from_str(url)
+                .map_err(OpenError::Address)?
+                .application_name("nightbell")
+                .options([("default_transaction_read_only", "on")]);
+            let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await;
+            return Ok(Self::Postgres(pool.map_err(OpenError::Connect)?));
+        }
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(OpenError::Address)?
+            .read_only(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let path = options.get_filename().to_owned();
+        if !path.exists() {
+            return Err(OpenError::Absent(path));
+        }
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+        let pool = pool.map_err(OpenError::Connect)?;
+        let (writer, reader) = (pool.clone(), pool);
+        Ok(Self::Sqlite {
+            writer,
+            reader,
+            _lock: None,
+        })
+    }
+
+    /// Keeps a SQLite file from being opened by a service for as long as the guard lives; `None` on PostgreSQL.
+    pub fn lock_out_services(url: &str) -> Result<Option<File>, OpenError> {
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            return Ok(None);
+        }
+        let options = SqliteConnectOptions::from_str(url).map_err(OpenError::Address)?;
+        lock_file(options.get_filename().to_owned()).map(Some)
     }
 
     async fn open_sqlite(url: &str) -> Result<Self, OpenError> {

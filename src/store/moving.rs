@@ -1,11 +1,13 @@
 //! Moving house: the tables as they stand, out of one database and into another, and a back-up while the service runs.
 //! Rows travel as JSON, a line each, which both databases read and write themselves. Absent: files (see `app::moving`).
 
-use super::{Connection, Db, StoreError, read, within};
+use super::{Connection, Db, StoreError, Tx, read, within};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
-/// Every table, in the order in which rows may be inserted: what others refer to comes first.
-pub const TABLES: [&str; 13] = [
+/// Every table, in the order in which rows may be inserted: what others refer to comes first. Not `pace`, which is the old
+/// server's time of day.
+pub const TABLES: [&str; 12] = [
     "alert",
     "delivery",
     "attempt",
@@ -18,11 +20,10 @@ pub const TABLES: [&str; 13] = [
     "alarm",
     "job_run",
     "mail",
-    "pace",
 ];
 
 /// Rows that are read or written at once.
-pub const PAGE: i64 = 500;
+pub const PAGE: usize = 500;
 
 impl Db {
     /// How many rows each table has.
@@ -88,7 +89,13 @@ impl Db {
             Self::Sqlite { .. } => format!("json_object({})", pairs.join(", ")),
             Self::Postgres(_) => format!("json_build_object({})::text", pairs.join(", ")),
         };
-        let sql = sqlx::AssertSqlSafe(format!("select {object} from {table} order by {}", key.join(", ")));
+        // A resend comes after what it repeats, whatever the clocks said when their ids were made.
+        let order = if table == "delivery" {
+            "round, id".to_owned()
+        } else {
+            key.join(", ")
+        };
+        let sql = sqlx::AssertSqlSafe(format!("select {object} from {table} order by {order}"));
         let mut count = 0;
         read!(self, |pool| {
             let mut rows = sqlx::query_scalar::<_, String>(sql).fetch(pool);
@@ -102,9 +109,50 @@ impl Db {
         Ok(Ok(count))
     }
 
-    /// Inserts rows as `export_table` gave them, all or none. Columns that a row does not have get their default or null.
-    pub async fn import_rows(&self, table: &str, rows: &[Value]) -> Result<u64, StoreError> {
-        let (known, _) = self.columns(table).await?;
+    /// Begins an import: everything or nothing, and nobody sees it before its end.
+    pub async fn begin_import(&self) -> Result<Import, StoreError> {
+        let mut columns = BTreeMap::new();
+        for table in TABLES {
+            columns.insert(table, self.columns(table).await?.0);
+        }
+        Ok(Import {
+            tx: self.begin().await?,
+            columns,
+        })
+    }
+
+    /// Writes a copy of the database to a file that does not exist yet, while others go on writing. SQLite only.
+    pub async fn copy_to(&self, path: &str) -> Result<bool, StoreError> {
+        let Self::Sqlite { reader, .. } = self else {
+            return Ok(false);
+        };
+        sqlx::query("vacuum into $1").bind(path).execute(reader).await?;
+        Ok(true)
+    }
+}
+
+/// An import under way. Dropped without a commit, it leaves nothing behind.
+pub struct Import {
+    tx: Tx,
+    columns: BTreeMap<&'static str, Vec<String>>,
+}
+
+impl Import {
+    /// Inserts rows as `export_table` gave them. Columns that a row does not have get their default or null; one that this
+    /// version does not know is an error.
+    pub async fn insert(&mut self, table: &'static str, rows: &[Value]) -> Result<(), StoreError> {
+        let known = self.columns.get(table).map(Vec::as_slice).unwrap_or_default();
+        let names_in = |row: &Value| {
+            row.as_object()
+                .map(|row| row.keys().cloned().collect::<Vec<_>>())
+                .unwrap_or_default()
+        };
+        if let Some(unknown) = rows.iter().flat_map(names_in).find(|name| !known.contains(name)) {
+            return Err(StoreError::Unreadable {
+                what: "the column",
+                value: format!("{table}.{unknown}"),
+            });
+        }
         let columns: Vec<&String> = known
             .iter()
             .filter(|column| rows.iter().all(|row| row.get(column.as_str()).is_some()))
@@ -112,8 +160,7 @@ impl Db {
         let names: Vec<String> = columns.iter().map(|column| format!("\"{column}\"")).collect();
         let names = names.join(", ");
         let json = Value::Array(rows.to_vec()).to_string();
-        let mut tx = self.begin().await?;
-        let sql = match &tx.connection {
+        let sql = match &self.tx.connection {
             Connection::Sqlite(_) => {
                 let values: Vec<String> = columns
                     .iter()
@@ -124,27 +171,32 @@ impl Db {
                     values.join(", ")
                 )
             }
-            Connection::Postgres(_) => {
-                format!(
-                    "insert into {table} ({names}) select {names} from json_populate_recordset(null::{table}, $1::json)"
-                )
-            }
+            Connection::Postgres(_) => format!(
+                "insert into {table} ({names}) select {names} from json_populate_recordset(null::{table}, $1::json)"
+            ),
         };
-        let inserted = within!(tx, |conn| sqlx::query(sqlx::AssertSqlSafe(sql))
+        let tx = &mut self.tx;
+        Ok(within!(tx, |conn| sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(&json)
             .execute(conn)
             .await
-            .map(|done| done.rows_affected()))?;
-        tx.commit().await?;
-        Ok(inserted)
+            .map(drop))?)
     }
 
-    /// Writes a copy of the database to a file that does not exist yet, while others go on writing. SQLite only.
-    pub async fn copy_to(&self, path: &str) -> Result<bool, StoreError> {
-        let Self::Sqlite { reader, .. } = self else {
-            return Ok(false);
-        };
-        sqlx::query("vacuum into $1").bind(path).execute(reader).await?;
-        Ok(true)
+    /// How many rows each table has, those of this import among them.
+    pub async fn counts(&mut self) -> Result<Vec<(&'static str, i64)>, StoreError> {
+        let mut counts = Vec::with_capacity(TABLES.len());
+        for table in TABLES {
+            let sql = sqlx::AssertSqlSafe(format!("select count(*) from {table}"));
+            let tx = &mut self.tx;
+            let count: i64 = within!(tx, |conn| sqlx::query_scalar(sql).fetch_one(conn).await)?;
+            counts.push((table, count));
+        }
+        Ok(counts)
+    }
+
+    /// Makes it true.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        self.tx.commit().await
     }
 }

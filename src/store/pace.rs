@@ -6,6 +6,9 @@ use crate::domain::delivery::ProviderName;
 use sqlx::postgres::PgListener;
 use std::time::Duration;
 
+/// No queue of replicas reaches further ahead than this, or a hundred turns. A row that does was written by a clock that
+/// has gone back since, and nobody waits for it.
+const FARTHEST_MS: i64 = 60_000;
 /// The channel of the bell.
 const BELL: &str = "nightbell_due";
 
@@ -31,12 +34,16 @@ impl Db {
             "insert into pace as p (provider, account, next_at)
              values ($1, $2, cast(extract(epoch from clock_timestamp()) * 1000 as bigint) + $3)
              on conflict (provider, account) do update
-                set next_at = greatest(p.next_at, cast(extract(epoch from clock_timestamp()) * 1000 as bigint)) + $3
+                set next_at = case
+                    when p.next_at > cast(extract(epoch from clock_timestamp()) * 1000 as bigint) + $4
+                    then cast(extract(epoch from clock_timestamp()) * 1000 as bigint)
+                    else greatest(p.next_at, cast(extract(epoch from clock_timestamp()) * 1000 as bigint)) end + $3
              returning next_at - $3 - cast(extract(epoch from clock_timestamp()) * 1000 as bigint)",
         )
         .bind(provider.as_str())
         .bind(account)
         .bind(span_ms)
+        .bind(span_ms.saturating_mul(100).max(FARTHEST_MS))
         .fetch_one(pool)
         .await?;
         Ok(Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0)))

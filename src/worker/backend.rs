@@ -77,9 +77,18 @@ async fn next_claim(worker: &Worker, pace: &mut Pace, stop: &watch::Receiver<boo
             std::future::pending::<()>().await;
         }
         // A turn that is shared with others is taken only when something is due; an own right can be kept.
-        if pace.is_shared() && !is_due(worker).await {
-            nap(worker).await;
-            continue;
+        if pace.is_shared() {
+            match is_due(worker).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    nap(worker).await;
+                    continue;
+                }
+                Err(error) => {
+                    pause(&error).await;
+                    continue;
+                }
+            }
         }
         if !is_ready {
             if let Err(error) = pace.ready(&worker.store, provider, account).await {
@@ -112,9 +121,9 @@ async fn next_claim(worker: &Worker, pace: &mut Pace, stop: &watch::Receiver<boo
 }
 
 /// Whether a delivery is due that nobody has claimed. It may be held all the same.
-async fn is_due(worker: &Worker) -> bool {
+async fn is_due(worker: &Worker) -> Result<bool, StoreError> {
     let now = now();
-    matches!(worker.store.next_due_at(now).await, Ok(Some(due)) if due <= now)
+    Ok(worker.store.next_due_at(now).await?.is_some_and(|due| due <= now))
 }
 
 /// Sleeps until the next delivery will be due, the bell rings, or the longest nap is over.
