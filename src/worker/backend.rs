@@ -24,21 +24,50 @@ const LONGEST_NAP: Duration = Duration::from_secs(1);
 /// After a failure of the database. Long enough not to spin, short enough to be there when it is back.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
-/// Claims and sends until `stop` turns true; then finishes what is under way, at most for `drain`.
+/// Claims and sends until `stop` turns true; then finishes what is under way, at most for `drain`. Each delivery is a task of
+/// its own, and counted here: under load, one stop in a dozen was seen in which apalis 1.0 no longer drove its handlers, and
+/// an answer that the provider had given was not recorded.
 pub async fn run(worker: Arc<Worker>, stop: watch::Receiver<bool>, drain: Duration) {
+    let under_way = watch::Sender::new(0_usize);
     let factory = {
-        let (worker, stop) = (Arc::clone(&worker), stop.clone());
+        let (worker, stop, under_way) = (Arc::clone(&worker), stop.clone(), under_way.clone());
         move |restarts| {
-            let worker = Arc::clone(&worker);
+            let (worker, under_way) = (Arc::clone(&worker), under_way.clone());
             let claims = Claims {
                 stream: claims(Arc::clone(&worker), stop.clone()),
             };
             WorkerBuilder::new(format!("deliveries-{restarts}"))
                 .backend(claims)
                 .concurrency(worker.rules.max_in_flight)
-                .build(move |claim: Claimed| send::deliver(Arc::clone(&worker), claim))
+                .build(move |claim: Claimed| {
+                    let (worker, counted) = (Arc::clone(&worker), Counted::one_of(&under_way));
+                    let delivering = tokio::spawn(async move {
+                        send::deliver(worker, claim).await;
+                        drop(counted);
+                    });
+                    async move {
+                        // A panic is dealt with inside.
+                        let _ = delivering.await;
+                    }
+                })
         }
     };
+    let drained = {
+        let (mut stop, mut under_way) = (stop.clone(), under_way.subscribe());
+        async move {
+            let _ = stop.wait_for(|stop| *stop).await;
+            if tokio::time::timeout(drain, under_way.wait_for(|count| *count == 0))
+                .await
+                .is_err()
+            {
+                tracing::warn!(
+                    after_s = drain.as_secs(),
+                    "cut off calls that did not end; their leases end by themselves"
+                );
+            }
+        }
+    };
+    tokio::pin!(drained);
     let signal = {
         let mut stop = stop;
         async move {
@@ -51,8 +80,31 @@ pub async fn run(worker: Arc<Worker>, stop: watch::Receiver<bool>, drain: Durati
         .register(factory)
         .should_restart(|_, _| true)
         .shutdown_timeout(drain);
-    if let Err(error) = monitor.run_with_signal(signal).await {
-        tracing::error!(%error, "the worker ended with an error");
+    tokio::select! {
+        ended = monitor.run_with_signal(signal) => {
+            if let Err(error) = ended {
+                tracing::error!(%error, "the worker ended with an error");
+            }
+            drained.await;
+        }
+        // What was claimed and not begun is given back by the caller.
+        () = &mut drained => {}
+    }
+}
+
+/// One delivery under way, for as long as it lives.
+struct Counted(watch::Sender<usize>);
+
+impl Counted {
+    fn one_of(count: &watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
     }
 }
 
