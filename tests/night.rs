@@ -539,7 +539,7 @@ async fn without_a_mail_server_the_report_is_kept_and_logged(database: Database)
     let report = town.get("/v1/reports/2026-11-20").await;
     assert_eq!(report["mail"]["state"], "kept");
     assert!(report["text"].as_str().unwrap().contains("NOBODY WAS TOLD"), "{report}");
-    let log = town.service.log();
+    let log = town.service.logged("made the nightly report").await;
     assert!(
         log.contains("made the nightly report") && log.contains("bad_outcomes=3"),
         "{log}"

@@ -201,7 +201,7 @@ async fn what_one_process_takes_in_another_sends() {
     let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
     town.stand(&alert, &["accepted"]).await;
 
-    assert!(worker.log().contains("the provider accepted it"), "{}", worker.log());
+    worker.logged("the provider accepted it").await;
     let doors = async |path: &str| {
         let answer = client()
             .get(format!("http://{}{path}", worker.address))

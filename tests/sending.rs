@@ -392,7 +392,7 @@ async fn the_test_mode_delivers_to_the_log(database: Database) {
 
     let delivery = town.stand(&alert, &["delivered"]).await.remove(0);
     assert_eq!(delivery["provider"], "log");
-    let log = town.service.log();
+    let log = town.service.logged("the provider accepted it").await;
     assert!(
         log.contains("🚨 CRITICAL TICKET #101\\nSubject: Printer on fire")
             && log.contains("to=+1415****101")

@@ -52,6 +52,8 @@ pub struct Worker {
     pub owner: String,
 }
 
+/// After the database was not there at the beginning.
+const BEGIN_AGAIN: Duration = Duration::from_secs(1);
 /// After the bell's connection could not be made.
 const LISTEN_AGAIN: Duration = Duration::from_secs(2);
 /// How long a mail that is under way at a stop may take to end.
@@ -66,12 +68,13 @@ impl Worker {
         stop: watch::Receiver<bool>,
         drain: Duration,
     ) -> Result<(), StoreError> {
-        self.store.give_back_claims_of_the_dead().await?;
-        // A restart may have brought better credentials: do not wait for the minute to pass.
-        self.store
-            .probe_soon(self.provider.name(), self.provider.account(), now())
-            .await?;
-        self.store.mail_soon(now()).await?;
+        while let Err(error) = self.take_over().await {
+            tracing::warn!(error = %error.explain(), "cannot begin to work; will try again");
+            tokio::time::sleep(BEGIN_AGAIN).await;
+            if *stop.borrow() {
+                return Ok(());
+            }
+        }
         let mut beside = tokio::task::JoinSet::new();
         beside.spawn(sweep::run(Arc::clone(&self), stop.clone()));
         beside.spawn(sweep::run_probes(Arc::clone(&self), stop.clone()));
@@ -92,6 +95,17 @@ impl Worker {
             tracing::info!(deliveries = given_back, "gave back claims that had not begun");
         }
         Ok(())
+    }
+}
+
+impl Worker {
+    /// What a new process does first: frees what a dead one had, and lets nothing wait that a restart may have mended.
+    async fn take_over(&self) -> Result<(), StoreError> {
+        self.store.give_back_claims_of_the_dead().await?;
+        self.store
+            .probe_soon(self.provider.name(), self.provider.account(), now())
+            .await?;
+        self.store.mail_soon(now()).await
     }
 }
 

@@ -78,6 +78,15 @@ impl Service {
         self.log.lock().unwrap().clone()
     }
 
+    /// Waits until it has logged this; a line may be a moment behind what it tells of. Returns the log.
+    pub async fn logged(&self, text: &str) -> String {
+        super::eventually(&format!("a log with {text:?}"), async || {
+            let log = self.log();
+            if log.contains(text) { Ok(log) } else { Err(log) }
+        })
+        .await
+    }
+
     /// Whether a client is connected to it right now.
     pub fn has_open_requests(&self) -> bool {
         let port: u16 = self.address.rsplit(':').next().unwrap().parse().unwrap();
