@@ -326,7 +326,7 @@ async fn a_later_event_adds_people_only_if_nobody_was_told(database: Database) {
     let town = Town::on(database).await;
     let alert = town.raise(&critical("1", &[json!({"phone": "abc"})])).await;
     town.stand(&alert, &["failed"]).await;
-    assert!(town.service.log().contains("nobody_told"), "{}", town.service.log());
+    town.service.logged("nobody_told").await;
 
     assert_eq!(
         town.post(&critical("1", &[json!({"phone": "abc"})])).await.status,

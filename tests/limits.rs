@@ -69,6 +69,7 @@ async fn twenty_five_alerts_with_a_limit_of_ten_send_exactly_ten_and_the_rest_in
     )
     .await;
     assert_eq!(told(&town, 10).await, numbers[..10], "the oldest ten");
+    town.service.logged("alarm=\"limit_reached\"").await;
     assert_eq!(town.service.log().matches("alarm=\"limit_reached\"").count(), 1);
 
     let raised = town.admin(Method::PUT, "/v1/limit", Some(json!({"limit": 20}))).await;
@@ -97,6 +98,7 @@ async fn a_limit_of_nothing_sends_nothing_and_raises_an_alarm_once(database: Dat
         deferred["items"][0]["due_at"].is_string() && deferred["items"][0]["reason"] == "limit",
         "{deferred}"
     );
+    town.service.logged("alarm=\"limit_reached\"").await;
     assert_eq!(town.service.log().matches("alarm=\"limit_reached\"").count(), 1);
     assert_eq!(
         town.service.log().matches("alarm=\"nobody_told\"").count(),

@@ -314,7 +314,7 @@ async fn a_mail_that_cannot_go_is_kept_and_tried_again(database: Database) {
         })
         .await;
         assert_eq!(mail["waiting"], 1, "{mail}");
-        assert!(town.service.log().contains(reason), "{}", town.service.log());
+        town.service.logged(reason).await;
         let report = town.get("/v1/reports/2026-11-20").await;
         assert_eq!(report["mail"]["state"], "mailing");
     }

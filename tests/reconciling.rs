@@ -130,7 +130,7 @@ async fn a_message_that_was_never_made_waits_for_a_person_if_so_configured(datab
     let delivery = town.stand(&alert, &["unconfirmed"]).await.remove(0);
 
     assert_eq!(delivery["reason"], "not_found");
-    assert!(town.service.log().contains("alarm=\"unconfirmed\""));
+    town.service.logged("alarm=\"unconfirmed\"").await;
     assert_eq!(town.twilio.messages().len(), 0);
     assert_eq!(
         town.get("/v1/limit").await["used"],
@@ -153,6 +153,7 @@ async fn without_lists_nobody_can_tell_and_late_truth_is_taken(database: Databas
         .await;
 
     town.stand(&alert, &["unconfirmed", "unconfirmed"]).await;
+    town.service.logged("alarm=\"unconfirmed\"").await;
     assert_eq!(town.service.log().matches("alarm=\"unconfirmed\"").count(), 2);
     assert!(
         town.get("/v1/deliveries?state=unconfirmed").await["items"][0]["due_at"].is_string(),

@@ -242,7 +242,7 @@ async fn a_row_that_cannot_be_read_is_set_aside_and_the_rest_goes_on(database: D
     let delivery = town.stand(&odd, &["failed"]).await.remove(0);
     assert_eq!(delivery["reason"], "internal_error");
     town.stand(&good, &["accepted"]).await;
-    assert!(town.service.log().contains("`hologram`"), "{}", town.service.log());
+    town.service.logged("`hologram`").await;
 }
 
 async fn a_database_that_refuses_is_answered_with_503_and_comes_back(database: Database) {
