@@ -50,6 +50,7 @@ fn start(folder: &std::path::Path, provider: &str) -> (Service, String, Duration
         .envs([
             ("NIGHTBELL_LISTEN", "127.0.0.1:0"),
             ("NIGHTBELL_AUTH__INTAKE_TOKENS", "bench"),
+            ("NIGHTBELL_AUTH__ADMIN_TOKENS", "bench"),
             ("NIGHTBELL_SMS__DRIVER", "twilio"),
             ("NIGHTBELL_SMS__PER_SECOND", "0"),
             ("NIGHTBELL_DAILY_LIMIT", "1000000"),
