@@ -60,8 +60,8 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(2);
 const MAIL_DRAIN: Duration = Duration::from_secs(10);
 
 impl Worker {
-    /// Sends and does the work of the night until `stop` turns true, then finishes the calls under way, at most for `drain`, and gives back what was
-    /// claimed and not begun.
+    /// Sends and does the work of the night until `stop` turns true, then finishes the calls under way, at most for
+    /// `drain`, and gives back what was claimed and not begun.
     pub async fn run(
         self: Arc<Self>,
         night: Arc<Night>,
@@ -96,9 +96,7 @@ impl Worker {
         }
         Ok(())
     }
-}
 
-impl Worker {
     /// What a new process does first: frees what a dead one had, and lets nothing wait that a restart may have mended.
     async fn take_over(&self) -> Result<(), StoreError> {
         self.store.give_back_claims_of_the_dead().await?;
