@@ -290,7 +290,9 @@ async fn the_tables_are_brought_up_to_date_by_hand(database: Database) {
     };
 
     let (code, before) = run(&["migrate", "--dry-run"]);
-    assert_eq!((code, before.lines().count()), (Some(0), 3), "{before}");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite");
+    let migrations = std::fs::read_dir(folder).unwrap().count();
+    assert_eq!((code, before.lines().count()), (Some(0), migrations), "{before}");
     assert!(before.starts_with("to do: 0001 spine"), "{before}");
     assert_eq!(run(&["migrate"]).0, Some(0));
     let (code, after) = run(&["migrate", "--dry-run"]);

@@ -73,7 +73,8 @@ words! {
 }
 
 impl News {
-    fn is_good(self) -> bool {
+    /// Whether the message is on its way or there.
+    pub fn is_good(self) -> bool {
         match self {
             Self::Accepted | Self::Sent | Self::Delivered => true,
             Self::Undelivered | Self::Failed => false,

@@ -111,6 +111,10 @@ impl From<StoreError> for Problem {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the database holds something that this version cannot read; see the log",
             ),
+            StoreError::Broken => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "this failed inside Nightbell and nothing was stored; see the log",
+            ),
         }
     }
 }

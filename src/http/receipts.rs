@@ -111,7 +111,7 @@ pub async fn post_twilio(
             "this names no message or no status: it is no status callback",
         ));
     };
-    let recording = office.store.record_receipt(&receipt, office.poll_after, now());
+    let recording = office.store.record_receipt(receipt.clone(), office.poll_after, now());
     let recorded = tokio::time::timeout(MAX_WAIT, recording).await.map_err(|_| {
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -2,8 +2,9 @@
 //! Absent: reading them back (see `lists`).
 
 use super::{
-    Db, StoreError, Tx, locking, ms, new_id, pace, read,
+    Db, Engine, StoreError, Tx, locking, ms, new_id, pace,
     transitions::{self, Landing},
+    tx::{Rows, to_json},
     within,
 };
 use crate::domain::{
@@ -12,6 +13,15 @@ use crate::domain::{
     phone::PhoneNumber,
 };
 use jiff::Timestamp;
+use sqlx::{Sqlite, pool::PoolConnection};
+use std::{
+    collections::HashSet,
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 /// What a later critical event may add to an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,19 +112,46 @@ impl Db {
         now: Timestamp,
         compose: impl FnOnce() -> Vec<NewDelivery>,
     ) -> Result<Accepted, StoreError> {
+        let (source, ticket_id) = (&event.source, &event.ticket.id);
+        let answers_duplicates = later == LaterRecipients::Untold;
+        let was_seen = self.seen.has(source, ticket_id);
         // Most duplicates are answered here, from what is committed, without waiting for the writer.
-        if later == LaterRecipients::Untold
-            && let Some(alert_id) = self.find_told_alert(event).await?
+        if answers_duplicates
+            && was_seen
+            && let Some(alert_id) = self.find_told_alert(source, ticket_id).await?
         {
             return Ok(Accepted::Duplicate { alert_id });
         }
         let new = compose();
+        if !was_seen && new.iter().any(|delivery| delivery.phone.is_ok()) {
+            let (alert, deliveries) = NewAlert::of(event, &new, now);
+            let alert_id = alert.id.clone();
+            let is_new = self.groups.accept(alert).await?;
+            self.seen.add(source, ticket_id);
+            if is_new {
+                return Ok(Accepted::New { alert_id, deliveries });
+            }
+            if answers_duplicates && let Some(alert_id) = self.find_told_alert(source, ticket_id).await? {
+                return Ok(Accepted::Duplicate { alert_id });
+            }
+        }
+        self.accept_alone(event, later, &new, now).await
+    }
+
+    /// What few events need: nobody on them can be told, or their ticket is known and nobody on it was.
+    async fn accept_alone(
+        &self,
+        event: &Event,
+        later: LaterRecipients,
+        new: &[NewDelivery],
+        now: Timestamp,
+    ) -> Result<Accepted, StoreError> {
         let mut tx = self.begin().await?;
         let alert_id = new_id();
         if insert_alert(&mut tx, &alert_id, event, now).await? {
             let mut deliveries = Vec::with_capacity(new.len());
-            for delivery in &new {
-                deliveries.push(insert_delivery(&mut tx, &alert_id, delivery, now).await?);
+            for delivery in new {
+                deliveries.push(insert_delivery(&mut tx, &alert_id, delivery, now));
             }
             transitions::check_somebody_is_told(&mut tx, &alert_id, now).await?;
             pace::ring(&mut tx).await?;
@@ -143,7 +180,7 @@ impl Db {
         if stripped_at.is_some() {
             restore(&mut tx, &alert_id, event).await?;
         }
-        let deliveries = add_to_alert(&mut tx, &alert_id, &known, &new, told, now).await?;
+        let deliveries = add_to_alert(&mut tx, &alert_id, &known, new, told, now).await?;
         if deliveries.is_empty() {
             return Ok(Accepted::Duplicate { alert_id });
         }
@@ -152,22 +189,13 @@ impl Db {
         Ok(Accepted::New { alert_id, deliveries })
     }
 
-    /// The open alert of the event's ticket, if somebody on it was told or is being told.
-    async fn find_told_alert(&self, event: &Event) -> Result<Option<String>, StoreError> {
-        let rows: Vec<(String, String)> = read!(self, |pool| {
-            sqlx::query_as(
-                "select a.id, d.state from alert a join delivery d on d.alert_id = a.id
-                where a.source = $1 and a.ticket_id = $2 and a.closed_at is null",
-            )
-            .bind(&event.source)
-            .bind(&event.ticket.id)
-            .fetch_all(pool)
-            .await
-        })?;
-        Ok(rows
-            .into_iter()
-            .find(|(_, state)| State::parse(state).is_some_and(State::tells))
-            .map(|(alert_id, _)| alert_id))
+    /// The open alert of a ticket, if somebody on it was told or is being told.
+    async fn find_told_alert(&self, source: &str, ticket_id: &str) -> Result<Option<String>, StoreError> {
+        let lookup = Lookup {
+            source: source.to_owned(),
+            ticket_id: ticket_id.to_owned(),
+        };
+        self.groups.look_up(lookup).await
     }
 
     /// Closes the alert of a ticket and cancels what has not begun to be sent. `None` if the ticket has no alert.
@@ -207,35 +235,249 @@ impl Db {
     }
 }
 
+/// Tickets that had an event lately: a hint, so that a new one costs no question and a storm of repeats no write. Wrong
+/// or forgotten, it costs a trip and changes no answer.
+pub(super) struct Seen {
+    hasher: RandomState,
+    marks: Box<[AtomicU64]>,
+}
+
+/// 128 KB; each ticket has one place, and takes it from whoever had it.
+const SEEN: usize = 16 * 1024;
+
+impl Seen {
+    pub fn new() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            marks: (0..SEEN).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    fn place(&self, source: &str, ticket_id: &str) -> (&AtomicU64, u64) {
+        let mark = self.hasher.hash_one((source, ticket_id));
+        (&self.marks[(mark % SEEN as u64) as usize], mark)
+    }
+
+    fn has(&self, source: &str, ticket_id: &str) -> bool {
+        let (place, mark) = self.place(source, ticket_id);
+        place.load(Ordering::Relaxed) == mark
+    }
+
+    fn add(&self, source: &str, ticket_id: &str) {
+        let (place, mark) = self.place(source, ticket_id);
+        place.store(mark, Ordering::Relaxed);
+    }
+}
+
+/// An alert on its way into a group, as rows; at least one of its people can be told.
+pub(super) struct NewAlert {
+    id: String,
+    pub at: Timestamp,
+    /// PostgreSQL waits for others that insert the same ticket: everybody in the same order.
+    key: (String, String),
+    alert: String,
+    deliveries: Vec<String>,
+    lines: Vec<String>,
+}
+
+impl NewAlert {
+    fn of(event: &Event, new: &[NewDelivery], now: Timestamp) -> (Self, Vec<Addition>) {
+        let id = new_id();
+        let mut deliveries = Vec::with_capacity(new.len());
+        let mut lines = Vec::with_capacity(new.len());
+        let additions = new.iter().map(|delivery| {
+            let (addition, row, detail) = row_of(&id, delivery, now);
+            lines.push(to_json(&(&addition.id, detail)));
+            deliveries.push(row);
+            addition
+        });
+        let additions = additions.collect();
+        let alert = Self {
+            key: (event.source.clone(), event.ticket.id.clone()),
+            alert: alert_row(&id, event, now),
+            deliveries,
+            lines,
+            id,
+            at: now,
+        };
+        (alert, additions)
+    }
+}
+
+/// Inserts alerts with their deliveries, if their tickets have none; else nothing of them.
+pub(super) async fn queue_inserts(tx: &mut Tx, alerts: &[Arc<NewAlert>]) -> Result<(), StoreError> {
+    pace::ring(tx).await?;
+    let mut sorted: Vec<&NewAlert> = alerts.iter().map(Arc::as_ref).collect();
+    sorted.sort_by(|one, other| one.key.cmp(&other.key));
+    let (mut rows, mut deliveries, mut lines) = (Rows::default(), Rows::default(), Rows::default());
+    for alert in sorted {
+        rows.push_json(&alert.alert);
+        alert.deliveries.iter().for_each(|row| deliveries.push_json(row));
+        alert.lines.iter().for_each(|row| lines.push_json(row));
+    }
+    tx.queue(INSERT_ALERTS, [rows.into()]);
+    tx.queue(INSERT_DELIVERIES, [deliveries.into()]);
+    tx.queue(
+        "insert into timeline (delivery_id, seq, at, what, detail)
+         select d.id, 1, d.created_at, d.state, r.value ->> 1
+         from rows($1) as r cross join delivery d where d.id = r.value ->> 0",
+        [lines.into()],
+    );
+    Ok(())
+}
+
+/// Commits, and says of each alert whether it is new.
+pub(super) async fn commit_inserts(mut tx: Tx, alerts: &[Arc<NewAlert>]) -> Result<Vec<bool>, StoreError> {
+    let ids: Rows = alerts.iter().map(|alert| [&alert.id]).collect();
+    tx.queue(
+        "select a.id from rows($1) as r cross join alert a where a.id = r.value ->> 0",
+        [ids.into()],
+    );
+    let inserted: Vec<(String,)> = tx.commit_asking().await?;
+    let inserted: HashSet<String> = inserted.into_iter().map(|(id,)| id).collect();
+    Ok(alerts.iter().map(|alert| inserted.contains(&alert.id)).collect())
+}
+
+/// A ticket whose alert is looked for.
+pub(super) struct Lookup {
+    source: String,
+    ticket_id: String,
+}
+
+/// The open alerts of tickets on which somebody was told or is being told, from what is committed. On SQLite by a
+/// connection that is kept in `reader`.
+pub(super) async fn look_up_all(
+    engine: &Engine,
+    reader: &mut Option<PoolConnection<Sqlite>>,
+    lookups: &[Arc<Lookup>],
+) -> Result<Vec<Option<String>>, StoreError> {
+    const SQL: &str = "select cast(r.value ->> 0 as bigint), a.id, d.state
+         from json_each($1) as r cross join alert a cross join delivery d
+         where a.source = r.value ->> 1 and a.ticket_id = r.value ->> 2 and a.closed_at is null and d.alert_id = a.id";
+    let rows: Vec<String> = lookups
+        .iter()
+        .enumerate()
+        .map(|(place, lookup)| to_json(&(place, &lookup.source, &lookup.ticket_id)))
+        .collect();
+    let rows = format!("[{}]", rows.join(","));
+    let found: Vec<(i64, String, String)> = match engine {
+        Engine::Sqlite { reader: pool, .. } => {
+            let mut connection = match reader.take() {
+                Some(connection) => connection,
+                None => pool.acquire().await?,
+            };
+            let found = sqlx::query_as(SQL).bind(rows).fetch_all(&mut *connection).await?;
+            *reader = Some(connection);
+            found
+        }
+        Engine::Postgres(pool) => {
+            sqlx::query_as(
+                "select cast(r.value ->> 0 as bigint), a.id, d.state
+                 from json_array_elements(cast($1 as json)) as r(value) cross join alert a cross join delivery d
+                 where a.source = r.value ->> 1 and a.ticket_id = r.value ->> 2 and a.closed_at is null
+                    and d.alert_id = a.id",
+            )
+            .bind(rows)
+            .fetch_all(pool)
+            .await?
+        }
+    };
+    let mut told = vec![None; lookups.len()];
+    for (place, alert_id, state) in found {
+        if State::parse(&state).is_some_and(State::tells)
+            && let Some(place) = usize::try_from(place).ok().and_then(|place| told.get_mut(place))
+        {
+            *place = Some(alert_id);
+        }
+    }
+    Ok(told)
+}
+
+const INSERT_ALERTS: &str = "insert into alert (id, source, ticket_id, ticket_number, subject, url, client_name,
+        client_organisation, estimated_hours, confidence_percent, event_id, event_type, occurred_at, received_at)
+     select r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, r.value ->> 4, r.value ->> 5, r.value ->> 6,
+        r.value ->> 7, cast(r.value ->> 8 as double precision), cast(r.value ->> 9 as double precision), r.value ->> 10,
+        r.value ->> 11, cast(r.value ->> 12 as bigint), cast(r.value ->> 13 as bigint)
+     from rows($1) as r where true on conflict (source, ticket_id) do nothing";
+
+/// Only those whose alert is there.
+const INSERT_DELIVERIES: &str =
+    "insert into delivery (id, alert_id, channel, phone, phone_raw, round, staff_id, role, name,
+        message, segments, state, reason, attempts, due_at, claims, looks, timeline_length, moved_at, received_at,
+        created_at, updated_at)
+     select r.value ->> 0, a.id, r.value ->> 2, r.value ->> 3, r.value ->> 4, 0, r.value ->> 5, r.value ->> 6,
+        r.value ->> 7, r.value ->> 8, cast(r.value ->> 9 as bigint), r.value ->> 10, r.value ->> 11, 0,
+        cast(r.value ->> 12 as bigint), 0, 0, 1, cast(r.value ->> 13 as bigint), cast(r.value ->> 13 as bigint),
+        cast(r.value ->> 13 as bigint), cast(r.value ->> 13 as bigint)
+     from rows($1) as r cross join alert a where a.id = r.value ->> 1";
+
+/// A row for `INSERT_ALERTS`.
+fn alert_row(id: &str, event: &Event, now: Timestamp) -> String {
+    let ticket = &event.ticket;
+    to_json(&(
+        id,
+        &event.source,
+        &ticket.id,
+        &ticket.number,
+        &ticket.subject,
+        &ticket.url,
+        &event.client.name,
+        &event.client.organisation,
+        ticket.estimated_hours,
+        ticket.confidence_percent,
+        &event.id,
+        &event.kind,
+        ms(event.occurred_at),
+        ms(now),
+    ))
+}
+
+/// A new delivery, its row for `INSERT_DELIVERIES`, and what its timeline says first.
+fn row_of(alert_id: &str, new: &NewDelivery, now: Timestamp) -> (Addition, String, &'static str) {
+    let (phone, raw, state, reason, detail) = match &new.phone {
+        Ok(phone) => (Some(phone.as_e164()), None, State::Pending, None, "to be sent"),
+        Err(Some(raw)) => (
+            None,
+            Some(raw.as_str()),
+            State::Failed,
+            Some(Reason::InvalidNumber),
+            "the number given cannot be texted",
+        ),
+        Err(None) => (None, None, State::Failed, Some(Reason::NoNumber), "no number was given"),
+    };
+    let addition = Addition {
+        id: new_id(),
+        staff_id: new.staff_id.clone(),
+        role: new.role.clone(),
+        name: new.name.clone(),
+        state,
+    };
+    let row = to_json(&(
+        &addition.id,
+        alert_id,
+        Channel::Sms.as_str(),
+        phone,
+        raw,
+        &new.staff_id,
+        &new.role,
+        &new.name,
+        &new.message,
+        new.segments,
+        state.as_str(),
+        reason.map(Reason::as_str),
+        (state == State::Pending).then_some(ms(now)),
+        ms(now),
+    ));
+    (addition, row, detail)
+}
+
 /// Inserts the alert unless its ticket has one. PostgreSQL waits here for a commit of the same ticket that is under way.
 async fn insert_alert(tx: &mut Tx, id: &str, event: &Event, now: Timestamp) -> Result<bool, StoreError> {
-    let ticket = &event.ticket;
-    Ok(within!(tx, |conn| {
-        sqlx::query(
-            "insert into alert (id, source, ticket_id, ticket_number, subject, url, client_name,
-            client_organisation, estimated_hours,
-             confidence_percent, event_id, event_type, occurred_at, received_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-         on conflict (source, ticket_id) do nothing",
-        )
-        .bind(id)
-        .bind(&event.source)
-        .bind(&ticket.id)
-        .bind(&ticket.number)
-        .bind(&ticket.subject)
-        .bind(&ticket.url)
-        .bind(&event.client.name)
-        .bind(&event.client.organisation)
-        .bind(ticket.estimated_hours)
-        .bind(ticket.confidence_percent)
-        .bind(&event.id)
-        .bind(&event.kind)
-        .bind(ms(event.occurred_at))
-        .bind(ms(now))
-        .execute(conn)
-        .await
-        .map(|done| done.rows_affected() > 0)
-    })?)
+    let mut rows = Rows::default();
+    rows.push_json(&alert_row(id, event, now));
+    tx.queue(INSERT_ALERTS, [rows.into()]);
+    let inserted: Vec<(String,)> = tx.ask("select id from alert where id = $1", "", [id.into()]).await?;
+    Ok(!inserted.is_empty())
 }
 
 /// Finds an alert that is there and keeps it from changing until the commit.
@@ -302,7 +544,7 @@ async fn add_to_alert(
         }
     }
     for delivery in new.iter().filter(|new| !known.iter().any(|known| known.is_for(new))) {
-        added.push(insert_delivery(tx, alert_id, delivery, now).await?);
+        added.push(insert_delivery(tx, alert_id, delivery, now));
     }
     if !added.is_empty() {
         transitions::check_somebody_is_told(tx, alert_id, now).await?;
@@ -352,55 +594,11 @@ async fn restart_age(tx: &mut Tx, delivery_id: &str, now: Timestamp) -> Result<(
     Ok(())
 }
 
-async fn insert_delivery(
-    tx: &mut Tx,
-    alert_id: &str,
-    new: &NewDelivery,
-    now: Timestamp,
-) -> Result<Addition, StoreError> {
-    let (phone, raw, state, reason, detail) = match &new.phone {
-        Ok(phone) => (Some(phone.as_e164()), None, State::Pending, None, "to be sent"),
-        Err(Some(raw)) => (
-            None,
-            Some(raw.as_str()),
-            State::Failed,
-            Some(Reason::InvalidNumber),
-            "the number given cannot be texted",
-        ),
-        Err(None) => (None, None, State::Failed, Some(Reason::NoNumber), "no number was given"),
-    };
-    let id = new_id();
-    within!(tx, |conn| {
-        sqlx::query(
-            "insert into delivery (id, alert_id, channel, phone, phone_raw, round, staff_id, role, name, message,
-            segments, state, reason, attempts,
-             due_at, claims, looks, timeline_length, moved_at, received_at, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $10, $11, $12, 0, $13, 0, 0, 1, $14, $14, $14, $14)",
-        )
-        .bind(&id)
-        .bind(alert_id)
-        .bind(Channel::Sms.as_str())
-        .bind(phone)
-        .bind(raw)
-        .bind(&new.staff_id)
-        .bind(&new.role)
-        .bind(&new.name)
-        .bind(&new.message)
-        .bind(i64::try_from(new.segments).unwrap_or(i64::MAX))
-        .bind(state.as_str())
-        .bind(reason.map(Reason::as_str))
-        .bind((state == State::Pending).then_some(ms(now)))
-        .bind(ms(now))
-        .execute(conn)
-        .await
-        .map(drop)
-    })?;
-    transitions::write_line(tx, &id, 1, state.as_str(), detail, now).await?;
-    Ok(Addition {
-        id,
-        staff_id: new.staff_id.clone(),
-        role: new.role.clone(),
-        name: new.name.clone(),
-        state,
-    })
+fn insert_delivery(tx: &mut Tx, alert_id: &str, new: &NewDelivery, now: Timestamp) -> Addition {
+    let (addition, row, detail) = row_of(alert_id, new, now);
+    let mut rows = Rows::default();
+    rows.push_json(&row);
+    tx.queue(INSERT_DELIVERIES, [rows.into()]);
+    transitions::write_line(tx, &addition.id, 1, addition.state.as_str(), detail, now);
+    addition
 }

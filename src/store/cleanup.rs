@@ -3,7 +3,7 @@
 //! ticket id, the dedup key; and opt-outs, which are wishes. Absent: when, how much, and how fast (`worker::cleanup`).
 
 use super::{
-    Db, StoreError, Tx,
+    Db, Engine, StoreError, Tx,
     job_runs::{self, Run},
     locking, ms, read, within,
 };
@@ -207,10 +207,14 @@ impl Db {
     /// Gives pages that nobody uses back to the file system, if more than a quarter of the file is free: the rest serves
     /// the days to come. SQLite only; PostgreSQL vacuums by itself. Returns whether there may be more.
     pub async fn shrink(&self, pages: u32) -> Result<Option<Duration>, StoreError> {
-        let Self::Sqlite { writer, .. } = self else {
+        let Engine::Sqlite {
+            writer: Some(writer), ..
+        } = &self.engine
+        else {
             return Ok(None);
         };
-        let mut connection = writer.acquire().await?;
+        let mut held = writer.hold().await?;
+        let connection = held.get()?;
         let begun = Instant::now();
         let free: i64 = sqlx::query_scalar("pragma freelist_count")
             .fetch_one(&mut *connection)

@@ -2,7 +2,7 @@
 //! the send itself (see `sending`).
 
 use super::{
-    Connection, Db, StoreError, Tx, ms, new_id, pace, read, receipts,
+    Connection, Db, Engine, StoreError, Tx, ms, new_id, pace, read, receipts,
     sending::Attempt,
     transitions::{self, Landing},
     within,
@@ -59,8 +59,9 @@ impl Db {
         let token = format!("{owner}/{}", uuid::Uuid::now_v7().simple());
         let mut tx = self.begin().await?;
         // The one statement whose texts differ inside: PostgreSQL passes over rows that another replica is claiming.
+        tx.flush().await?;
         let claimed: Option<(String, i64)> = match &mut tx.connection {
-            Connection::Sqlite(conn) => {
+            Connection::Sqlite(held) => {
                 sqlx::query_as(
                     "update delivery set lease_token = $1, lease_until = $2, claims = claims + 1 where id = (
                          select id from delivery
@@ -74,7 +75,7 @@ impl Db {
                 .bind(ms(now))
                 .bind(provider.as_str())
                 .bind(account)
-                .fetch_optional(&mut **conn)
+                .fetch_optional(held.get()?)
                 .await?
             }
             Connection::Postgres(conn) => {
@@ -150,12 +151,12 @@ impl Db {
     /// Gives back the claims of processes that are gone, where that is certain: who opens a SQLite file has it alone.
     /// Elsewhere their leases end by themselves. What had begun to send keeps its lease: the call may still arrive.
     pub async fn give_back_claims_of_the_dead(&self) -> Result<u64, StoreError> {
-        match self {
-            Self::Sqlite { .. } => {
+        match &self.engine {
+            Engine::Sqlite { .. } => {
                 self.give_back_runs("").await?;
                 self.end_leases("", false).await
             }
-            Self::Postgres(_) => Ok(0),
+            Engine::Postgres(_) => Ok(0),
         }
     }
 
@@ -181,7 +182,7 @@ impl Db {
     /// Owes a delivery once more, as its next round. Refused while the old one is undecided, unless `force`d.
     pub async fn resend(&self, id: &str, force: bool, now: Timestamp) -> Result<Resent, StoreError> {
         let mut tx = self.begin().await?;
-        let Some(row) = transitions::lock(&mut tx, id).await? else {
+        let Some(mut row) = transitions::lock(&mut tx, id).await? else {
             return Ok(Resent::NoSuchDelivery);
         };
         if row.phone.is_none() {
@@ -215,16 +216,9 @@ impl Db {
         if inserted == 0 {
             return Ok(Resent::Undecided(State::Pending));
         }
-        transitions::write_line(
-            &mut tx,
-            &new_id,
-            1,
-            State::Pending.as_str(),
-            &format!("to be sent again, instead of {id}"),
-            now,
-        )
-        .await?;
-        transitions::note(&mut tx, id, "resent", &format!("sent again as {new_id}"), now).await?;
+        let detail = format!("to be sent again, instead of {id}");
+        transitions::write_line(&mut tx, &new_id, 1, State::Pending.as_str(), &detail, now);
+        transitions::note(&mut tx, &mut row, "resent", &format!("sent again as {new_id}"), now);
         pace::ring(&mut tx).await?;
         tx.commit().await?;
         Ok(Resent::As(new_id))
@@ -264,9 +258,10 @@ impl Db {
         })?;
         let old: Vec<String> = read!(self, |pool| {
             sqlx::query_scalar(
-                "select id from delivery where state in ('pending', 'deferred') and received_at < $1
-                and (lease_until is null or lease_until <= $2)
-             order by received_at, id limit $3",
+                "select id from delivery
+                where case when state in ('pending', 'deferred') then received_at end < $1
+                    and (lease_until is null or lease_until <= $2)
+                order by case when state in ('pending', 'deferred') then received_at end, id limit $3",
             )
             .bind(ms(cutoff))
             .bind(ms(now))
@@ -331,8 +326,9 @@ impl Db {
         let late: Vec<(String, i64, String)> = read!(self, |pool| {
             sqlx::query_as(
                 "select t.delivery_id, t.number, r.message_id
-                from receipt r join attempt t on t.provider = r.provider and t.message_id = r.message_id
-             where r.applied_at is null and r.received_at > $1 limit $2",
+                from receipt r cross join attempt t
+                where case when r.applied_at is null then r.received_at end > $1
+                    and t.provider = r.provider and t.message_id = r.message_id limit $2",
             )
             .bind(ms(after(now, -LATE_RECEIPTS)))
             .bind(SWEEP_BATCH)

@@ -87,7 +87,8 @@ impl Db {
     }
 }
 
-fn effective(setting: Option<String>, configured: i64) -> i64 {
+/// The limit in force: what an admin set wins.
+pub(super) fn effective(setting: Option<String>, configured: i64) -> i64 {
     setting.and_then(|value| value.parse().ok()).unwrap_or(configured)
 }
 
@@ -114,16 +115,13 @@ pub(super) async fn limit(tx: &mut Tx, configured: i64) -> Result<i64, StoreErro
     Ok(effective(value, configured))
 }
 
-/// Takes one slot of a day that `lock_day` holds.
-pub(super) async fn take_slot(tx: &mut Tx, day: LocalDay) -> Result<(), StoreError> {
-    within!(tx, |conn| sqlx::query(
-        "update daily_count set used = used + 1 where day = $1"
-    )
-    .bind(day.to_string())
-    .execute(conn)
-    .await
-    .map(drop))?;
-    Ok(())
+/// Takes slots of a day.
+pub(super) fn take_slots(tx: &mut Tx, day: LocalDay, slots: i64) {
+    tx.queue(
+        "insert into daily_count (day, used) values ($1, $2)
+         on conflict (day) do update set used = daily_count.used + excluded.used",
+        [day.to_string().as_str().into(), slots.into()],
+    );
 }
 
 /// Gives an attempt's slot back to the day it came from; a second time does nothing.
@@ -192,8 +190,9 @@ pub(super) async fn count_ahead(
         sqlx::query_scalar(
             "select count(*) from (
              select 1 from delivery
-             where state in ('pending', 'deferred') and (received_at, id) < ($1, $2)
-               and (state = 'deferred' or due_at <= $4)
+             where case when state in ('pending', 'deferred') then received_at end <= $1
+                and (case when state in ('pending', 'deferred') then received_at end < $1 or id < $2)
+                and (state = 'deferred' or due_at <= $4)
              limit $3) as ahead",
         )
         .bind(received_at)
@@ -226,8 +225,9 @@ pub(super) async fn release(tx: &mut Tx, day: LocalDay, configured: i64, now: Ti
     let line: Vec<(String, String, i64)> = within!(tx, |conn| {
         sqlx::query_as(
             "select id, state, received_at from delivery
-         where state in ('pending', 'deferred') and (state = 'deferred' or due_at <= $2)
-         order by received_at, id limit $1",
+         where case when state in ('pending', 'deferred') then received_at end > 0
+            and (state = 'deferred' or due_at <= $2)
+         order by case when state in ('pending', 'deferred') then received_at end, id limit $1",
         )
         .bind(free)
         .bind(ms(now))

@@ -83,8 +83,9 @@ impl Db {
             return Ok(Vec::new());
         }
         let mut tx = self.begin().await?;
+        tx.flush().await?;
         let ids: Vec<String> = match &mut tx.connection {
-            Connection::Sqlite(conn) => {
+            Connection::Sqlite(held) => {
                 sqlx::query_scalar(
                     "update delivery set lease_token = $1, lease_until = $2 where id in (
                          select id from delivery
@@ -97,7 +98,7 @@ impl Db {
                 .bind(ms(after(now, lease)))
                 .bind(ms(now))
                 .bind(most)
-                .fetch_all(&mut **conn)
+                .fetch_all(held.get()?)
                 .await?
             }
             Connection::Postgres(conn) => {

@@ -206,8 +206,9 @@ impl Db {
         }
         let token = format!("{owner}/{}", uuid::Uuid::now_v7().simple());
         let mut tx = self.begin().await?;
+        tx.flush().await?;
         let row: Option<MailRow> = match &mut tx.connection {
-            Connection::Sqlite(conn) => {
+            Connection::Sqlite(held) => {
                 sqlx::query_as(
                     "update mail set lease_token = $1, lease_until = $2, tries = tries + 1 where id = (
                         select id from mail where sent_at is null and due_at is not null
@@ -219,7 +220,7 @@ impl Db {
                 .bind(ms(after(now, lease)))
                 .bind(ms(now))
                 .bind(key)
-                .fetch_optional(&mut **conn)
+                .fetch_optional(held.get()?)
                 .await?
             }
             Connection::Postgres(conn) => {

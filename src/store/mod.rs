@@ -8,6 +8,7 @@ mod alarms;
 mod alerts;
 mod cleanup;
 mod deliveries;
+mod group;
 mod holds;
 mod job_runs;
 mod limits;
@@ -21,10 +22,13 @@ mod receipts;
 mod reports;
 mod sending;
 mod transitions;
+mod tx;
+mod writer;
 
 pub use alerts::{Accepted, Addition, LaterRecipients, NewDelivery};
 pub use cleanup::{Ages, Batch, Old};
 pub use deliveries::{Claimed, Resent, SweepRules};
+pub use group::BegunBatch;
 pub use job_runs::{Asker, Run, RunState};
 pub use limits::LimitStatus;
 pub use lists::{AlertFilter, AlertView, DeliveryFilter, DeliveryView, Page};
@@ -34,14 +38,16 @@ pub use moving::{PAGE, TABLES};
 pub use opt_outs::OptOut;
 pub use receipts::Recorded;
 pub use reports::Outcomes;
-pub use sending::{BeginRules, Begun, FinishRules, Sending};
+pub use sending::{Answered, BeginRules, Begun, FinishRules, Sending};
 
-use crate::domain::alarm::AlarmKind;
 use jiff::Timestamp;
 use sqlx::{
-    ConnectOptions as _, Connection as _, PgPool, Postgres, Sqlite, SqlitePool, Transaction,
+    ConnectOptions as _, Connection as _, PgPool, SqlitePool,
     postgres::{PgConnectOptions, PgPoolOptions},
-    sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{
+        SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions,
+        SqliteSynchronous,
+    },
 };
 use std::{fs::File, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
@@ -63,26 +69,43 @@ const NO_LIMITS: [(&str, &str); 2] = [("lock_timeout", "0"), ("statement_timeout
 
 /// The open database.
 #[derive(Clone)]
-pub enum Db {
+pub struct Db {
+    engine: Engine,
+    groups: Groups,
+    seen: Arc<Seen>,
+}
+
+/// Which database it is, and the connections to it.
+#[derive(Clone)]
+enum Engine {
     /// One file: a single writing connection, and readers beside it that see what is committed.
     Sqlite {
-        writer: SqlitePool,
-        reader: SqlitePool,
         /// `None` where nothing is written.
+        writer: Option<Arc<Writer>>,
+        reader: SqlitePool,
         _lock: Option<Arc<File>>,
     },
     Postgres(PgPool),
 }
 
 /// Why the store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The database did not answer, or refused; trying again later may succeed. Nothing was stored.
     #[error("the database failed")]
-    Database(#[from] sqlx::Error),
+    Database(#[source] Arc<sqlx::Error>),
+    /// Our own code failed; trying again would fail again. Nothing was stored.
+    #[error("this failed inside Nightbell; see the log")]
+    Broken,
     /// A row holds what this version cannot read.
     #[error("the database holds {what} `{value}`, which this version does not know: it was written by a newer one")]
     Unreadable { what: &'static str, value: String },
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(Arc::new(error))
+    }
 }
 
 impl From<sqlx::migrate::MigrateError> for OpenError {
@@ -114,8 +137,11 @@ impl StoreError {
     /// Whether the database as a whole is in trouble, so that the delivery at hand is not to blame.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Unreadable { .. } => false,
-            Self::Database(sqlx::Error::Database(error)) => {
+            Self::Unreadable { .. } | Self::Broken => false,
+            Self::Database(error) => {
+                let sqlx::Error::Database(error) = &**error else {
+                    return true;
+                };
                 let code = error.code().unwrap_or_default().into_owned();
                 match code.parse::<u32>().ok().filter(|_| code.len() < 5) {
                     // SQLite: busy, locked, read-only, I/O error, full, cannot open (sqlite.org/rescode.html, low byte).
@@ -124,7 +150,6 @@ impl StoreError {
                     None => ["08", "25", "40", "53", "55", "57", "58"].contains(&&code[..2.min(code.len())]),
                 }
             }
-            Self::Database(_) => true,
         }
     }
 }
@@ -163,92 +188,19 @@ pub enum OpenError {
 /// Runs the same body on a connection pool of whichever database is open. For reads only: SQLite has one writer.
 macro_rules! read {
     ($db:expr, |$pool:ident| $body:expr) => {
-        match $db {
-            $crate::store::Db::Sqlite { reader: $pool, .. } => $body,
-            $crate::store::Db::Postgres($pool) => $body,
+        match &$db.engine {
+            $crate::store::Engine::Sqlite { reader: $pool, .. } => $body,
+            $crate::store::Engine::Postgres($pool) => $body,
         }
     };
 }
 
-/// Runs the same body on the connection of an open transaction.
-macro_rules! within {
-    ($tx:expr, |$conn:ident| $body:expr) => {
-        match &mut $tx.connection {
-            $crate::store::Connection::Sqlite(tx) => {
-                let $conn = &mut **tx;
-                $body
-            }
-            $crate::store::Connection::Postgres(tx) => {
-                let $conn = &mut **tx;
-                $body
-            }
-        }
-    };
-}
-
-/// Like `within!`, for a select whose rows must stay as they are until the commit. SQLite's transaction has the whole
-/// file to itself; PostgreSQL locks the rows.
-macro_rules! locking {
-    ($tx:expr, $sql:literal, $lock:literal, |$conn:ident, $text:ident| $body:expr) => {
-        match &mut $tx.connection {
-            $crate::store::Connection::Sqlite(tx) => {
-                let ($conn, $text) = (&mut **tx, $sql);
-                $body
-            }
-            $crate::store::Connection::Postgres(tx) => {
-                let ($conn, $text) = (&mut **tx, concat!($sql, " ", $lock));
-                $body
-            }
-        }
-    };
-}
-pub(crate) use {locking, read, within};
-
-enum Connection {
-    Sqlite(Transaction<'static, Sqlite>),
-    Postgres(Transaction<'static, Postgres>),
-}
-
-/// A write transaction. Dropped without a commit, it leaves nothing behind.
-pub struct Tx {
-    connection: Connection,
-    alarms: Vec<(AlarmKind, String)>,
-    /// Where PostgreSQL must look once more after the commit: two transactions at once do not see each other.
-    look_again: Option<(PgPool, Vec<(String, Timestamp)>)>,
-}
-
-impl Tx {
-    /// Makes everything durable (fsync'd on SQLite), then logs the alarms that were raised.
-    async fn commit(self) -> Result<(), StoreError> {
-        match self.connection {
-            Connection::Sqlite(tx) => tx.commit().await?,
-            Connection::Postgres(tx) => tx.commit().await?,
-        }
-        log_alarms(self.alarms);
-        let Some((pool, alerts)) = self.look_again.filter(|(_, alerts)| !alerts.is_empty()) else {
-            return Ok(());
-        };
-        let mut tx = Self {
-            connection: Connection::Postgres(pool.begin().await?),
-            alarms: Vec::new(),
-            look_again: None,
-        };
-        for (alert_id, now) in alerts {
-            transitions::check_somebody_is_told(&mut tx, &alert_id, now).await?;
-        }
-        if let Connection::Postgres(connection) = tx.connection {
-            connection.commit().await?;
-        }
-        log_alarms(tx.alarms);
-        Ok(())
-    }
-}
-
-fn log_alarms(alarms: Vec<(AlarmKind, String)>) {
-    for (kind, detail) in alarms {
-        tracing::error!(alarm = kind.as_str(), "{detail}. {}", kind.advice());
-    }
-}
+use alerts::Seen;
+use group::Groups;
+pub(crate) use read;
+use tx::{Connection, Tx};
+pub(crate) use tx::{locking, within};
+use writer::Writer;
 
 impl Db {
     /// Opens the database and brings its tables up to date.
@@ -297,11 +249,11 @@ impl Db {
     /// Opens the database for looking only, also beside a process that writes to it.
     pub async fn open_read_only(url: &str) -> Result<Self, OpenError> {
         let db = Self::open_as_it_is(url).await?;
-        let newest = newest_version(&match &db {
-            Self::Sqlite { .. } => sqlx::migrate!("migrations/sqlite"),
-            Self::Postgres(_) => sqlx::migrate!("migrations/postgres"),
+        let newest = newest_version(&match &db.engine {
+            Engine::Sqlite { .. } => sqlx::migrate!("migrations/sqlite"),
+            Engine::Postgres(_) => sqlx::migrate!("migrations/postgres"),
         });
-        let version: Result<Option<i64>, sqlx::Error> = read!(&db, |pool| sqlx::query_scalar(
+        let version: Result<Option<i64>, sqlx::Error> = read!(db, |pool| sqlx::query_scalar(
             "select max(version) from _sqlx_migrations"
         )
         .fetch_one(pool)
@@ -321,7 +273,7 @@ impl Db {
                 .application_name("nightbell")
                 .options([("default_transaction_read_only", "on")]);
             let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await;
-            return Ok(Self::Postgres(pool.map_err(OpenError::Connect)?));
+            return Ok(Self::over(Engine::Postgres(pool.map_err(OpenError::Connect)?)));
         }
         let options = SqliteConnectOptions::from_str(url)
             .map_err(OpenError::Address)?
@@ -331,14 +283,21 @@ impl Db {
         if !path.exists() {
             return Err(OpenError::Absent(path));
         }
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
-        let pool = pool.map_err(OpenError::Connect)?;
-        let (writer, reader) = (pool.clone(), pool);
-        Ok(Self::Sqlite {
-            writer,
-            reader,
+        let reader = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+        Ok(Self::over(Engine::Sqlite {
+            writer: None,
+            reader: reader.map_err(OpenError::Connect)?,
             _lock: None,
-        })
+        }))
+    }
+
+    fn over(engine: Engine) -> Self {
+        let groups = Groups::over(&engine);
+        Self {
+            engine,
+            groups,
+            seen: Arc::new(Seen::new()),
+        }
     }
 
     /// Keeps a SQLite file from being opened by a service for as long as the guard lives; `None` on PostgreSQL.
@@ -369,29 +328,21 @@ impl Db {
             .clone()
             .auto_vacuum(SqliteAutoVacuum::Incremental)
             .pragma("secure_delete", "fast");
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .min_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .acquire_timeout(BUSY_TIMEOUT)
-            // SQLite ends a transaction by itself when the disk is full; sqlx 0.9 does not notice, and every later begin
-            // on that connection fails. Such a connection is thrown away.
-            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
-            .connect_with(writing)
-            .await
-            .map_err(OpenError::Connect)?;
-        assert_durable(&writer).await?;
-        sqlx::migrate!("migrations/sqlite").run(&writer).await?;
+        let mut connection = writing.connect().await.map_err(OpenError::Connect)?;
+        assert_durable(&mut connection).await?;
+        sqlx::migrate!("migrations/sqlite").run(&mut connection).await?;
+        connection.close().await.map_err(OpenError::Connect)?;
+        let writer = Writer::open(writing).await.map_err(OpenError::Connect)?;
         let reader = SqlitePoolOptions::new()
             .max_connections(SQLITE_READERS)
             .acquire_timeout(BUSY_TIMEOUT)
+            .test_before_acquire(false)
             .connect_lazy_with(options.create_if_missing(false).read_only(true));
-        Ok(Self::Sqlite {
-            writer,
+        Ok(Self::over(Engine::Sqlite {
+            writer: Some(Arc::new(writer)),
             reader,
             _lock: Some(Arc::new(lock)),
-        })
+        }))
     }
 
     async fn open_postgres(url: &str) -> Result<Self, OpenError> {
@@ -413,42 +364,32 @@ impl Db {
             .connect_with(options)
             .await
             .map_err(OpenError::Connect)?;
-        Ok(Self::Postgres(pool))
+        Ok(Self::over(Engine::Postgres(pool)))
     }
 
     /// The same database by connections of its own, where there is more than one: who uses these does not wait for the
     /// others.
     pub fn apart(&self) -> Self {
-        match self {
-            Self::Sqlite { .. } => self.clone(),
-            Self::Postgres(pool) => {
-                Self::Postgres(postgres_pool().connect_lazy_with(pool.connect_options().as_ref().clone()))
+        match &self.engine {
+            Engine::Sqlite { .. } => self.clone(),
+            Engine::Postgres(pool) => {
+                let pool = postgres_pool().connect_lazy_with(pool.connect_options().as_ref().clone());
+                Self::over(Engine::Postgres(pool))
             }
         }
     }
 
     /// Which engine it is, for logs.
     pub fn engine(&self) -> &'static str {
-        match self {
-            Self::Sqlite { .. } => "sqlite",
-            Self::Postgres(_) => "postgresql",
+        match &self.engine {
+            Engine::Sqlite { .. } => "sqlite",
+            Engine::Postgres(_) => "postgresql",
         }
     }
 
-    /// Begins a write transaction: at once the only one on SQLite, so that it never has to be refused half-way.
+    /// Begins a write transaction.
     async fn begin(&self) -> Result<Tx, StoreError> {
-        let (connection, look_again) = match self {
-            Self::Sqlite { writer, .. } => (Connection::Sqlite(writer.begin_with("begin immediate").await?), None),
-            Self::Postgres(pool) => (
-                Connection::Postgres(pool.begin().await?),
-                Some((pool.clone(), Vec::new())),
-            ),
-        };
-        Ok(Tx {
-            connection,
-            alarms: Vec::new(),
-            look_again,
-        })
+        self.engine.begin().await
     }
 
     /// Whether the database can be written now. Writes one row of its own.
@@ -467,12 +408,31 @@ impl Db {
 
     /// Closes every connection; SQLite folds its write-ahead log into the file.
     pub async fn close(&self) {
-        match self {
-            Self::Sqlite { writer, reader, .. } => {
+        match &self.engine {
+            Engine::Sqlite { writer, reader, .. } => {
                 reader.close().await;
-                writer.close().await;
+                if let Some(writer) = writer {
+                    writer.close().await;
+                }
             }
-            Self::Postgres(pool) => pool.close().await,
+            Engine::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+impl Engine {
+    fn is_sqlite(&self) -> bool {
+        matches!(self, Self::Sqlite { .. })
+    }
+
+    /// Begins a write transaction: at once the only one on SQLite, so that it never has to be refused half-way.
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        match self {
+            Self::Sqlite { writer, .. } => {
+                let writer = writer.as_ref().ok_or(sqlx::Error::PoolClosed)?;
+                Ok(Tx::on(Connection::Sqlite(writer.hold().await?), None))
+            }
+            Self::Postgres(pool) => Ok(Tx::on(Connection::Postgres(pool.begin().await?), Some(pool.clone()))),
         }
     }
 }
@@ -521,9 +481,9 @@ fn lock_file(database: PathBuf) -> Result<File, OpenError> {
 }
 
 /// `202` promises that a power loss loses nothing. On SQLite that rests on these two settings.
-async fn assert_durable(writer: &SqlitePool) -> Result<(), OpenError> {
+async fn assert_durable(writer: &mut SqliteConnection) -> Result<(), OpenError> {
     let journal: String = sqlx::query_scalar("pragma journal_mode")
-        .fetch_one(writer)
+        .fetch_one(&mut *writer)
         .await
         .map_err(OpenError::Connect)?;
     let synchronous: i64 = sqlx::query_scalar("pragma synchronous")

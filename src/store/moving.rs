@@ -1,7 +1,7 @@
 //! Moving house: the tables as they stand, out of one database and into another, and a back-up while the service runs.
 //! Rows travel as JSON, a line each, which both databases read and write themselves. Absent: files (see `app::moving`).
 
-use super::{Connection, Db, StoreError, Tx, read, within};
+use super::{Connection, Db, Engine, StoreError, Tx, read, within};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -39,14 +39,14 @@ impl Db {
 
     /// The names of a table's columns, and of those that make its key.
     async fn columns(&self, table: &str) -> Result<(Vec<String>, Vec<String>), StoreError> {
-        let rows: Vec<(String, i64)> = match self {
-            Self::Sqlite { reader, .. } => {
+        let rows: Vec<(String, i64)> = match &self.engine {
+            Engine::Sqlite { reader, .. } => {
                 sqlx::query_as("select name, cast(pk as integer) from pragma_table_info($1) order by cid")
                     .bind(table)
                     .fetch_all(reader)
                     .await?
             }
-            Self::Postgres(pool) => {
+            Engine::Postgres(pool) => {
                 sqlx::query_as(
                     "select c.column_name::text, coalesce(k.ordinal_position, 0)::bigint
                      from information_schema.columns c
@@ -85,9 +85,9 @@ impl Db {
             .iter()
             .map(|column| format!("'{column}', \"{column}\""))
             .collect();
-        let object = match self {
-            Self::Sqlite { .. } => format!("json_object({})", pairs.join(", ")),
-            Self::Postgres(_) => format!("json_build_object({})::text", pairs.join(", ")),
+        let object = match &self.engine {
+            Engine::Sqlite { .. } => format!("json_object({})", pairs.join(", ")),
+            Engine::Postgres(_) => format!("json_build_object({})::text", pairs.join(", ")),
         };
         // A resend comes after what it repeats, whatever the clocks said when their ids were made.
         let order = if table == "delivery" {
@@ -123,7 +123,7 @@ impl Db {
 
     /// Writes a copy of the database to a file that does not exist yet, while others go on writing. SQLite only.
     pub async fn copy_to(&self, path: &str) -> Result<bool, StoreError> {
-        let Self::Sqlite { reader, .. } = self else {
+        let Engine::Sqlite { reader, .. } = &self.engine else {
             return Ok(false);
         };
         sqlx::query("vacuum into $1").bind(path).execute(reader).await?;

@@ -1,7 +1,7 @@
 //! What replicas on one PostgreSQL share beside the rows themselves: the pace of sends, and the bell that rings in every
 //! process when a delivery is due. SQLite has one process and needs neither. Absent: waiting (see `worker::pace`).
 
-use super::{Connection, Db, StoreError, Tx};
+use super::{Connection, Db, Engine, StoreError, Tx};
 use crate::domain::delivery::ProviderName;
 use sqlx::postgres::PgListener;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const BELL: &str = "nightbell_due";
 impl Db {
     /// Whether other processes may send through the same account.
     pub fn is_shared(&self) -> bool {
-        matches!(self, Self::Postgres(_))
+        matches!(self.engine, Engine::Postgres(_))
     }
 
     /// Takes the next turns of a sender, `span` long in all. Returns how long to wait until the first: nothing on SQLite.
@@ -26,7 +26,7 @@ impl Db {
         account: &str,
         span: Duration,
     ) -> Result<Duration, StoreError> {
-        let Self::Postgres(pool) = self else {
+        let Engine::Postgres(pool) = &self.engine else {
             return Ok(Duration::ZERO);
         };
         let span_ms = i64::try_from(span.as_micros().div_ceil(1_000)).unwrap_or(i64::MAX);
@@ -52,7 +52,7 @@ impl Db {
     /// Calls `ring` whenever any process said that a delivery is due, for as long as it is polled. Connections that are
     /// lost are made again; what was said meanwhile is found by the look that the worker takes every second.
     pub async fn listen(&self, ring: impl Fn()) -> Result<(), StoreError> {
-        let Self::Postgres(pool) = self else {
+        let Engine::Postgres(pool) = &self.engine else {
             return std::future::pending().await;
         };
         let mut listener = PgListener::connect_with(pool).await?;

@@ -4,7 +4,8 @@
 use super::{
     Db, StoreError, Tx, limits, ms, new_id, opt_outs,
     sending::Attempt,
-    transitions::{self, Landing, Row},
+    transitions::{self, Landing, Row, Words, row_columns},
+    tx::Rows,
     within,
 };
 use crate::domain::{
@@ -13,6 +14,8 @@ use crate::domain::{
     news::Receipt,
 };
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use std::{collections::HashSet, sync::Arc};
 
 /// What became of a receipt.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,57 +33,175 @@ impl Db {
     /// A message still on its way is asked about after `poll_after` without further news.
     pub async fn record_receipt(
         &self,
-        receipt: &Receipt,
+        receipt: Receipt,
         poll_after: SignedDuration,
         now: Timestamp,
     ) -> Result<Recorded, StoreError> {
-        let mut tx = self.begin().await?;
-        let Some(id) = insert(&mut tx, receipt, now).await? else {
-            return Ok(Recorded::Repeat);
+        let received = Received {
+            receipt,
+            poll_after,
+            now,
         };
-        let Some((delivery_id, number)) = find_attempt(&mut tx, receipt).await? else {
-            tx.commit().await?;
-            return Ok(Recorded::Waiting);
-        };
-        let Some(mut row) = transitions::lock(&mut tx, &delivery_id).await? else {
-            tx.commit().await?;
-            return Ok(Recorded::Waiting);
+        self.groups.receive(received).await
+    }
+}
+
+/// A receipt on its way into a group.
+pub(super) struct Received {
+    receipt: Receipt,
+    poll_after: SignedDuration,
+    now: Timestamp,
+}
+
+impl Received {
+    fn told(&self) -> Told<'_> {
+        Told {
+            message_id: &self.receipt.message_id,
+            status: &self.receipt.status,
+            news: self.receipt.news,
+            error_code: self.receipt.error_code,
+            at: self.now,
+            look_at: after(self.now, self.poll_after),
+        }
+    }
+
+    /// Good news and nothing beside it.
+    fn plain_news(&self) -> Option<News> {
+        let is_plain = !self.receipt.opted_out && !self.receipt.read;
+        self.receipt.news.filter(|news| is_plain && news.is_good())
+    }
+}
+
+/// What the database knows of a receipt's message.
+#[derive(sqlx::FromRow)]
+struct Known {
+    place: i64,
+    number: i64,
+    slot_returned_at: Option<i64>,
+    repeats: i64,
+    waiting: i64,
+    #[sqlx(flatten)]
+    row: Row,
+}
+
+/// Records receipts in the caller's transaction: good news of known messages all at once, the others one by one.
+pub(super) async fn record_all(tx: &mut Tx, receipts: &[Arc<Received>]) -> Result<Vec<Recorded>, StoreError> {
+    let asked: Rows = receipts
+        .iter()
+        .enumerate()
+        .filter(|(_, received)| received.plain_news().is_some())
+        .map(|(place, received)| {
+            let receipt = &received.receipt;
+            let (delivery_id, attempt) = named(receipt);
+            let (provider, message_id) = (receipt.provider.as_str(), &receipt.message_id);
+            let code = code_text(receipt);
+            (place, provider, message_id, &receipt.status, code, delivery_id, attempt)
+        })
+        .collect();
+    let known: Vec<Known> = if asked.is_empty() {
+        Vec::new()
+    } else {
+        tx.ask(KNOWN, "for update of d", [asked.into()]).await?
+    };
+    let mut recorded: Vec<Option<Recorded>> = receipts.iter().map(|_| None).collect();
+    let (mut moved, mut seen) = (Vec::new(), HashSet::new());
+    let (mut rows, mut lines) = (Rows::default(), Rows::default());
+    for mut known in known {
+        let place = usize::try_from(known.place).unwrap_or(usize::MAX);
+        let Some((received, news)) = receipts
+            .get(place)
+            .and_then(|received| Some((received, received.plain_news()?)))
+        else {
+            continue;
         };
         let attempt = Attempt {
-            number,
-            is_newest: number == row.attempts,
+            number: known.number,
+            is_newest: known.number == known.row.attempts,
         };
-        if !own_message(&mut tx, &row, attempt, &receipt.message_id).await? {
-            note_other_message(&mut tx, &row, attempt, now).await?;
+        // One for each delivery: what comes after it must see what it did.
+        if !seen.insert(known.row.id.clone()) {
+            continue;
         }
-        let told = Told {
-            message_id: &receipt.message_id,
-            status: &receipt.status,
-            news: receipt.news,
-            error_code: receipt.error_code,
-            at: now,
-            look_at: after(now, poll_after),
-        };
-        let effect = Effect {
-            told,
-            opted_out: receipt.opted_out,
-            read: receipt.read,
-        };
-        apply(&mut tx, &mut row, attempt, &effect).await?;
-        mark_applied(&mut tx, &id, now).await?;
-        apply_waiting(
-            &mut tx,
-            &mut row,
-            attempt,
-            &receipt.message_id,
-            after(now, poll_after),
-            now,
-        )
-        .await?;
-        let state = row.state()?;
-        tx.commit().await?;
-        Ok(Recorded::Applied(state))
+        if known.repeats > 0 {
+            recorded[place] = Some(Recorded::Repeat);
+        } else if known.slot_returned_at.is_none()
+            && known.waiting == 0
+            && step(&mut known.row, attempt, &received.told(), news, &mut lines)?
+        {
+            rows.push(&row_of(&received.receipt, Some(received.now), received.now));
+            recorded[place] = Some(Recorded::Applied(known.row.state()?));
+            moved.push(known.row);
+        }
     }
+    if !moved.is_empty() {
+        tx.queue(INSERT, [rows.into()]);
+        transitions::save(tx, &moved, lines);
+    }
+    let mut all = Vec::with_capacity(receipts.len());
+    for (received, recorded) in receipts.iter().zip(recorded) {
+        all.push(match recorded {
+            Some(recorded) => recorded,
+            None => record_one(tx, received).await?,
+        });
+    }
+    Ok(all)
+}
+
+const KNOWN: &str = concat!(
+    "select cast(r.value ->> 0 as bigint) as place, t.number, t.slot_returned_at,
+        (select count(*) from receipt w where w.provider = t.provider and w.message_id = t.message_id
+            and w.status = r.value ->> 3 and w.error_code = r.value ->> 4 and w.delivery_id = r.value ->> 5
+            and w.attempt = cast(r.value ->> 6 as bigint)) as repeats,
+        (select count(*) from receipt w where w.provider = t.provider and w.message_id = t.message_id
+            and w.applied_at is null) as waiting, ",
+    row_columns!(),
+    " from rows($1) as r cross join attempt t join delivery d on d.id = t.delivery_id
+        join alert a on a.id = d.alert_id
+     where t.provider = r.value ->> 1 and t.message_id = r.value ->> 2 order by d.id"
+);
+
+/// Records one receipt, whatever it says and whether or not its message is known.
+async fn record_one(tx: &mut Tx, received: &Received) -> Result<Recorded, StoreError> {
+    let Received {
+        receipt,
+        poll_after,
+        now,
+    } = received;
+    let (poll_after, now) = (*poll_after, *now);
+    let Some(id) = insert(tx, receipt, now).await? else {
+        return Ok(Recorded::Repeat);
+    };
+    let Some((delivery_id, number)) = find_attempt(tx, receipt).await? else {
+        return Ok(Recorded::Waiting);
+    };
+    let Some(mut row) = transitions::lock(tx, &delivery_id).await? else {
+        return Ok(Recorded::Waiting);
+    };
+    let attempt = Attempt {
+        number,
+        is_newest: number == row.attempts,
+    };
+    if !own_message(tx, &row, attempt, &receipt.message_id).await? {
+        note_other_message(tx, &mut row, attempt, now);
+    }
+    let told = Told {
+        message_id: &receipt.message_id,
+        status: &receipt.status,
+        news: receipt.news,
+        error_code: receipt.error_code,
+        at: now,
+        look_at: after(now, poll_after),
+    };
+    let effect = Effect {
+        told,
+        opted_out: receipt.opted_out,
+        read: receipt.read,
+    };
+    apply(tx, &mut row, attempt, &effect).await?;
+    mark_applied(tx, &id, now).await?;
+    apply_waiting(tx, &mut row, attempt, &receipt.message_id, after(now, poll_after), now).await?;
+    let state = row.state()?;
+    Ok(Recorded::Applied(state))
 }
 
 /// News of an attempt, whoever brought it.
@@ -95,45 +216,66 @@ pub(super) struct Told<'a> {
     pub look_at: Timestamp,
 }
 
+impl Told<'_> {
+    fn words(&self) -> Words {
+        Words {
+            provider_message_id: Some(self.message_id.to_owned()),
+            provider_status: Some(self.status.to_owned()),
+            error_code: self.error_code,
+            provider_at: Some(ms(self.at)),
+        }
+    }
+}
+
+/// Moves a delivery by news, in memory; says whether it moved. For good news.
+pub(super) fn step(
+    row: &mut Row,
+    attempt: Attempt,
+    told: &Told<'_>,
+    news: News,
+    lines: &mut Rows,
+) -> Result<bool, StoreError> {
+    let (change, landing) = move_of(attempt, told, news);
+    let moved = transitions::step(row, change, landing, told.at, lines)?.is_some();
+    if moved {
+        row.words = told.words();
+    }
+    Ok(moved)
+}
+
+/// What news would do to a delivery.
+fn move_of(attempt: Attempt, told: &Told<'_>, news: News) -> (Change, Landing) {
+    let failed = matches!(news, News::Failed | News::Undelivered);
+    let code = told
+        .error_code
+        .map_or_else(String::new, |code| format!(", code {code}"));
+    let landing = Landing {
+        reason: failed.then_some(Reason::ProviderFailed),
+        due_at: matches!(news, News::Accepted | News::Sent).then_some(told.look_at),
+        detail: format!("attempt {}: the provider says `{}`{code}", attempt.number, told.status),
+        ..Default::default()
+    };
+    let change = Change::Tell {
+        news,
+        newest_attempt: attempt.is_newest,
+    };
+    (change, landing)
+}
+
 /// Lets news speak for a delivery: only ever raises its rank, and keeps the provider's own words beside it.
 pub(super) async fn tell(tx: &mut Tx, row: &mut Row, attempt: Attempt, told: &Told<'_>) -> Result<(), StoreError> {
     let before = row.state()?;
     let moved = match told.news {
         Some(news) => {
-            let failed = matches!(news, News::Failed | News::Undelivered);
-            let code = told
-                .error_code
-                .map_or_else(String::new, |code| format!(", code {code}"));
-            let landing = Landing {
-                reason: failed.then_some(Reason::ProviderFailed),
-                due_at: matches!(news, News::Accepted | News::Sent).then_some(told.look_at),
-                detail: format!("attempt {}: the provider says `{}`{code}", attempt.number, told.status),
-                ..Default::default()
-            };
-            transitions::change(
-                tx,
-                row,
-                Change::Tell {
-                    news,
-                    newest_attempt: attempt.is_newest,
-                },
-                landing,
-                told.at,
-            )
-            .await?
+            let (change, landing) = move_of(attempt, told, news);
+            transitions::change(tx, row, change, landing, told.at).await?
         }
         None => {
-            transitions::note(
-                tx,
-                &row.id,
-                "receipt",
-                &format!(
-                    "attempt {}: the provider says `{}`, which is no status we know",
-                    attempt.number, told.status
-                ),
-                told.at,
-            )
-            .await?;
+            let detail = format!(
+                "attempt {}: the provider says `{}`, which is no status we know",
+                attempt.number, told.status
+            );
+            transitions::note(tx, row, "receipt", &detail, told.at);
             None
         }
     };
@@ -144,47 +286,31 @@ pub(super) async fn tell(tx: &mut Tx, row: &mut Row, attempt: Attempt, told: &To
     );
     let same_rank = told.news.is_none_or(|news| news.state() == before);
     if moved.is_some() || (attempt.is_newest && on_its_way && same_rank) {
-        keep_words(tx, &row.id, told).await?;
+        keep_words(tx, row, told);
     }
     Ok(())
 }
 
-async fn keep_words(tx: &mut Tx, delivery_id: &str, told: &Told<'_>) -> Result<(), StoreError> {
-    within!(tx, |conn| {
-        sqlx::query(
-            "update delivery set provider_message_id = $2, provider_status = $3, error_code = $4, provider_at = $5,
-            updated_at = $5
-         where id = $1",
-        )
-        .bind(delivery_id)
-        .bind(told.message_id)
-        .bind(told.status)
-        .bind(told.error_code)
-        .bind(ms(told.at))
-        .execute(conn)
-        .await
-        .map(drop)
-    })?;
-    Ok(())
+fn keep_words(tx: &mut Tx, row: &mut Row, told: &Told<'_>) {
+    row.words = told.words();
+    tx.queue(
+        "update delivery set provider_message_id = r.value ->> 1, provider_status = r.value ->> 2,
+            error_code = cast(r.value ->> 3 as bigint), provider_at = cast(r.value ->> 4 as bigint),
+            updated_at = cast(r.value ->> 4 as bigint)
+         from rows($1) as r where delivery.id = r.value ->> 0",
+        [Rows::from_iter([(&row.id, told.message_id, told.status, told.error_code, ms(told.at))]).into()],
+    );
 }
 
 /// Keeps the code of a refusal beside the delivery.
-pub(super) async fn keep_code(
-    tx: &mut Tx,
-    delivery_id: &str,
-    code: Option<i64>,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    within!(tx, |conn| sqlx::query(
-        "update delivery set error_code = $2, provider_at = $3 where id = $1"
-    )
-    .bind(delivery_id)
-    .bind(code)
-    .bind(ms(now))
-    .execute(conn)
-    .await
-    .map(drop))?;
-    Ok(())
+pub(super) fn keep_code(tx: &mut Tx, row: &mut Row, code: Option<i64>, now: Timestamp) {
+    row.words.error_code = code;
+    row.words.provider_at = Some(ms(now));
+    tx.queue(
+        "update delivery set error_code = cast(r.value ->> 1 as bigint), provider_at = cast(r.value ->> 2 as bigint)
+         from rows($1) as r where delivery.id = r.value ->> 0",
+        [Rows::from_iter([(&row.id, code, ms(now))]).into()],
+    );
 }
 
 /// Applies receipts that came before anybody knew whose message they speak of.
@@ -245,33 +371,57 @@ struct Effect<'a> {
     read: bool,
 }
 
+macro_rules! insert_text {
+    () => {
+        "insert into receipt (id, provider, message_id, status, news, error_code, read_at, opted_out_at, delivery_id,
+            attempt, received_at, applied_at)
+         select r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, r.value ->> 4, r.value ->> 5,
+            cast(r.value ->> 6 as bigint), cast(r.value ->> 7 as bigint), r.value ->> 8, cast(r.value ->> 9 as bigint),
+            cast(r.value ->> 10 as bigint), cast(r.value ->> 11 as bigint)
+         from rows($1) as r where true
+         on conflict (provider, message_id, status, error_code, delivery_id, attempt) do nothing"
+    };
+}
+const INSERT: &str = insert_text!();
+
 /// Inserts the receipt; `None` if the same was recorded before.
 async fn insert(tx: &mut Tx, receipt: &Receipt, now: Timestamp) -> Result<Option<String>, StoreError> {
-    let (delivery_id, attempt) = receipt
+    let rows = Rows::from_iter([row_of(receipt, None, now)]);
+    let inserted: Vec<(String,)> = tx
+        .ask(concat!(insert_text!(), " returning id"), "", [rows.into()])
+        .await?;
+    Ok(inserted.into_iter().next().map(|(id,)| id))
+}
+
+/// A row for `INSERT`.
+fn row_of(receipt: &Receipt, applied_at: Option<Timestamp>, now: Timestamp) -> impl Serialize {
+    let (delivery_id, attempt) = named(receipt);
+    (
+        new_id(),
+        receipt.provider.as_str(),
+        receipt.message_id.clone(),
+        receipt.status.clone(),
+        receipt.news.map(News::as_str),
+        code_text(receipt),
+        receipt.read.then_some(ms(now)),
+        receipt.opted_out.then_some(ms(now)),
+        delivery_id.to_owned(),
+        attempt,
+        ms(now),
+        applied_at.map(ms),
+    )
+}
+
+/// The delivery and attempt that our own callback address named; empty if it named none.
+fn named(receipt: &Receipt) -> (&str, i64) {
+    receipt
         .attempt
         .as_ref()
-        .map_or(("", 0), |(delivery_id, attempt)| (delivery_id.as_str(), *attempt));
-    Ok(within!(tx, |conn| {
-        sqlx::query_scalar(
-            "insert into receipt (id, provider, message_id, status, news, error_code, read_at, opted_out_at,
-            delivery_id, attempt, received_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-         on conflict (provider, message_id, status, error_code, delivery_id, attempt) do nothing returning id",
-        )
-        .bind(new_id())
-        .bind(receipt.provider.as_str())
-        .bind(&receipt.message_id)
-        .bind(&receipt.status)
-        .bind(receipt.news.map(News::as_str))
-        .bind(receipt.error_code.map_or_else(String::new, |code| code.to_string()))
-        .bind(receipt.read.then_some(ms(now)))
-        .bind(receipt.opted_out.then_some(ms(now)))
-        .bind(delivery_id)
-        .bind(attempt)
-        .bind(ms(now))
-        .fetch_optional(conn)
-        .await
-    })?)
+        .map_or(("", 0), |(delivery_id, attempt)| (delivery_id.as_str(), *attempt))
+}
+
+fn code_text(receipt: &Receipt) -> String {
+    receipt.error_code.map_or_else(String::new, |code| code.to_string())
 }
 
 /// The attempt that a receipt speaks of: the owner of its message, else the attempt that our own (signed) callback
@@ -334,18 +484,13 @@ pub(super) async fn own_message(
 }
 
 /// Notes what must not happen and stops nothing: a second message for one attempt, or one message for two.
-pub(super) async fn note_other_message(
-    tx: &mut Tx,
-    row: &Row,
-    attempt: Attempt,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+pub(super) fn note_other_message(tx: &mut Tx, row: &mut Row, attempt: Attempt, now: Timestamp) {
     tracing::error!(delivery.id = %row.id, attempt = attempt.number, "the provider's messages and our attempts are not one to one");
     let detail = format!(
         "attempt {}: the provider names a message that is not this attempt's own",
         attempt.number
     );
-    transitions::note(tx, &row.id, "other_message", &detail, now).await
+    transitions::note(tx, row, "other_message", &detail, now);
 }
 
 async fn apply(tx: &mut Tx, row: &mut Row, attempt: Attempt, effect: &Effect<'_>) -> Result<(), StoreError> {

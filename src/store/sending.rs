@@ -5,9 +5,12 @@
 use super::{
     Claimed, Db, StoreError, Tx,
     alarms::{self, About},
-    at, holds, limits, ms, opt_outs,
+    at,
+    group::BegunBatch,
+    holds, limits, ms, opt_outs,
     receipts::{self, Told},
-    transitions::{self, Landing, Row},
+    transitions::{self, Landing, Row, row_columns},
+    tx::Rows,
     within,
 };
 use crate::domain::{
@@ -18,16 +21,25 @@ use crate::domain::{
     phone::PhoneNumber,
 };
 use jiff::{SignedDuration, Timestamp};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+use tokio::sync::Notify;
 
 /// How long a delivery steps aside for those before it in the line.
 const A_MOMENT: SignedDuration = SignedDuration::from_millis(500);
 
 /// What `begin_send` decides by.
-#[derive(Clone, Copy, Debug)]
-pub struct BeginRules<'a> {
+#[derive(Clone, Debug)]
+pub struct BeginRules {
     pub provider: ProviderName,
     /// The provider's account that the attempt goes through.
-    pub account: &'a str,
+    pub account: String,
     /// Today, in the configured zone.
     pub day: LocalDay,
     /// When tomorrow begins.
@@ -55,7 +67,7 @@ pub enum Begun {
     /// Call the provider.
     Send(Sending),
     /// It may not be sent now, and moved to this state.
-    Stopped(State),
+    Stopped { delivery_id: String, state: State },
     /// Others are before it in the line for the last slots; it is due again in a moment.
     Later,
     /// The lease was lost, or somebody else moved it: nothing to do.
@@ -75,13 +87,30 @@ pub struct FinishRules {
 }
 
 impl Db {
-    /// Decides whether a claimed delivery may be sent now and, if so, makes the attempt durable with its slot.
-    pub async fn begin_send(
+    /// Begins to send up to `most` deliveries that are due, unless the account is held: claimed and begun in one
+    /// transaction, durable when this returns. Says what became of each. If nothing is due, waits for an event or until
+    /// `given_up` ends; it is asked once `idle` rang.
+    pub async fn begin_due(
         &self,
-        claim: &Claimed,
-        rules: BeginRules<'_>,
+        rules: &BeginRules,
+        most: usize,
         now: Timestamp,
-    ) -> Result<Begun, StoreError> {
+        idle: &Arc<Notify>,
+        given_up: impl Future<Output = ()>,
+    ) -> Result<BegunBatch, StoreError> {
+        let due = DueRules {
+            rules: rules.clone(),
+            most: i64::try_from(most).unwrap_or(i64::MAX),
+            now,
+            asked_at: Instant::now(),
+            idle: Arc::clone(idle),
+            is_withdrawn: AtomicBool::new(false),
+        };
+        self.groups.begin(due, given_up).await
+    }
+
+    /// Decides whether a claimed delivery may be sent now and, if so, makes the attempt durable with its slot.
+    pub async fn begin_send(&self, claim: &Claimed, rules: &BeginRules, now: Timestamp) -> Result<Begun, StoreError> {
         let mut tx = self.begin().await?;
         let used = limits::lock_day(&mut tx, rules.day).await?;
         let Some(mut row) = transitions::lock(&mut tx, &claim.delivery_id).await? else {
@@ -92,10 +121,7 @@ impl Db {
         }
         row.channel()?;
         let Some(phone) = row.phone.clone().map(PhoneNumber::from_stored) else {
-            return Err(StoreError::Unreadable {
-                what: "a pending delivery without a phone",
-                value: row.id,
-            });
+            return Err(without_phone(row.id));
         };
 
         let free_slots = limits::limit(&mut tx, rules.configured_limit).await? - used;
@@ -104,136 +130,440 @@ impl Db {
         } else {
             0
         };
-        let gate = BeforeSend {
-            now,
-            received_at: at(row.received_at),
-            expire_after: rules.expire_after,
-            ticket_closed: row.is_over(),
-            opted_out: opt_outs::contains(&mut tx, phone.as_e164()).await?,
-            free_slots,
-            ahead,
-        }
-        .decide();
+        let opted_out = opt_outs::contains(&mut tx, phone.as_e164()).await?;
+        let gate = gate(&row, opted_out, free_slots, ahead, rules, now);
         let begun = match gate {
             Gate::Stop(change, reason) => stop(&mut tx, &mut row, change, reason, rules, now).await?,
             Gate::Wait => {
-                ask_again(&mut tx, &row.id, now).await?;
+                put_off(&mut tx, &row.id, now);
                 Begun::Later
             }
-            Gate::Send => Begun::Send(begin_attempt(&mut tx, &mut row, phone, rules, now).await?),
+            Gate::Send => {
+                let mut lines = Rows::default();
+                step_into_attempt(&mut row, rules, now, &mut lines)?;
+                transitions::save(&mut tx, [&row], lines);
+                queue_attempts(&mut tx, [&row], rules, now);
+                Begun::Send(sending_of(row, phone, rules, now))
+            }
         };
         tx.commit().await?;
         Ok(begun)
     }
 
     /// Records what the provider answered. A late answer, after others took the attempt for lost, counts as news.
-    pub async fn finish(
-        &self,
-        sending: &Sending,
-        answer: &Answer,
-        rules: FinishRules,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        let gives_slot_back = matches!(answer, Answer::NotSent { .. } | Answer::Halted { .. });
-        if gives_slot_back {
-            limits::lock_day(&mut tx, rules.day).await?;
+    pub async fn finish(&self, answered: &Arc<Answered>) -> Result<(), StoreError> {
+        self.groups.finish(Arc::clone(answered)).await
+    }
+}
+
+/// A wish to begin what is due.
+pub(super) struct DueRules {
+    rules: BeginRules,
+    most: i64,
+    now: Timestamp,
+    /// When that was, by the clock that only goes forward.
+    asked_at: Instant,
+    /// Rung when nothing is due.
+    idle: Arc<Notify>,
+    is_withdrawn: AtomicBool,
+}
+
+impl DueRules {
+    /// Nobody waits for it any longer.
+    pub fn withdraw(&self) {
+        self.is_withdrawn.store(true, Ordering::Relaxed);
+    }
+
+    /// Nothing is due. Whether it is to wait until something is.
+    pub fn waits(&self) -> bool {
+        self.idle.notify_one();
+        !self.is_withdrawn.load(Ordering::Relaxed)
+    }
+}
+
+/// A delivery that is due, and what its gate asks.
+#[derive(sqlx::FromRow)]
+struct Due {
+    #[sqlx(flatten)]
+    row: Row,
+    opted_out: i64,
+    used: i64,
+    limit_set: Option<String>,
+    in_line: i64,
+}
+
+/// How far the line is counted for every batch. Where it is longer, it is counted up to the last of the batch.
+const LINE_LOOK: i64 = 130;
+
+/// Claims and begins what is due, all in the caller's transaction: the rows are locked from the moment they are chosen, so
+/// nobody else can choose them, and the claim needs no lease of its own.
+pub(super) async fn begin_due(
+    tx: &mut Tx,
+    due: &DueRules,
+    newest: Option<Timestamp>,
+    began_at: Instant,
+) -> Result<Vec<Begun>, StoreError> {
+    let DueRules { rules, most, .. } = due;
+    // Time has gone on while the order waited; and it must not be older than what it waited for.
+    let waited = began_at.saturating_duration_since(due.asked_at).as_millis();
+    let now = after(
+        due.now,
+        SignedDuration::from_millis(i64::try_from(waited).unwrap_or(i64::MAX)),
+    );
+    let now = &newest.map_or(now, |newest| newest.max(now));
+    if *now >= rules.tomorrow {
+        // Its day is over: it is asked for anew.
+        return Ok(Vec::new());
+    }
+    if tx.locks_rows() {
+        limits::lock_day(tx, rules.day).await?;
+    }
+    let arguments = [
+        ms(*now).into(),
+        rules.provider.as_str().into(),
+        rules.account.as_str().into(),
+        (*most).into(),
+        rules.day.to_string().as_str().into(),
+        LINE_LOOK.into(),
+    ];
+    let due: Vec<Due> = tx.ask(DUE, "for update of d skip locked", arguments).await?;
+    let Some(first) = due.first() else {
+        return Ok(Vec::new());
+    };
+    let limit = limits::effective(first.limit_set.clone(), rules.configured_limit);
+    let free_slots = limit - first.used;
+    let all_have_slots = if first.in_line < LINE_LOOK {
+        first.in_line <= free_slots
+    } else {
+        let last = due.iter().max_by_key(|due| (due.row.received_at, due.row.id.as_str()));
+        match last {
+            Some(Due { row, .. }) => {
+                limits::count_ahead(tx, &row.id, row.received_at, free_slots.max(0), *now).await? < free_slots
+            }
+            None => false,
         }
-        let Some(mut row) = transitions::lock(&mut tx, &sending.delivery_id).await? else {
-            return Ok(());
+    };
+
+    let (mut sends, mut others, mut lines) = (Vec::new(), Vec::new(), Rows::default());
+    for Due { mut row, opted_out, .. } in due {
+        row.channel()?;
+        let Some(phone) = row.phone.clone().map(PhoneNumber::from_stored) else {
+            return Err(without_phone(row.id));
         };
-        let attempt = Attempt {
-            number: sending.attempt,
-            is_newest: sending.attempt == row.attempts,
+        let ahead = if all_have_slots || free_slots <= 0 {
+            0
+        } else {
+            // Those of this batch that were let pass still stand in the line, so all slots are counted.
+            limits::count_ahead(tx, &row.id, row.received_at, free_slots, *now).await?
         };
-        record_answer(&mut tx, sending, answer, now).await?;
-        match answer {
+        let gate = gate(&row, opted_out > 0, free_slots, ahead, rules, *now);
+        if gate == Gate::Send {
+            step_into_attempt(&mut row, rules, *now, &mut lines)?;
+            sends.push((row, phone));
+        } else {
+            others.push((row, gate));
+        }
+    }
+    transitions::save(tx, sends.iter().map(|(row, _)| row), lines);
+    queue_attempts(tx, sends.iter().map(|(row, _)| row), rules, *now);
+    let mut begun = Vec::with_capacity(sends.len() + others.len());
+    for (mut row, gate) in others {
+        begun.push(match gate {
+            Gate::Stop(change, reason) => stop(tx, &mut row, change, reason, rules, *now).await?,
+            Gate::Send | Gate::Wait => {
+                put_off(tx, &row.id, *now);
+                Begun::Later
+            }
+        });
+    }
+    begun.extend(
+        sends
+            .into_iter()
+            .map(|(row, phone)| Begun::Send(sending_of(row, phone, rules, *now))),
+    );
+    Ok(begun)
+}
+
+const DUE: &str = concat!(
+    "select ",
+    row_columns!(),
+    ", (select count(*) from opt_out o where o.phone = d.phone) as opted_out,
+        coalesce((select c.used from daily_count c where c.day = $5), 0) as used,
+        (select s.value from setting s where s.name = 'daily_limit') as limit_set,
+        (select count(*) from (select 1 from delivery l where l.state in ('pending', 'deferred')
+            and (l.state = 'deferred' or l.due_at <= $1) limit $6) as line) as in_line
+     from delivery d join alert a on a.id = d.alert_id
+     where d.state = 'pending' and d.due_at <= $1 and (d.lease_until is null or d.lease_until <= $1)
+        and not exists (select 1 from provider_hold h where h.provider = $2 and h.account = $3)
+     order by d.due_at, d.id limit $4"
+);
+
+/// Whether a delivery may be sent now.
+fn gate(row: &Row, opted_out: bool, free_slots: i64, ahead: i64, rules: &BeginRules, now: Timestamp) -> Gate {
+    BeforeSend {
+        now,
+        received_at: at(row.received_at),
+        expire_after: rules.expire_after,
+        ticket_closed: row.is_over(),
+        opted_out,
+        free_slots,
+        ahead,
+    }
+    .decide()
+}
+
+fn without_phone(id: String) -> StoreError {
+    StoreError::Unreadable {
+        what: "a pending delivery without a phone",
+        value: id,
+    }
+}
+
+/// An answer on its way to the database: the only copy, until it is there.
+pub struct Answered {
+    pub sending: Sending,
+    pub answer: Answer,
+    pub rules: FinishRules,
+    pub now: Timestamp,
+}
+
+impl Answered {
+    fn gives_slot_back(&self) -> bool {
+        matches!(self.answer, Answer::NotSent { .. } | Answer::Halted { .. })
+    }
+
+    /// The provider's yes, of which it can be said at once what it does.
+    fn plain_yes(&self) -> Option<(&str, &str, News)> {
+        match &self.answer {
             Answer::Accepted {
                 message_id,
                 status,
-                news,
-            } => {
-                let look_at = after(now, rules.poll_after);
-                if !receipts::own_message(&mut tx, &row, attempt, message_id).await? {
-                    receipts::note_other_message(&mut tx, &row, attempt, now).await?;
-                }
-                let mut told = Told {
-                    message_id,
-                    status,
-                    news: Some(News::Accepted),
-                    error_code: None,
-                    at: now,
-                    look_at,
-                };
-                receipts::tell(&mut tx, &mut row, attempt, &told).await?;
-                if *news != told.news {
-                    told.news = *news;
-                    receipts::tell(&mut tx, &mut row, attempt, &told).await?;
-                }
-                receipts::apply_waiting(&mut tx, &mut row, attempt, message_id, look_at, now).await?;
-            }
-            Answer::NotSent { retry_after, why, code } if attempt.is_newest => {
-                let wait = back_off(row.attempts, *retry_after, rules.jitter);
-                let landing = Landing {
-                    due_at: Some(after(now, wait)),
-                    detail: not_sent_detail(attempt.number, why, *code, wait),
-                    ..Default::default()
-                };
-                transitions::not_sent(&mut tx, &mut row, landing, now).await?;
-            }
-            Answer::Halted { code } if attempt.is_newest => {
-                let code_text = code.map_or_else(String::new, |code| format!(" (code {code})"));
-                let landing = Landing {
-                    reason: Some(Reason::ProviderRefusedCredentials),
-                    due_at: Some(now),
-                    detail: format!(
-                        "attempt {}: the provider refused our account{code_text}; held until it accepts us",
-                        attempt.number
-                    ),
-                    ..Default::default()
-                };
-                transitions::not_sent(&mut tx, &mut row, landing, now).await?;
-                let (provider, account) = account_of(&mut tx, sending).await?;
-                holds::hold(&mut tx, &provider, &account, *code, now).await?;
-            }
-            Answer::Refused { code, opted_out } if attempt.is_newest => {
-                if *opted_out && let Some(phone) = &row.phone {
-                    opt_outs::insert(&mut tx, phone, None, Some(opt_outs::BY_PROVIDER), now).await?;
-                }
-                let code_text = code.map_or_else(String::new, |code| format!(" with code {code}"));
-                let landing = Landing {
-                    reason: Some(Reason::Refused),
-                    detail: format!("attempt {}: the provider refused it{code_text}", attempt.number),
-                    ..Default::default()
-                };
-                if transitions::change(&mut tx, &mut row, Change::Refuse, landing, now)
-                    .await?
-                    .is_some()
-                {
-                    receipts::keep_code(&mut tx, &row.id, *code, now).await?;
-                }
-            }
-            Answer::Unknown { why } if attempt.is_newest => {
-                let landing = Landing {
-                    due_at: Some(now),
-                    detail: format!("attempt {}: {why}; the provider may have it", attempt.number),
-                    ..Default::default()
-                };
-                let was_written_off = row.state()? != State::Sending;
-                let moved = transitions::change(&mut tx, &mut row, Change::Lose, landing, now).await?;
-                if moved.is_some() && was_written_off {
-                    limits::retake_slot(&mut tx, &row.id, attempt.number).await?;
-                }
-            }
-            // An older attempt was overtaken; its answer is on its own row.
-            Answer::NotSent { .. } | Answer::Halted { .. } | Answer::Refused { .. } | Answer::Unknown { .. } => {}
+                news: Some(news),
+            } => Some((message_id, status, *news)),
+            Answer::Accepted { news: None, .. }
+            | Answer::NotSent { .. }
+            | Answer::Refused { .. }
+            | Answer::Halted { .. }
+            | Answer::Unknown { .. } => None,
         }
-        if gives_slot_back {
-            limits::return_slot(&mut tx, &sending.delivery_id, sending.attempt, now).await?;
-            limits::release(&mut tx, rules.day, rules.configured_limit, now).await?;
-        }
-        tx.commit().await
     }
+}
+
+/// What the database knows of an attempt that was accepted.
+#[derive(sqlx::FromRow)]
+struct Accepted {
+    place: i64,
+    own_message: Option<String>,
+    slot_returned_at: Option<i64>,
+    owners: i64,
+    waiting: i64,
+    #[sqlx(flatten)]
+    row: Row,
+}
+
+/// Records answers in the caller's transaction: those that are what they should be all at once, the others one by one.
+pub(super) async fn finish_all(tx: &mut Tx, answers: &[Arc<Answered>]) -> Result<Vec<()>, StoreError> {
+    // The day is locked before any delivery, by everybody.
+    if tx.locks_rows()
+        && let Some(answered) = answers.iter().find(|answered| answered.gives_slot_back())
+    {
+        limits::lock_day(tx, answered.rules.day).await?;
+    }
+    let asked: Rows = answers
+        .iter()
+        .enumerate()
+        .filter_map(|(place, answered)| {
+            let (message_id, _, _) = answered.plain_yes()?;
+            let Sending {
+                delivery_id, attempt, ..
+            } = &answered.sending;
+            Some((place, delivery_id, *attempt, message_id))
+        })
+        .collect();
+    let accepted: Vec<Accepted> = if asked.is_empty() {
+        Vec::new()
+    } else {
+        tx.ask(ACCEPTED, "for update of d", [asked.into()]).await?
+    };
+    let (mut done, mut seen) = (vec![false; answers.len()], HashSet::new());
+    let (mut moved, mut attempts, mut lines) = (Vec::new(), Rows::default(), Rows::default());
+    for mut accepted in accepted {
+        let place = usize::try_from(accepted.place).unwrap_or(usize::MAX);
+        let Some((answered, (message_id, status, news))) = answers
+            .get(place)
+            .and_then(|answered| Some((answered, answered.plain_yes()?)))
+        else {
+            continue;
+        };
+        let attempt = Attempt {
+            number: answered.sending.attempt,
+            is_newest: answered.sending.attempt == accepted.row.attempts,
+        };
+        let is_own = match accepted.own_message.as_deref() {
+            Some(own) => own == message_id,
+            None => accepted.owners == 0,
+        };
+        let is_plain = is_own
+            && attempt.is_newest
+            && accepted.slot_returned_at.is_none()
+            && accepted.waiting == 0
+            && seen.insert(accepted.row.id.clone());
+        if !is_plain {
+            continue;
+        }
+        let mut told = Told {
+            message_id,
+            status,
+            news: Some(News::Accepted),
+            error_code: None,
+            at: answered.now,
+            look_at: after(answered.now, answered.rules.poll_after),
+        };
+        // News that came first by a receipt: then this is an older word.
+        if !receipts::step(&mut accepted.row, attempt, &told, News::Accepted, &mut lines)? {
+            continue;
+        }
+        if news != News::Accepted {
+            told.news = Some(news);
+            receipts::step(&mut accepted.row, attempt, &told, news, &mut lines)?;
+        }
+        attempts.push(&(&accepted.row.id, attempt.number, message_id, ms(answered.now)));
+        moved.push(accepted.row);
+        done[place] = true;
+    }
+    if !moved.is_empty() {
+        tx.queue(
+            "update attempt set message_id = r.value ->> 2, answered_at = cast(r.value ->> 3 as bigint),
+                outcome = 'accepted', error_code = null
+             from rows($1) as r
+             where attempt.delivery_id = r.value ->> 0 and attempt.number = cast(r.value ->> 1 as bigint)",
+            [attempts.into()],
+        );
+        transitions::save(tx, &moved, lines);
+    }
+    for (answered, _) in answers.iter().zip(done).filter(|(_, done)| !done) {
+        finish_one(tx, answered).await?;
+    }
+    Ok(vec![(); answers.len()])
+}
+
+const ACCEPTED: &str = concat!(
+    "select cast(r.value ->> 0 as bigint) as place, t.message_id as own_message, t.slot_returned_at,
+        (select count(*) from attempt o where o.provider = t.provider and o.message_id = r.value ->> 3) as owners,
+        (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.value ->> 3
+            and w.applied_at is null) as waiting, ",
+    row_columns!(),
+    " from rows($1) as r cross join delivery d join alert a on a.id = d.alert_id
+        join attempt t on t.delivery_id = d.id and t.number = cast(r.value ->> 2 as bigint)
+     where d.id = r.value ->> 1 order by d.id"
+);
+
+/// Records one answer, whatever it is.
+async fn finish_one(tx: &mut Tx, answered: &Answered) -> Result<(), StoreError> {
+    let Answered {
+        sending,
+        answer,
+        rules,
+        now,
+    } = answered;
+    let (rules, now) = (*rules, *now);
+    if answered.gives_slot_back() {
+        limits::lock_day(tx, rules.day).await?;
+    }
+    let Some(mut row) = transitions::lock(tx, &sending.delivery_id).await? else {
+        return Ok(());
+    };
+    let attempt = Attempt {
+        number: sending.attempt,
+        is_newest: sending.attempt == row.attempts,
+    };
+    record_answer(tx, sending, answer, now).await?;
+    match answer {
+        Answer::Accepted {
+            message_id,
+            status,
+            news,
+        } => {
+            let look_at = after(now, rules.poll_after);
+            if !receipts::own_message(tx, &row, attempt, message_id).await? {
+                receipts::note_other_message(tx, &mut row, attempt, now);
+            }
+            let mut told = Told {
+                message_id,
+                status,
+                news: Some(News::Accepted),
+                error_code: None,
+                at: now,
+                look_at,
+            };
+            receipts::tell(tx, &mut row, attempt, &told).await?;
+            if *news != told.news {
+                told.news = *news;
+                receipts::tell(tx, &mut row, attempt, &told).await?;
+            }
+            receipts::apply_waiting(tx, &mut row, attempt, message_id, look_at, now).await?;
+        }
+        Answer::NotSent { retry_after, why, code } if attempt.is_newest => {
+            let wait = back_off(row.attempts, *retry_after, rules.jitter);
+            let landing = Landing {
+                due_at: Some(after(now, wait)),
+                detail: not_sent_detail(attempt.number, why, *code, wait),
+                ..Default::default()
+            };
+            transitions::not_sent(tx, &mut row, landing, now).await?;
+        }
+        Answer::Halted { code } if attempt.is_newest => {
+            let code_text = code.map_or_else(String::new, |code| format!(" (code {code})"));
+            let landing = Landing {
+                reason: Some(Reason::ProviderRefusedCredentials),
+                due_at: Some(now),
+                detail: format!(
+                    "attempt {}: the provider refused our account{code_text}; held until it accepts us",
+                    attempt.number
+                ),
+                ..Default::default()
+            };
+            transitions::not_sent(tx, &mut row, landing, now).await?;
+            let (provider, account) = account_of(tx, sending).await?;
+            holds::hold(tx, &provider, &account, *code, now).await?;
+        }
+        Answer::Refused { code, opted_out } if attempt.is_newest => {
+            if *opted_out && let Some(phone) = &row.phone {
+                opt_outs::insert(tx, phone, None, Some(opt_outs::BY_PROVIDER), now).await?;
+            }
+            let code_text = code.map_or_else(String::new, |code| format!(" with code {code}"));
+            let landing = Landing {
+                reason: Some(Reason::Refused),
+                detail: format!("attempt {}: the provider refused it{code_text}", attempt.number),
+                ..Default::default()
+            };
+            if transitions::change(tx, &mut row, Change::Refuse, landing, now)
+                .await?
+                .is_some()
+            {
+                receipts::keep_code(tx, &mut row, *code, now);
+            }
+        }
+        Answer::Unknown { why } if attempt.is_newest => {
+            let landing = Landing {
+                due_at: Some(now),
+                detail: format!("attempt {}: {why}; the provider may have it", attempt.number),
+                ..Default::default()
+            };
+            let was_written_off = row.state()? != State::Sending;
+            let moved = transitions::change(tx, &mut row, Change::Lose, landing, now).await?;
+            if moved.is_some() && was_written_off {
+                limits::retake_slot(tx, &row.id, attempt.number).await?;
+            }
+        }
+        // An older attempt was overtaken; its answer is on its own row.
+        Answer::NotSent { .. } | Answer::Halted { .. } | Answer::Refused { .. } | Answer::Unknown { .. } => {}
+    }
+    if answered.gives_slot_back() {
+        limits::return_slot(tx, &sending.delivery_id, sending.attempt, now).await?;
+        limits::release(tx, rules.day, rules.configured_limit, now).await?;
+    }
+    Ok(())
 }
 
 /// One attempt of a delivery.
@@ -248,7 +578,7 @@ async fn stop(
     row: &mut Row,
     change: Change,
     reason: Reason,
-    rules: BeginRules<'_>,
+    rules: &BeginRules,
     now: Timestamp,
 ) -> Result<Begun, StoreError> {
     let is_deferred = change == Change::Defer;
@@ -281,71 +611,63 @@ async fn stop(
         )
         .await?;
     }
-    Ok(state.map_or(Begun::Gone, Begun::Stopped))
+    let delivery_id = row.id.clone();
+    Ok(state.map_or(Begun::Gone, |state| Begun::Stopped { delivery_id, state }))
 }
 
 /// Puts the delivery back into the line for a moment. Not a move: nothing is written on its timeline.
-async fn ask_again(tx: &mut Tx, id: &str, now: Timestamp) -> Result<(), StoreError> {
-    within!(tx, |conn| {
-        sqlx::query(
-            "update delivery set lease_token = null, lease_until = null, claims = claims - 1,
-            due_at = $2 where id = $1",
-        )
-        .bind(id)
-        .bind(ms(after(now, A_MOMENT)))
-        .execute(conn)
-        .await
-        .map(drop)
-    })?;
-    Ok(())
+fn put_off(tx: &mut Tx, id: &str, now: Timestamp) {
+    tx.queue(
+        "update delivery set lease_token = null, lease_until = null, claims = 0, due_at = $2 where id = $1",
+        [id.into(), ms(after(now, A_MOMENT)).into()],
+    );
 }
 
-async fn begin_attempt(
-    tx: &mut Tx,
-    row: &mut Row,
-    to: PhoneNumber,
-    rules: BeginRules<'_>,
-    now: Timestamp,
-) -> Result<Sending, StoreError> {
-    let deadline_at = after(now, rules.lease);
+/// Moves a delivery into its next attempt, in memory.
+fn step_into_attempt(row: &mut Row, rules: &BeginRules, now: Timestamp, lines: &mut Rows) -> Result<(), StoreError> {
     let landing = Landing {
-        lease_until: Some(deadline_at),
+        lease_until: Some(after(now, rules.lease)),
         detail: format!("attempt {} by {}", row.attempts + 1, rules.provider),
         ..Default::default()
     };
-    transitions::change(tx, row, Change::Begin, landing, now).await?;
-    limits::take_slot(tx, rules.day).await?;
-    within!(tx, |conn| sqlx::query(
-        "update delivery set provider = $2 where id = $1"
-    )
-    .bind(&row.id)
-    .bind(rules.provider.as_str())
-    .execute(conn)
-    .await
-    .map(drop))?;
-    within!(tx, |conn| {
-        sqlx::query(
-            "insert into attempt (delivery_id, number, provider, account, limit_day, begun_at, deadline_at)
-            values ($1, $2, $3, $4, $5, $6, $7)",
-        )
-        .bind(&row.id)
-        .bind(row.attempts)
-        .bind(rules.provider.as_str())
-        .bind(rules.account)
-        .bind(rules.day.to_string())
-        .bind(ms(now))
-        .bind(ms(deadline_at))
-        .execute(conn)
-        .await
-        .map(drop)
-    })?;
-    Ok(Sending {
-        delivery_id: row.id.clone(),
+    row.provider = Some(rules.provider.as_str().to_owned());
+    transitions::step(row, Change::Begin, landing, now, lines)?;
+    Ok(())
+}
+
+/// Queues the attempts of deliveries that stepped into them, and a slot for each.
+fn queue_attempts<'a>(tx: &mut Tx, rows: impl IntoIterator<Item = &'a Row>, rules: &BeginRules, now: Timestamp) {
+    let (day, deadline_at) = (rules.day.to_string(), ms(after(now, rules.lease)));
+    let mut slots = 0;
+    let attempts: Rows = rows
+        .into_iter()
+        .inspect(|_| slots += 1)
+        .map(|row| {
+            let (provider, account) = (rules.provider.as_str(), &rules.account);
+            (&row.id, row.attempts, provider, account, &day, ms(now), deadline_at)
+        })
+        .collect();
+    if attempts.is_empty() {
+        return;
+    }
+    limits::take_slots(tx, rules.day, slots);
+    tx.queue(
+        "insert into attempt (delivery_id, number, provider, account, limit_day, begun_at, deadline_at)
+         select r.value ->> 0, cast(r.value ->> 1 as bigint), r.value ->> 2, r.value ->> 3, r.value ->> 4,
+            cast(r.value ->> 5 as bigint), cast(r.value ->> 6 as bigint)
+         from rows($1) as r",
+        [attempts.into()],
+    );
+}
+
+fn sending_of(row: Row, to: PhoneNumber, rules: &BeginRules, now: Timestamp) -> Sending {
+    Sending {
+        delivery_id: row.id,
         attempt: row.attempts,
         to,
-        message: row.message.clone(),
-        deadline_at,
-    })
+        message: row.message,
+        deadline_at: after(now, rules.lease),
+    }
 }
 
 /// Writes the answer on the attempt's own row.

@@ -4,13 +4,25 @@
 use super::{
     StoreError, Tx,
     alarms::{self, About},
-    locking, ms, within,
+    ms,
+    tx::Rows,
+    within,
 };
 use crate::domain::{
     alarm::AlarmKind,
     delivery::{Change, Channel, Reason, State},
 };
 use jiff::Timestamp;
+
+/// The columns of a `Row`, of `delivery d join alert a`.
+macro_rules! row_columns {
+    () => {
+        "d.id, d.alert_id, d.channel, d.round, d.state, d.reason, d.attempts, d.phone, d.message, d.due_at, d.lease_token,
+            d.lease_until, d.received_at, d.moved_at, d.timeline_length, d.provider, d.provider_message_id,
+            d.provider_status, d.error_code, d.provider_at, a.closed_at"
+    };
+}
+pub(super) use row_columns;
 
 /// A delivery as a transaction sees it: locked until the commit.
 #[derive(sqlx::FromRow)]
@@ -20,13 +32,29 @@ pub(super) struct Row {
     channel: String,
     round: i64,
     state: String,
+    reason: Option<String>,
     pub attempts: i64,
     pub phone: Option<String>,
     pub message: String,
+    due_at: Option<i64>,
     pub lease_token: Option<String>,
     pub lease_until: Option<i64>,
     pub received_at: i64,
+    moved_at: i64,
+    timeline_length: i64,
+    pub provider: Option<String>,
+    #[sqlx(flatten)]
+    pub words: Words,
     closed_at: Option<i64>,
+}
+
+/// The provider's own words that stand beside our state.
+#[derive(sqlx::FromRow, Default)]
+pub(super) struct Words {
+    pub provider_message_id: Option<String>,
+    pub provider_status: Option<String>,
+    pub error_code: Option<i64>,
+    pub provider_at: Option<i64>,
 }
 
 impl Row {
@@ -64,14 +92,12 @@ pub(super) struct Landing {
 
 /// Reads a delivery and keeps it from changing until the commit.
 pub(super) async fn lock(tx: &mut Tx, id: &str) -> Result<Option<Row>, StoreError> {
-    Ok(locking!(
-        tx,
-        "select d.id, d.alert_id, d.channel, d.round, d.state, d.attempts, d.phone, d.message, d.lease_token,
-            d.lease_until, d.received_at, a.closed_at
-         from delivery d join alert a on a.id = d.alert_id where d.id = $1",
-        "for update of d",
-        |conn, sql| sqlx::query_as(sql).bind(id).fetch_optional(conn).await
-    )?)
+    let sql = concat!(
+        "select ",
+        row_columns!(),
+        " from delivery d join alert a on a.id = d.alert_id where d.id = $1"
+    );
+    Ok(tx.ask(sql, "for update of d", [id.into()]).await?.pop())
 }
 
 /// Applies `change` if the state machine knows it here. Returns the new state, or `None` if nothing changed.
@@ -82,32 +108,11 @@ pub(super) async fn change(
     landing: Landing,
     now: Timestamp,
 ) -> Result<Option<State>, StoreError> {
-    let Some(state) = row.state()?.after(change) else {
+    let mut lines = Rows::default();
+    let Some(state) = step(row, change, landing, now, &mut lines)? else {
         return Ok(None);
     };
-    if change == Change::Begin {
-        row.attempts += 1;
-    }
-    let seq: i64 = within!(tx, |conn| {
-        sqlx::query_scalar(
-            "update delivery set state = $2, reason = $3, due_at = $4, lease_token = null, lease_until = $5,
-            attempts = $6, claims = 0,
-             looks = 0, moved_at = $7, report_day = null, updated_at = $7, timeline_length = timeline_length + 1
-         where id = $1 returning timeline_length",
-        )
-        .bind(&row.id)
-        .bind(state.as_str())
-        .bind(landing.reason.map(Reason::as_str))
-        .bind(landing.due_at.map(ms))
-        .bind(landing.lease_until.map(ms))
-        .bind(row.attempts)
-        .bind(ms(now))
-        .fetch_one(conn)
-        .await
-    })?;
-    write_line(tx, &row.id, seq, state.as_str(), &landing.detail, now).await?;
-    state.as_str().clone_into(&mut row.state);
-    row.lease_token = None;
+    save(tx, [&*row], lines);
     if state.leaves_untold() && state != State::Canceled {
         check_somebody_is_told(tx, &row.alert_id, now).await?;
         if let Some((_, alerts)) = &mut tx.look_again {
@@ -115,6 +120,76 @@ pub(super) async fn change(
         }
     }
     Ok(Some(state))
+}
+
+/// Moves a delivery in memory and adds the line to `lines`; `save` writes both. For many at once, none of which leaves
+/// its person untold.
+pub(super) fn step(
+    row: &mut Row,
+    change: Change,
+    landing: Landing,
+    now: Timestamp,
+    lines: &mut Rows,
+) -> Result<Option<State>, StoreError> {
+    let Some(state) = row.state()?.after(change) else {
+        return Ok(None);
+    };
+    if change == Change::Begin {
+        row.attempts += 1;
+    }
+    state.as_str().clone_into(&mut row.state);
+    row.reason = landing.reason.map(|reason| reason.as_str().to_owned());
+    row.due_at = landing.due_at.map(ms);
+    row.lease_token = None;
+    row.lease_until = landing.lease_until.map(ms);
+    row.moved_at = ms(now);
+    row.timeline_length += 1;
+    lines.push(&line(
+        &row.id,
+        row.timeline_length,
+        state.as_str(),
+        &landing.detail,
+        now,
+    ));
+    Ok(Some(state))
+}
+
+/// Queues what `step` did to these deliveries, each of which is there once.
+pub(super) fn save<'a>(tx: &mut Tx, moved: impl IntoIterator<Item = &'a Row>, lines: Rows) {
+    let rows: Rows = moved
+        .into_iter()
+        .map(|row| {
+            (
+                &row.id,
+                &row.state,
+                &row.reason,
+                row.due_at,
+                row.lease_until,
+                row.attempts,
+                row.moved_at,
+                row.timeline_length,
+                &row.provider,
+                &row.words.provider_message_id,
+                &row.words.provider_status,
+                row.words.error_code,
+                row.words.provider_at,
+            )
+        })
+        .collect();
+    if rows.is_empty() {
+        return;
+    }
+    tx.queue(
+        "update delivery set state = r.value ->> 1, reason = r.value ->> 2, due_at = cast(r.value ->> 3 as bigint),
+            lease_token = null, lease_until = cast(r.value ->> 4 as bigint), attempts = cast(r.value ->> 5 as bigint),
+            claims = 0, looks = 0, moved_at = cast(r.value ->> 6 as bigint), report_day = null,
+            updated_at = cast(r.value ->> 6 as bigint), timeline_length = cast(r.value ->> 7 as bigint),
+            provider = r.value ->> 8, provider_message_id = r.value ->> 9, provider_status = r.value ->> 10,
+            error_code = cast(r.value ->> 11 as bigint), provider_at = cast(r.value ->> 12 as bigint)
+         from rows($1) as r where delivery.id = r.value ->> 0",
+        [rows.into()],
+    );
+    queue_lines(tx, lines);
 }
 
 /// The newest attempt surely was not sent: back to the line, or canceled if the ticket was closed meanwhile.
@@ -141,44 +216,34 @@ pub(super) async fn not_sent(tx: &mut Tx, row: &mut Row, landing: Landing, now: 
 }
 
 /// Adds a line that goes with no move.
-pub(super) async fn note(
-    tx: &mut Tx,
-    delivery_id: &str,
-    what: &str,
-    detail: &str,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let seq: i64 = within!(tx, |conn| {
-        sqlx::query_scalar(
-            "update delivery set timeline_length = timeline_length + 1 where id = $1 returning timeline_length",
-        )
-        .bind(delivery_id)
-        .fetch_one(conn)
-        .await
-    })?;
-    write_line(tx, delivery_id, seq, what, detail, now).await
+pub(super) fn note(tx: &mut Tx, row: &mut Row, what: &str, detail: &str, now: Timestamp) {
+    row.timeline_length += 1;
+    tx.queue(
+        "update delivery set timeline_length = $2 where id = $1",
+        [row.id.as_str().into(), row.timeline_length.into()],
+    );
+    write_line(tx, &row.id, row.timeline_length, what, detail, now);
 }
 
-pub(super) async fn write_line(
-    tx: &mut Tx,
-    delivery_id: &str,
-    seq: i64,
-    what: &str,
-    detail: &str,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    within!(tx, |conn| sqlx::query(
-        "insert into timeline (delivery_id, seq, at, what, detail) values ($1, $2, $3, $4, $5)"
-    )
-    .bind(delivery_id)
-    .bind(seq)
-    .bind(ms(now))
-    .bind(what)
-    .bind(Some(detail).filter(|detail| !detail.is_empty()))
-    .execute(conn)
-    .await
-    .map(drop))?;
-    Ok(())
+/// Adds one line.
+pub(super) fn write_line(tx: &mut Tx, delivery_id: &str, seq: i64, what: &str, detail: &str, now: Timestamp) {
+    queue_lines(tx, [line(delivery_id, seq, what, detail, now)].into_iter().collect());
+}
+
+type Line<'a> = (&'a str, i64, i64, &'a str, Option<&'a str>);
+
+fn line<'a>(delivery_id: &'a str, seq: i64, what: &'a str, detail: &'a str, now: Timestamp) -> Line<'a> {
+    let detail = Some(detail).filter(|detail| !detail.is_empty());
+    (delivery_id, seq, ms(now), what, detail)
+}
+
+fn queue_lines(tx: &mut Tx, lines: Rows) {
+    tx.queue(
+        "insert into timeline (delivery_id, seq, at, what, detail)
+         select r.value ->> 0, cast(r.value ->> 1 as bigint), cast(r.value ->> 2 as bigint), r.value ->> 3, r.value ->> 4
+         from rows($1) as r",
+        [lines.into()],
+    );
 }
 
 /// Raises the alarm if nobody on an open alert was told, is being told, or will be told today.

@@ -1,9 +1,9 @@
-//! The queue as apalis sees it: a stream of claimed deliveries. The only file that names apalis. The row whose commit
-//! made a 202 true is the job; apalis holds nothing that a crash could lose, and asks for the next claim only when a
-//! call slot is free, so no lease ages in a buffer.
+//! The queue as apalis sees it: a stream of batches whose calls are under way. The only file that names apalis. The row
+//! whose commit made a 202 true is the job; apalis holds nothing that a crash could lose. What is due is begun only for
+//! call slots that are free, so no lease ages in a buffer.
 
 use super::{Worker, now, pace::Pace, send};
-use crate::store::{Claimed, StoreError};
+use crate::store::{self, Begun, Claimed, Sending, StoreError};
 use apalis::prelude::{Backend, Monitor, RandomId, Task, TaskBuilder, WorkerBuilder, WorkerBuilderExt, WorkerContext};
 use apalis_core::backend::{BackendConfig, finalize::Ephemeral};
 use apalis_core::layers::Identity;
@@ -13,67 +13,64 @@ use futures::{
 };
 use std::{
     convert::Infallible,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinHandle,
+};
 
 /// The net under the wake-ups: how long a delivery can lie unseen if its bell was not heard.
 const LONGEST_NAP: Duration = Duration::from_secs(1);
 /// After a failure of the database. Long enough not to spin, short enough to be there when it is back.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
-/// Claims and sends until `stop` turns true; then finishes what is under way, at most for `drain`. Each delivery is a task of
-/// its own, and counted here: under load, one stop in a dozen was seen in which apalis 1.0 no longer drove its handlers, and
-/// an answer that the provider had given was not recorded.
+/// The calls of one batch, for apalis to watch over.
+type Batch = Arc<Mutex<Vec<JoinHandle<()>>>>;
+
+/// Begins and sends until `stop` turns true; then finishes what is under way, at most for `drain`. What was begun is called
+/// and counted here, whatever becomes of apalis: under load, one stop in a dozen was seen in which apalis 1.0 no longer
+/// drove its handlers, and an answer that the provider had given was not recorded.
 pub async fn run(worker: Arc<Worker>, stop: watch::Receiver<bool>, drain: Duration) {
-    let under_way = watch::Sender::new(0_usize);
-    let factory = {
-        let (worker, stop, under_way) = (Arc::clone(&worker), stop.clone(), under_way.clone());
-        move |restarts| {
-            let (worker, under_way) = (Arc::clone(&worker), under_way.clone());
-            let claims = Claims {
-                stream: claims(Arc::clone(&worker), stop.clone()),
-            };
-            WorkerBuilder::new(format!("deliveries-{restarts}"))
-                .backend(claims)
-                .concurrency(worker.rules.max_in_flight)
-                .build(move |claim: Claimed| {
-                    let (worker, counted) = (Arc::clone(&worker), Counted::one_of(&under_way));
-                    let delivering = tokio::spawn(async move {
-                        send::deliver(worker, claim).await;
-                        drop(counted);
-                    });
-                    async move {
-                        // A panic is dealt with inside.
-                        let _ = delivering.await;
-                    }
-                })
-        }
-    };
-    let drained = {
-        let (mut stop, mut under_way) = (stop.clone(), under_way.subscribe());
-        async move {
-            let _ = stop.wait_for(|stop| *stop).await;
-            if tokio::time::timeout(drain, under_way.wait_for(|count| *count == 0))
-                .await
-                .is_err()
-            {
-                tracing::warn!(
-                    after_s = drain.as_secs(),
-                    "cut off calls that did not end; their leases end by themselves"
-                );
-            }
+    let most = worker.rules.max_in_flight;
+    let slots = Arc::new(Semaphore::new(most));
+    let drained = async {
+        stopped(&mut stop.clone()).await;
+        // All slots free again means that nothing is begun and no call is under way.
+        let all = slots.acquire_many(u32::try_from(most).unwrap_or(u32::MAX));
+        if tokio::time::timeout(drain, all).await.is_err() {
+            tracing::warn!(
+                after_s = drain.as_secs(),
+                "cut off calls that did not end; their leases end by themselves"
+            );
         }
     };
     tokio::pin!(drained);
     let signal = {
-        let mut stop = stop;
+        let mut stop = stop.clone();
         async move {
-            // The sender lives as long as the process; if it is gone, stopping is right too.
-            let _ = stop.wait_for(|stop| *stop).await;
+            stopped(&mut stop).await;
             Ok(())
+        }
+    };
+    let factory = {
+        let (worker, slots, stop) = (Arc::clone(&worker), Arc::clone(&slots), stop.clone());
+        move |restarts| {
+            let batches = Batches {
+                stream: batches(Arc::clone(&worker), Arc::clone(&slots), stop.clone()),
+            };
+            WorkerBuilder::new(format!("deliveries-{restarts}"))
+                .backend(batches)
+                .concurrency(most)
+                .build(async |batch: Batch| {
+                    let calls = std::mem::take(&mut *batch.lock().unwrap_or_else(PoisonError::into_inner));
+                    for call in calls {
+                        // A panic is dealt with inside.
+                        let _ = call.await;
+                    }
+                })
         }
     };
     let monitor = Monitor::new()
@@ -91,83 +88,144 @@ pub async fn run(worker: Arc<Worker>, stop: watch::Receiver<bool>, drain: Durati
         () = &mut drained => {}
     }
 }
-
-/// One delivery under way, for as long as it lives.
-struct Counted(watch::Sender<usize>);
-
-impl Counted {
-    fn one_of(count: &watch::Sender<usize>) -> Self {
-        count.send_modify(|count| *count += 1);
-        Self(count.clone())
-    }
+/// Ends when `stop` turns true. Its sender lives as long as the process; if it is gone, stopping is right too.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
-    }
-}
-
-/// Claims one after the other: waits for the pace first and keeps that right until there is something to claim, so
-/// neither an idle pace is wasted nor a lease taken too early.
-fn claims(worker: Arc<Worker>, stop: watch::Receiver<bool>) -> BoxStream<'static, Claimed> {
+/// One batch after the other. Each is a task of its own, so that what it begins it also calls, though nobody may ask for
+/// it any more.
+fn batches(worker: Arc<Worker>, slots: Arc<Semaphore>, stop: watch::Receiver<bool>) -> BoxStream<'static, Batch> {
     let pace = Pace::new(worker.rules.per_second, worker.store.is_shared());
-    stream::unfold((worker, pace, stop), |(worker, mut pace, stop)| async move {
-        let claim = next_claim(&worker, &mut pace, &stop).await;
-        Some((claim, (worker, pace, stop)))
+    stream::unfold((worker, slots, pace, stop), |(worker, slots, pace, stop)| async move {
+        let round = tokio::spawn(round(Arc::clone(&worker), Arc::clone(&slots), pace, stop.clone()));
+        let (calls, pace) = round.await.ok()?;
+        let Some(calls) = calls else {
+            // The monitor is about to end this stream.
+            return std::future::pending().await;
+        };
+        Some((Batch::new(Mutex::new(calls)), (worker, slots, pace, stop)))
     })
     .boxed()
 }
 
-/// The next claim, however long it takes.
-async fn next_claim(worker: &Worker, pace: &mut Pace, stop: &watch::Receiver<bool>) -> Claimed {
-    let (provider, account) = (worker.provider.name(), worker.provider.account());
-    let (mut is_ready, mut napped) = (false, false);
-    loop {
-        if *stop.borrow() {
-            // The monitor is about to end this stream: take no new lease.
-            std::future::pending::<()>().await;
+/// Begins what is due for the slots that are free, and makes its calls; waits for as long as nothing is due. Gives the
+/// pace back, and no calls at a stop.
+async fn round(
+    worker: Arc<Worker>,
+    slots: Arc<Semaphore>,
+    mut pace: Pace,
+    mut stop: watch::Receiver<bool>,
+) -> (Option<Vec<JoinHandle<()>>>, Pace) {
+    let mut napped = false;
+    let Ok(mut free) = Arc::clone(&slots).acquire_owned().await else {
+        return (None, pace);
+    };
+    while !*stop.borrow() {
+        let more = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX);
+        if let Ok(more) = Arc::clone(&slots).try_acquire_many_owned(more) {
+            free.merge(more);
         }
-        // A turn that is shared with others is taken only when something is due; an own right can be kept.
-        if pace.is_shared() {
-            match is_due(worker).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    nap(worker).await;
-                    continue;
+        let most = tokio::select! {
+            most = wait_for_turn(&worker, &mut pace, free.num_permits()) => most,
+            () = stopped(&mut stop) => break,
+        };
+        let next = match most {
+            Ok(most) => begin(&worker, most, &mut napped, &mut stop).await,
+            Err(error) => Err(error),
+        };
+        match next {
+            Ok(Next::Nothing) => pace.rest(),
+            Ok(Next::Begun(store::BegunBatch { began_at, begun })) => {
+                let mut calls = Vec::with_capacity(begun.len());
+                for sending in begun.into_iter().filter_map(to_send) {
+                    let Some(slot) = free.split(1) else { break };
+                    calls.push(call(slot, send::deliver(Arc::clone(&worker), sending, began_at)));
                 }
-                Err(error) => {
-                    pause(&error).await;
-                    continue;
-                }
+                pace.used(calls.len(), napped);
+                return (Some(calls), pace);
             }
-        }
-        if !is_ready {
-            if let Err(error) = pace.ready(&worker.store, provider, account).await {
-                pause(&error).await;
-                continue;
-            }
-            is_ready = !pace.is_shared();
-            if *stop.borrow() {
-                continue;
-            }
-        }
-        match worker
-            .store
-            .claim(&worker.owner, provider, account, worker.rules.lease, now())
-            .await
-        {
-            Ok(Some(claim)) => {
-                if napped {
-                    pace.forget_one();
-                }
-                return claim;
-            }
-            Ok(None) => {
-                napped = true;
-                nap(worker).await;
+            Ok(Next::Claimed(claim)) => {
+                pace.used(1, napped);
+                let slot = free.split(1).unwrap_or(free);
+                let calls = vec![call(slot, send::deliver_claimed(Arc::clone(&worker), claim))];
+                return (Some(calls), pace);
             }
             Err(error) => pause(&error).await,
+        }
+    }
+    (None, pace)
+}
+
+/// A delivery under way, in its slot for as long as it lives.
+fn call(slot: OwnedSemaphorePermit, delivering: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        delivering.await;
+        drop(slot);
+    })
+}
+
+fn to_send(begun: Begun) -> Option<Sending> {
+    match begun {
+        Begun::Send(sending) => Some(sending),
+        Begun::Stopped { delivery_id, state } => {
+            tracing::info!(delivery.id = %delivery_id, %state, "not sent");
+            None
+        }
+        Begun::Gone | Begun::Later => None,
+    }
+}
+
+/// Waits for the pace; returns how many may go now, at most `most`. A turn that is shared with others is taken only when
+/// something is due; an own right can be kept.
+async fn wait_for_turn(worker: &Worker, pace: &mut Pace, most: usize) -> Result<usize, StoreError> {
+    if worker.store.is_shared() {
+        while !is_due(worker).await? {
+            pace.rest();
+            nap(worker).await;
+        }
+    }
+    pace.ready(&worker.store, worker.provider.name(), worker.provider.account(), most)
+        .await
+}
+
+/// What came of the wish to begin something.
+enum Next {
+    Begun(store::BegunBatch),
+    Claimed(Claimed),
+    Nothing,
+}
+
+/// Begins up to `most` deliveries together; if none is due, waits until one is, the bell rings or a nap is over. If one of
+/// them keeps the others from it, claims the first alone: that is counted, and ends.
+async fn begin(
+    worker: &Worker,
+    most: usize,
+    napped: &mut bool,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<Next, StoreError> {
+    let now = now();
+    let rules = send::begin_rules(worker, now);
+    let idle = Arc::new(Notify::new());
+    let given_up = async {
+        idle.notified().await;
+        *napped = true;
+        tokio::select! {
+            () = nap(worker) => {}
+            () = stopped(stop) => {}
+        }
+    };
+    match worker.store.begin_due(&rules, most, now, &idle, given_up).await {
+        Ok(batch) if batch.begun.is_empty() => Ok(Next::Nothing),
+        Ok(batch) => Ok(Next::Begun(batch)),
+        Err(error) if error.is_outage() => Err(error),
+        Err(error) => {
+            tracing::warn!(error = %error.explain(), "cannot begin deliveries together; trying the first alone");
+            let claim = worker
+                .store
+                .claim(&worker.owner, rules.provider, &rules.account, rules.lease, now)
+                .await?;
+            Ok(claim.map_or(Next::Nothing, Next::Claimed))
         }
     }
 }
@@ -195,16 +253,16 @@ async fn nap(worker: &Worker) {
 }
 
 async fn pause(error: &StoreError) {
-    tracing::warn!(error = %error.explain(), "cannot claim deliveries; will try again");
+    tracing::warn!(error = %error.explain(), "cannot begin to send; will try again");
     tokio::time::sleep(AFTER_FAILURE).await;
 }
 
-struct Claims {
-    stream: BoxStream<'static, Claimed>,
+struct Batches {
+    stream: BoxStream<'static, Batch>,
 }
 
-impl Backend for Claims {
-    type Task = Task<Claimed>;
+impl Backend for Batches {
+    type Task = Task<Batch>;
     type Error = Infallible;
 
     fn poll_ready(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
@@ -214,7 +272,7 @@ impl Backend for Claims {
     fn poll_next(&mut self, cx: &mut Context<'_>, _: &WorkerContext) -> Poll<Option<Result<Self::Task, Infallible>>> {
         self.stream
             .poll_next_unpin(cx)
-            .map(|claim| claim.map(|claim| Ok(TaskBuilder::new(claim).build())))
+            .map(|batch| batch.map(|batch| Ok(TaskBuilder::new(batch).build())))
     }
 
     fn poll_close(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
@@ -222,8 +280,8 @@ impl Backend for Claims {
     }
 }
 
-impl BackendConfig for Claims {
-    type Args = Claimed;
+impl BackendConfig for Batches {
+    type Args = Batch;
     type Id = RandomId;
     type Kind = Ephemeral;
     type Config = ();

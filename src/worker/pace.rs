@@ -15,8 +15,11 @@ const STALE: Duration = Duration::from_millis(200);
 /// The pace of one process.
 pub enum Pace {
     Unpaced,
-    /// Alone.
-    Own(DefaultDirectRateLimiter),
+    /// Alone: the limiter, and the rights it gave that were not used yet.
+    Own {
+        limiter: DefaultDirectRateLimiter,
+        held: usize,
+    },
     /// Beside others: the turns that were taken and not used yet.
     Shared {
         turns: VecDeque<Instant>,
@@ -37,21 +40,32 @@ impl Pace {
             };
         }
         let quota = Quota::with_period(Duration::from_secs_f64(1.0 / per_second));
-        quota.map_or(Self::Unpaced, |quota| {
-            Self::Own(RateLimiter::direct(quota.allow_burst(burst(per_second))))
+        quota.map_or(Self::Unpaced, |quota| Self::Own {
+            limiter: RateLimiter::direct(quota.allow_burst(burst(per_second))),
+            held: 0,
         })
     }
 
-    /// Whether others take turns too: then no turn is taken before something is due.
-    pub fn is_shared(&self) -> bool {
-        matches!(self, Self::Shared { .. })
-    }
-
-    /// Waits until a message may go.
-    pub async fn ready(&mut self, store: &Db, provider: ProviderName, account: &str) -> Result<(), StoreError> {
+    /// Waits until a message may go; returns how many may go now, at most `most`.
+    pub async fn ready(
+        &mut self,
+        store: &Db,
+        provider: ProviderName,
+        account: &str,
+        most: usize,
+    ) -> Result<usize, StoreError> {
         match self {
-            Self::Unpaced => {}
-            Self::Own(limiter) => limiter.until_ready().await,
+            Self::Unpaced => Ok(most),
+            Self::Own { limiter, held } => {
+                if *held == 0 {
+                    limiter.until_ready().await;
+                    *held = 1;
+                }
+                while *held < most && limiter.check().is_ok() {
+                    *held += 1;
+                }
+                Ok(most.min(*held))
+            }
             Self::Shared { turns, per_second } => {
                 turns.retain(|turn| turn.elapsed() < STALE);
                 if turns.is_empty() {
@@ -61,19 +75,35 @@ impl Pace {
                     let first = Instant::now() + wait;
                     turns.extend((0..count).map(|turn| first + gap * turn));
                 }
-                if let Some(turn) = turns.pop_front() {
-                    tokio::time::sleep_until(turn).await;
+                let Some(turn) = turns.pop_front() else {
+                    return Ok(0);
+                };
+                tokio::time::sleep_until(turn).await;
+                let mut ready = 1;
+                while ready < most && turns.front().is_some_and(|turn| *turn <= Instant::now()) {
+                    turns.pop_front();
+                    ready += 1;
                 }
+                Ok(ready)
             }
         }
-        Ok(())
     }
 
-    /// A right was kept for a while before it was used, and meanwhile the next one grew: two messages would go at once.
-    /// Lets that one lapse.
-    pub fn forget_one(&self) {
-        if let Self::Own(limiter) = self {
-            let _ = limiter.check();
+    /// Messages went. After a nap a right was kept for a while before it was used, and meanwhile as many grew again: they
+    /// would go at once. Lets those lapse.
+    pub fn used(&mut self, count: usize, napped: bool) {
+        if let Self::Own { limiter, held } = self {
+            *held = held.saturating_sub(count);
+            for _ in (0..count).filter(|_| napped) {
+                let _ = limiter.check();
+            }
+        }
+    }
+
+    /// Nothing is due: only one right is kept meanwhile.
+    pub fn rest(&mut self) {
+        if let Self::Own { held, .. } = self {
+            *held = (*held).min(1);
         }
     }
 }

@@ -1,11 +1,11 @@
-//! One claimed delivery from claim to recorded answer: `begin_send` (durable), the call, `finish`. Nothing is open in
-//! the database while the provider is called. Always comes to an end that apalis need not know of.
+//! One delivery from its begun attempt to the recorded answer: the call, then `finish`. Nothing is open in the database
+//! while the provider is called. Always comes to an end that apalis need not know of.
 
 use super::{Worker, now};
 use crate::{
     domain::{day::LocalDay, delivery::MAX_CLAIMS, news::Answer},
     provider::Outgoing,
-    store::{BeginRules, Begun, Claimed, FinishRules, Sending, StoreError},
+    store::{Answered, BeginRules, Begun, Claimed, FinishRules, Sending, StoreError},
 };
 use futures::FutureExt;
 use std::{
@@ -19,8 +19,22 @@ const MAX_TRIES: u32 = 10;
 /// The longest wait between two tries to record an answer.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
-/// Handles one claim.
-pub async fn deliver(worker: Arc<Worker>, claim: Claimed) {
+/// Makes the call of an attempt that was begun at `started`, and records the answer.
+pub async fn deliver(worker: Arc<Worker>, sending: Sending, started: Instant) {
+    let id = sending.delivery_id.clone();
+    let handling = async {
+        let answer = call(&worker, &sending, started).await;
+        log_answer(&sending, &answer);
+        record(&worker, sending, answer).await;
+    };
+    if AssertUnwindSafe(handling).catch_unwind().await.is_err() {
+        tracing::error!(delivery.id = %id, "handling a delivery failed inside Nightbell; it will be looked for");
+    }
+}
+
+/// Handles one claim: for a delivery that cannot be begun together with others. Its claims are counted, so it cannot fail
+/// for ever.
+pub async fn deliver_claimed(worker: Arc<Worker>, claim: Claimed) {
     if claim.claims > MAX_CLAIMS {
         return set_aside(&worker, &claim, "it was claimed again and again without a send").await;
     }
@@ -40,15 +54,18 @@ async fn attempt(worker: &Worker, claim: &Claimed) {
         Ok(Begun::Send(sending)) => {
             let answer = call(worker, &sending, started).await;
             log_answer(&sending, &answer);
-            record(worker, &sending, &answer).await;
+            record(worker, sending, answer).await;
         }
-        Ok(Begun::Stopped(state)) => {
-            tracing::info!(delivery.id = %claim.delivery_id, %state, "not sent")
+        Ok(Begun::Stopped { delivery_id, state }) => {
+            tracing::info!(delivery.id = %delivery_id, %state, "not sent")
         }
         Ok(Begun::Gone | Begun::Later) => {}
         Err(error @ StoreError::Unreadable { .. }) => {
             tracing::error!(delivery.id = %claim.delivery_id, error = %error.explain(), "cannot read a delivery; set aside");
             set_aside(worker, claim, "this version of Nightbell cannot read it").await;
+        }
+        Err(StoreError::Broken) => {
+            set_aside(worker, claim, "handling it failed inside Nightbell; see the log").await;
         }
         Err(error @ StoreError::Database(_)) => {
             tracing::warn!(delivery.id = %claim.delivery_id, error = %error.explain(), "cannot begin to send; will try again");
@@ -60,18 +77,23 @@ async fn attempt(worker: &Worker, claim: &Claimed) {
 }
 
 async fn begin(worker: &Worker, claim: &Claimed) -> Result<Begun, StoreError> {
-    let (rules, now) = (&worker.rules, now());
+    let now = now();
+    worker.store.begin_send(claim, &begin_rules(worker, now), now).await
+}
+
+/// What sends begin by at this time.
+pub fn begin_rules(worker: &Worker, now: jiff::Timestamp) -> BeginRules {
+    let rules = &worker.rules;
     let day = LocalDay::of(now, &rules.time_zone);
-    let rules = BeginRules {
+    BeginRules {
         provider: worker.provider.name(),
-        account: worker.provider.account(),
+        account: worker.provider.account().to_owned(),
         day,
         tomorrow: day.end(&rules.time_zone),
         configured_limit: rules.daily_limit,
         lease: rules.lease,
         expire_after: rules.expire_after,
-    };
-    worker.store.begin_send(claim, rules, now).await
+    }
 }
 
 /// Calls the provider, unless so much time has passed since the attempt began that others may take it for lost: a
@@ -96,26 +118,32 @@ async fn call(worker: &Worker, sending: &Sending, started: Instant) -> Answer {
 }
 
 /// Records the answer, however long the database takes: it is the only copy.
-async fn record(worker: &Worker, sending: &Sending, answer: &Answer) {
-    let (mut wait, mut tries) = (Duration::from_millis(50), 0);
-    loop {
-        tries += 1;
-        let now = now();
-        let rules = FinishRules {
+async fn record(worker: &Worker, sending: Sending, answer: Answer) {
+    let now = now();
+    let answered = Arc::new(Answered {
+        sending,
+        answer,
+        rules: FinishRules {
             day: LocalDay::of(now, &worker.rules.time_zone),
             configured_limit: worker.rules.daily_limit,
             jitter: rand::random(),
             poll_after: worker.rules.poll_after,
-        };
-        match worker.store.finish(sending, answer, rules, now).await {
+        },
+        now,
+    });
+    let id = &answered.sending.delivery_id;
+    let (mut wait, mut tries) = (Duration::from_millis(50), 0);
+    loop {
+        tries += 1;
+        match worker.store.finish(&answered).await {
             Ok(()) => return,
             // Not an outage, so trying for ever would not help: the lease ends, and the answer is looked for.
             Err(error) if !error.is_outage() && tries >= MAX_TRIES => {
-                tracing::error!(delivery.id = %sending.delivery_id, error = %error.explain(), "cannot record the provider's answer; it will be looked for");
+                tracing::error!(delivery.id = %id, error = %error.explain(), "cannot record the provider's answer; it will be looked for");
                 return;
             }
             Err(error) => {
-                tracing::warn!(delivery.id = %sending.delivery_id, error = %error.explain(), "cannot record the provider's answer; will try again")
+                tracing::warn!(delivery.id = %id, error = %error.explain(), "cannot record the provider's answer; will try again")
             }
         }
         tokio::time::sleep(wait).await;
@@ -272,7 +300,7 @@ mod tests {
         }
         assert_eq!(stage.stands().await.0, "pending");
 
-        deliver(Arc::clone(&stage.worker), stage.claim(at).await).await;
+        deliver_claimed(Arc::clone(&stage.worker), stage.claim(at).await).await;
 
         assert_eq!(
             stage.stands().await,
@@ -293,7 +321,7 @@ mod tests {
         let answer = call(&stage.worker, &sending, long_ago).await;
 
         assert!(matches!(answer, Answer::NotSent { .. }), "{answer:?}");
-        record(&stage.worker, &sending, &answer).await;
+        record(&stage.worker, sending, answer).await;
         assert_eq!(stage.stands().await.0, "pending");
     }
 }

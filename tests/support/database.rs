@@ -122,6 +122,26 @@ impl Database {
         }
     }
 
+    /// Makes the write of single rows fail: those for which `condition` is true of `new`.
+    pub async fn break_rows(&self, kind: &str, table: &str, condition: &str) {
+        if self.is_sqlite {
+            self.execute(&format!(
+                "create trigger broken before {kind} on {table} when {condition} begin select raise(abort, 'broken'); end"
+            ))
+            .await;
+        } else {
+            self.execute(&format!(
+                "create function broken() returns trigger language plpgsql as $$ begin
+                    if {condition} then raise exception 'broken'; end if; return new; end $$"
+            ))
+            .await;
+            self.execute(&format!(
+                "create trigger broken before {kind} on {table} for each row execute function broken()"
+            ))
+            .await;
+        }
+    }
+
     pub async fn mend(&self, table: &str) {
         if self.is_sqlite {
             self.execute("drop trigger broken").await;
@@ -158,6 +178,37 @@ impl Database {
             let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
             sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap()
         }
+    }
+
+    /// How the database would carry a statement out, whatever its arguments and however large its tables: line by line.
+    pub async fn plan(&self, statement: &str) -> Vec<String> {
+        use sqlx::Row;
+        if self.is_sqlite {
+            let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+            let sql = sqlx::AssertSqlSafe(format!("explain query plan {statement}"));
+            let rows = sqlx::query(sql).fetch_all(&mut connection).await.unwrap();
+            return rows.iter().map(|row| row.get("detail")).collect();
+        }
+        let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
+        // On tables this small PostgreSQL would rather read them whole: it may only where there is no other way.
+        let arguments = (1..20)
+            .rev()
+            .find(|number| statement.contains(&format!("${number}")))
+            .unwrap_or(0);
+        let arguments = vec!["null"; arguments].join(", ");
+        let arguments = if arguments.is_empty() {
+            arguments
+        } else {
+            format!("({arguments})")
+        };
+        let sql = format!(
+            "set enable_seqscan = off; set plan_cache_mode = force_generic_plan; prepare it as {statement}; explain execute it{arguments}"
+        );
+        let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
     }
 
     /// Asks for one number.

@@ -83,19 +83,30 @@ pub struct Twilio {
 /// The fake's door: while it is closed, connections are refused.
 struct Door {
     address: std::net::SocketAddr,
+    /// Keeps the port while the door is closed, so that no other town opens there and gets our calls.
+    _keeper: tokio::net::TcpSocket,
     listener: Option<tokio::net::TcpListener>,
     closed: Arc<watch::Sender<bool>>,
 }
 
 impl Door {
-    async fn open() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    fn open() -> Self {
+        let keeper = socket_at("127.0.0.1:0".parse().unwrap());
+        let address = keeper.local_addr().unwrap();
         Self {
-            address: listener.local_addr().unwrap(),
-            listener: Some(listener),
+            address,
+            _keeper: keeper,
+            listener: Some(socket_at(address).listen(1024).unwrap()),
             closed: Arc::new(watch::Sender::new(false)),
         }
     }
+}
+
+fn socket_at(address: std::net::SocketAddr) -> tokio::net::TcpSocket {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
 }
 
 impl axum::serve::Listener for Door {
@@ -112,9 +123,7 @@ impl axum::serve::Listener for Door {
             }
             let listener = match &self.listener {
                 Some(listener) => listener,
-                None => self
-                    .listener
-                    .insert(tokio::net::TcpListener::bind(self.address).await.unwrap()),
+                None => self.listener.insert(socket_at(self.address).listen(1024).unwrap()),
             };
             tokio::select! {
                 accepted = listener.accept() => if let Ok(accepted) = accepted { return accepted },
@@ -142,7 +151,7 @@ impl Twilio {
                 response
             }))
             .with_state(Arc::clone(&books));
-        let door = Door::open().await;
+        let door = Door::open();
         let url = format!("http://{}", door.address);
         let closed = Arc::clone(&door.closed);
         tokio::spawn(async move { axum::serve(door, router).await.unwrap() });

@@ -1,0 +1,101 @@
+//! How the statements that every event costs are carried out: each by an index, however much the ledger has grown. The
+//! statements are those that a real service was heard to run.
+
+use crate::support::{
+    database::Database,
+    eventually,
+    town::{Plan, critical, person},
+};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+stories![no_statement_on_the_path_of_an_event_reads_a_whole_table];
+
+/// The tables that grow with every event.
+const GROWING: [&str; 5] = ["alert", "delivery", "attempt", "timeline", "receipt"];
+
+async fn no_statement_on_the_path_of_an_event_reads_a_whole_table(database: Database) {
+    let town = Plan::on(database)
+        .set("LOG__FILTER", "sqlx::query=debug")
+        .set("LOG__FORMAT", "json")
+        .build()
+        .await;
+    let (grace, mona, nina) = (person("+14155550101"), person("+14155550102"), person("+14155550103"));
+
+    let alert = town.raise(&critical("1", &[grace.clone(), mona])).await;
+    town.stand(&alert, &["accepted", "accepted"]).await;
+    let duplicate = town.post(&critical("1", std::slice::from_ref(&grace))).await;
+    assert_eq!(duplicate.body["outcome"], "duplicate");
+    for message in town.twilio.accepted(2).await {
+        assert_eq!(town.report(&message, "sent", None).await, 204);
+        assert_eq!(town.report(&message, "sent", None).await, 204);
+    }
+    let messages = town.twilio.messages();
+    assert_eq!(town.report(&messages[0], "delivered", None).await, 204);
+    assert_eq!(town.report(&messages[1], "undelivered", Some("30003")).await, 204);
+    let other = town.raise(&critical("2", &[nina])).await;
+    town.stand(&other, &["accepted"]).await;
+    eventually("the work of a second", async || {
+        let log = town.service.log();
+        let seen = ["receipt r cross join attempt", "state = 'deferred'"];
+        if seen.iter().all(|text| log.contains(text)) {
+            Ok(())
+        } else {
+            Err(log.len())
+        }
+    })
+    .await;
+
+    let statements = statements(&town.service.log());
+    for needed in [
+        "insert into alert",
+        "update delivery set state",
+        "insert into receipt",
+        "insert into attempt",
+    ] {
+        assert!(
+            statements.iter().any(|statement| statement.starts_with(needed)),
+            "`{needed}` was not heard among {statements:#?}"
+        );
+    }
+    for statement in &statements {
+        let plan = town.database.plan(statement).await;
+        for line in &plan {
+            assert!(!reads_everything(line), "{line}\nof {plan:#?}\nfor {statement}");
+        }
+    }
+}
+
+/// What the service ran, each once: scripts taken apart, set-up left out.
+fn statements(log: &str) -> BTreeSet<String> {
+    let texts = log.lines().filter_map(|line| {
+        let entry: Value = serde_json::from_str(line).ok()?;
+        // A statement of a few words is its own summary.
+        let text = entry["db.statement"].as_str().filter(|text| !text.is_empty());
+        Some(text.or(entry["summary"].as_str())?.to_owned())
+    });
+    let texts = texts.filter(|text| !text.contains("create index"));
+    let parts = texts.flat_map(|text| text.split(';').map(|part| part.trim().to_owned()).collect::<Vec<_>>());
+    parts
+        .filter(|part| {
+            let verb = part.split_whitespace().next().unwrap_or_default().to_lowercase();
+            ["select", "insert", "update", "delete", "with"].contains(&verb.as_str())
+                && GROWING.iter().any(|table| part.contains(table))
+                && !part.contains("_sqlx_migrations")
+        })
+        .collect()
+}
+
+/// A line of a plan of either database that goes through a table, or a whole index of it.
+fn reads_everything(line: &str) -> bool {
+    if let Some(on) = line.split_once("Seq Scan on ").map(|(_, rest)| rest) {
+        return GROWING.iter().any(|table| on.split_whitespace().next() == Some(*table));
+    }
+    let Some(rest) = line.strip_prefix("SCAN ") else {
+        return false;
+    };
+    let name = rest.split_whitespace().next().unwrap_or_default();
+    // Rows of an argument, of no table, and of subqueries that have lines of their own; and tables that stay small.
+    let is_small = ["line", "ahead", "alarm", "mail", "job_run", "opt_out"].contains(&name);
+    !(rest.contains("VIRTUAL TABLE") || rest.contains("CONSTANT ROW") || name.starts_with('(') || is_small)
+}
