@@ -11,7 +11,8 @@
 //! telemetry.rs   the log
 //! domain/        event, phone, message, delivery (the state machine), news, search, day; nightly (when a run is due),
 //!                report, alarm, letter   no I/O, no clock
-//! store/         all SQL: alerts, deliveries, sending, receipts, looks, limits, opt-outs, holds, alarms, lists; and of the
+//! store/         all SQL: tx (a transaction and its trips), writer (SQLite's one connection), group (what comes together shares
+//!                a transaction); alerts, deliveries, sending, receipts, looks, limits, opt-outs, holds, alarms, lists; and of the
 //!                night: job_runs (the ledger), reports, mails, cleanup
 //! provider/      who carries messages: log (test mode), twilio
 //! mail/          how mails look, and SMTP
@@ -26,8 +27,10 @@
 //!
 //! # The path of an event
 //!
-//! 1. In: `http::events` -> `store::alerts` (alert and deliveries, one transaction) -> 202, and the bell rings.
-//! 2. Out: `worker::backend` claims a row -> `worker::send`: `begin_send` (durable), the provider, `finish`.
+//! 1. In: `http::events` -> `store::alerts` -> `store::group` (alert and deliveries, one transaction) -> 202, and the bell
+//!    rings.
+//! 2. Out: `worker::backend` begins what is due (`store::sending`, durable; on SQLite with the event itself) ->
+//!    `worker::send`: the provider, `finish`.
 //! 3. Back: `http::receipts` -> `provider::twilio::{signature, receipt}` -> `store::receipts`.
 //! 4. Mend: `worker::sweep` -> `store::deliveries`: calls that never came back, what waited for a slot, or for too long;
 //!    `worker::reconcile` -> `provider` -> `domain::search` -> `store::looks`: answers that were lost, messages gone silent.

@@ -49,7 +49,11 @@ impl Who {
 
 #[derive(Clone, Copy)]
 pub enum What {
-    Accept { connections: usize },
+    /// A peer that is `quiet` is told to hold its messages back for an hour; else it sends them as they come.
+    Accept {
+        connections: usize,
+        quiet: bool,
+    },
     Deliver,
     Latency,
     Duplicates,
@@ -62,15 +66,30 @@ pub enum What {
 pub const ALL: &[Plan] = &[
     Plan {
         name: "accept_1",
-        what: What::Accept { connections: 1 },
+        what: What::Accept {
+            connections: 1,
+            quiet: true,
+        },
         reference: Reference::Commits,
         figures: &[("accept_1", "/s", ">= 0.5 x one-row commits")],
     },
     Plan {
         name: "accept_64",
-        what: What::Accept { connections: 64 },
+        what: What::Accept {
+            connections: 64,
+            quiet: false,
+        },
         reference: Reference::Peer,
         figures: &[("accept_64", "/s", ">= 10,000 and >= 1.2 x")],
+    },
+    Plan {
+        name: "accept_64_quiet_peer",
+        what: What::Accept {
+            connections: 64,
+            quiet: true,
+        },
+        reference: Reference::Peer,
+        figures: &[("accept_64_quiet_peer", "/s", "")],
     },
     Plan {
         name: "deliver_64",
@@ -157,7 +176,7 @@ impl Bench {
             Who::Commits => return vec![commits(self.span).await],
         };
         match what {
-            What::Accept { connections } => vec![self.accept(subject, connections).await],
+            What::Accept { connections, quiet } => vec![self.accept(subject, connections, quiet).await],
             What::Deliver => self.deliver(subject).await,
             What::Latency => self.latency(subject, AT_ONCE).await,
             What::Duplicates => vec![self.duplicates(subject).await],
@@ -177,9 +196,10 @@ impl Bench {
         subject.start(&self.provider.address, &setting).await
     }
 
-    /// Events accepted a second, while messages go at a long code's pace (a peer: not at all).
-    async fn accept(&self, subject: Subject, connections: usize) -> f64 {
-        let running = self.begin(subject, false).await;
+    /// Events accepted a second, while messages go at a long code's pace (a peer: as they come, or not at all).
+    async fn accept(&self, subject: Subject, connections: usize, quiet: bool) -> f64 {
+        let sends = subject != Subject::Nightbell && !quiet;
+        let running = self.begin(subject, sends).await;
         let storm = Storm::of_events(&running, connections);
         storm.run(self.span / 4).await;
         storm.run(self.span).await.per_second()

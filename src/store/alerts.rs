@@ -3,6 +3,7 @@
 
 use super::{
     Db, Engine, StoreError, Tx, locking, ms, new_id, pace,
+    sending::Born,
     transitions::{self, Landing},
     tx::{Rows, to_json},
     within,
@@ -269,34 +270,37 @@ impl Seen {
     }
 }
 
-/// An alert on its way into a group, as rows; at least one of its people can be told.
+/// An alert on its way into a group; at least one of its people can be told.
 pub(super) struct NewAlert {
-    id: String,
+    pub id: String,
     pub at: Timestamp,
     /// PostgreSQL waits for others that insert the same ticket: everybody in the same order.
     key: (String, String),
+    /// A row for `INSERT_ALERTS`.
     alert: String,
-    deliveries: Vec<String>,
-    lines: Vec<String>,
+    pub deliveries: Vec<NewRow>,
+}
+
+/// A delivery on its way into a group.
+pub(super) struct NewRow {
+    pub id: String,
+    pub phone: Option<PhoneNumber>,
+    pub message: String,
+    state: State,
+    /// The first part of a row for `INSERT_DELIVERIES`: what it is. The second says where it stands.
+    head: String,
+    /// What its timeline says first.
+    detail: &'static str,
 }
 
 impl NewAlert {
     fn of(event: &Event, new: &[NewDelivery], now: Timestamp) -> (Self, Vec<Addition>) {
         let id = new_id();
-        let mut deliveries = Vec::with_capacity(new.len());
-        let mut lines = Vec::with_capacity(new.len());
-        let additions = new.iter().map(|delivery| {
-            let (addition, row, detail) = row_of(&id, delivery, now);
-            lines.push(to_json(&(&addition.id, detail)));
-            deliveries.push(row);
-            addition
-        });
-        let additions = additions.collect();
+        let (additions, deliveries) = new.iter().map(|delivery| row_of(&id, delivery, now)).unzip();
         let alert = Self {
             key: (event.source.clone(), event.ticket.id.clone()),
             alert: alert_row(&id, event, now),
             deliveries,
-            lines,
             id,
             at: now,
         };
@@ -304,26 +308,50 @@ impl NewAlert {
     }
 }
 
-/// Inserts alerts with their deliveries, if their tickets have none; else nothing of them.
-pub(super) async fn queue_inserts(tx: &mut Tx, alerts: &[Arc<NewAlert>]) -> Result<(), StoreError> {
+/// Inserts alerts with their deliveries, if their tickets have none; else nothing of them. Those that are `born` sending
+/// begin their first attempt in the same statement.
+pub(super) async fn queue_inserts(
+    tx: &mut Tx,
+    alerts: &[Arc<NewAlert>],
+    born: Option<&Born>,
+) -> Result<(), StoreError> {
     pace::ring(tx).await?;
     let mut sorted: Vec<&NewAlert> = alerts.iter().map(Arc::as_ref).collect();
     sorted.sort_by(|one, other| one.key.cmp(&other.key));
     let (mut rows, mut deliveries, mut lines) = (Rows::default(), Rows::default(), Rows::default());
     for alert in sorted {
         rows.push_json(&alert.alert);
-        alert.deliveries.iter().for_each(|row| deliveries.push_json(row));
-        alert.lines.iter().for_each(|row| lines.push_json(row));
+        for delivery in &alert.deliveries {
+            queue_delivery(delivery, alert.at, born, &mut deliveries, &mut lines);
+        }
     }
     tx.queue(INSERT_ALERTS, [rows.into()]);
     tx.queue(INSERT_DELIVERIES, [deliveries.into()]);
-    tx.queue(
-        "insert into timeline (delivery_id, seq, at, what, detail)
-         select d.id, 1, d.created_at, d.state, r.value ->> 1
-         from rows($1) as r cross join delivery d where d.id = r.value ->> 0",
-        [lines.into()],
-    );
+    tx.queue(INSERT_FIRST_LINES, [lines.into()]);
     Ok(())
+}
+
+fn queue_delivery(new: &NewRow, at: Timestamp, born: Option<&Born>, deliveries: &mut Rows, lines: &mut Rows) {
+    lines.push(&(&new.id, 1, ms(at), new.state.as_str(), new.detail));
+    let due_at = (new.state == State::Pending).then_some(ms(at));
+    let tail = match born.and_then(|born| Some((born, born.state_of(&new.id)?))) {
+        Some((born, state)) => {
+            lines.push(&(&new.id, 2, ms(born.now), state.as_str(), born.detail()));
+            let provider = born.rules.provider.as_str();
+            let lease_until = Some(ms(born.deadline_at()));
+            to_json(&(
+                state.as_str(),
+                1,
+                None::<i64>,
+                lease_until,
+                2,
+                Some(provider),
+                ms(born.now),
+            ))
+        }
+        None => to_json(&(new.state.as_str(), 0, due_at, None::<i64>, 1, None::<&str>, ms(at))),
+    };
+    deliveries.push_joined(&new.head, &tail);
 }
 
 /// Commits, and says of each alert whether it is new.
@@ -402,14 +430,21 @@ const INSERT_ALERTS: &str = "insert into alert (id, source, ticket_id, ticket_nu
 
 /// Only those whose alert is there.
 const INSERT_DELIVERIES: &str =
-    "insert into delivery (id, alert_id, channel, phone, phone_raw, round, staff_id, role, name,
-        message, segments, state, reason, attempts, due_at, claims, looks, timeline_length, moved_at, received_at,
-        created_at, updated_at)
+    "insert into delivery (id, alert_id, channel, phone, phone_raw, round, staff_id, role, name, message, segments, reason,
+        received_at, created_at, state, attempts, due_at, lease_until, timeline_length, provider, moved_at, updated_at,
+        claims, looks)
      select r.value ->> 0, a.id, r.value ->> 2, r.value ->> 3, r.value ->> 4, 0, r.value ->> 5, r.value ->> 6,
-        r.value ->> 7, r.value ->> 8, cast(r.value ->> 9 as bigint), r.value ->> 10, r.value ->> 11, 0,
-        cast(r.value ->> 12 as bigint), 0, 0, 1, cast(r.value ->> 13 as bigint), cast(r.value ->> 13 as bigint),
-        cast(r.value ->> 13 as bigint), cast(r.value ->> 13 as bigint)
+        r.value ->> 7, r.value ->> 8, cast(r.value ->> 9 as bigint), r.value ->> 10,
+        cast(r.value ->> 11 as bigint), cast(r.value ->> 11 as bigint),
+        r.value ->> 12, cast(r.value ->> 13 as bigint), cast(r.value ->> 14 as bigint), cast(r.value ->> 15 as bigint),
+        cast(r.value ->> 16 as bigint), r.value ->> 17, cast(r.value ->> 18 as bigint), cast(r.value ->> 18 as bigint),
+        0, 0
      from rows($1) as r cross join alert a where a.id = r.value ->> 1";
+
+/// Only of deliveries that are there.
+const INSERT_FIRST_LINES: &str = "insert into timeline (delivery_id, seq, at, what, detail)
+     select d.id, cast(r.value ->> 1 as bigint), cast(r.value ->> 2 as bigint), r.value ->> 3, r.value ->> 4
+     from rows($1) as r cross join delivery d where d.id = r.value ->> 0";
 
 /// A row for `INSERT_ALERTS`.
 fn alert_row(id: &str, event: &Event, now: Timestamp) -> String {
@@ -432,10 +467,10 @@ fn alert_row(id: &str, event: &Event, now: Timestamp) -> String {
     ))
 }
 
-/// A new delivery, its row for `INSERT_DELIVERIES`, and what its timeline says first.
-fn row_of(alert_id: &str, new: &NewDelivery, now: Timestamp) -> (Addition, String, &'static str) {
+/// A new delivery as its caller sees it, and on its way into the table.
+fn row_of(alert_id: &str, new: &NewDelivery, now: Timestamp) -> (Addition, NewRow) {
     let (phone, raw, state, reason, detail) = match &new.phone {
-        Ok(phone) => (Some(phone.as_e164()), None, State::Pending, None, "to be sent"),
+        Ok(phone) => (Some(phone), None, State::Pending, None, "to be sent"),
         Err(Some(raw)) => (
             None,
             Some(raw.as_str()),
@@ -452,23 +487,29 @@ fn row_of(alert_id: &str, new: &NewDelivery, now: Timestamp) -> (Addition, Strin
         name: new.name.clone(),
         state,
     };
-    let row = to_json(&(
+    let head = to_json(&(
         &addition.id,
         alert_id,
         Channel::Sms.as_str(),
-        phone,
+        phone.map(PhoneNumber::as_e164),
         raw,
         &new.staff_id,
         &new.role,
         &new.name,
         &new.message,
         new.segments,
-        state.as_str(),
         reason.map(Reason::as_str),
-        (state == State::Pending).then_some(ms(now)),
         ms(now),
     ));
-    (addition, row, detail)
+    let row = NewRow {
+        id: addition.id.clone(),
+        phone: phone.cloned(),
+        message: new.message.clone(),
+        state,
+        head,
+        detail,
+    };
+    (addition, row)
 }
 
 /// Inserts the alert unless its ticket has one. PostgreSQL waits here for a commit of the same ticket that is under way.
@@ -595,10 +636,10 @@ async fn restart_age(tx: &mut Tx, delivery_id: &str, now: Timestamp) -> Result<(
 }
 
 fn insert_delivery(tx: &mut Tx, alert_id: &str, new: &NewDelivery, now: Timestamp) -> Addition {
-    let (addition, row, detail) = row_of(alert_id, new, now);
-    let mut rows = Rows::default();
-    rows.push_json(&row);
-    tx.queue(INSERT_DELIVERIES, [rows.into()]);
-    transitions::write_line(tx, &addition.id, 1, addition.state.as_str(), detail, now);
+    let (addition, row) = row_of(alert_id, new, now);
+    let (mut deliveries, mut lines) = (Rows::default(), Rows::default());
+    queue_delivery(&row, now, None, &mut deliveries, &mut lines);
+    tx.queue(INSERT_DELIVERIES, [deliveries.into()]);
+    tx.queue(INSERT_FIRST_LINES, [lines.into()]);
     addition
 }

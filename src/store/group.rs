@@ -291,20 +291,32 @@ impl Group {
         let mut tx = engine.begin().await?;
         let receipts = receipts::record_all(&mut tx, &self.receipts.questions).await?;
         let finishes = sending::finish_all(&mut tx, &self.finishes.questions).await?;
-        if !self.accepts.questions.is_empty() {
-            alerts::queue_inserts(&mut tx, &self.accepts.questions).await?;
-        }
-        let newest = self.accepts.questions.iter().map(|alert| alert.at).max();
-        let begun = match self.begins() {
-            Some(due) => sending::begin_due(&mut tx, due, newest, began_at).await?,
-            None => Vec::new(),
+        let new = &self.accepts.questions;
+        let mut born = match self.begins() {
+            Some(due) if !new.is_empty() => sending::begin_new(&mut tx, due, new, began_at).await?,
+            Some(_) | None => None,
         };
-        let accepts = if self.accepts.questions.is_empty() {
+        if !new.is_empty() {
+            alerts::queue_inserts(&mut tx, new, born.as_ref()).await?;
+        }
+        let mut begun = Vec::new();
+        if let Some(born) = &born {
+            born.queue_attempts(&mut tx);
+        } else if let Some(due) = self.begins() {
+            let newest = new.iter().map(|alert| alert.at).max();
+            begun = sending::begin_due(&mut tx, due, newest, began_at).await?;
+        }
+        let accepts = if new.is_empty() {
             tx.commit().await?;
             Vec::new()
         } else {
-            alerts::commit_inserts(tx, &self.accepts.questions).await?
+            alerts::commit_inserts(tx, new).await?
         };
+        if let Some(born) = &mut born {
+            let accepted = new.iter().zip(&accepts).filter(|(_, is_new)| **is_new);
+            let deliveries = accepted.flat_map(|(alert, _)| &alert.deliveries);
+            begun.extend(deliveries.filter_map(|new| born.take(&new.id)));
+        }
         Ok(Done {
             accepts,
             batch: BegunBatch { began_at, begun },

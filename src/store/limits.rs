@@ -1,7 +1,7 @@
 //! The daily limit: a row for each local day, slots taken and given back inside the transactions of `sending`, and
 //! the release of deliveries that waited for one. Absent: which day it is (the caller says).
 
-use super::{Db, StoreError, Tx, at, ms, pace, read, transitions, within};
+use super::{Db, StoreError, Tx, at, ms, pace, read, transitions, tx::Rows, within};
 use crate::domain::{
     day::LocalDay,
     delivery::{Change, State},
@@ -115,12 +115,13 @@ pub(super) async fn limit(tx: &mut Tx, configured: i64) -> Result<i64, StoreErro
     Ok(effective(value, configured))
 }
 
-/// Takes slots of a day.
-pub(super) fn take_slots(tx: &mut Tx, day: LocalDay, slots: i64) {
+/// Takes a slot of a day for each of these deliveries that is there.
+pub(super) fn take_slots(tx: &mut Tx, day: LocalDay, deliveries: Rows) {
     tx.queue(
-        "insert into daily_count (day, used) values ($1, $2)
+        "insert into daily_count (day, used)
+         select cast($2 as text), count(*) from rows($1) as r cross join delivery d where d.id = r.value ->> 0
          on conflict (day) do update set used = daily_count.used + excluded.used",
-        [day.to_string().as_str().into(), slots.into()],
+        [deliveries.into(), day.to_string().as_str().into()],
     );
 }
 

@@ -54,7 +54,7 @@ use std::{fs::File, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 /// How long SQLite waits for another process's lock, and PostgreSQL for a free connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Enough for lists and duplicates beside the one writer; each costs a thread and a page cache.
-const SQLITE_READERS: u32 = 4;
+const SQLITE_READERS: u32 = 3;
 /// For intake, receipts and the admin API; and as many again for the worker, so that neither starves the other.
 const POSTGRES_CONNECTIONS: u32 = 8;
 /// What a session of ours may hold up: a lock that somebody else keeps, a statement that runs away, a transaction whose

@@ -5,6 +5,7 @@
 use super::{
     Claimed, Db, StoreError, Tx,
     alarms::{self, About},
+    alerts::{NewAlert, NewRow},
     at,
     group::BegunBatch,
     holds, limits, ms, opt_outs,
@@ -22,7 +23,7 @@ use crate::domain::{
 };
 use jiff::{SignedDuration, Timestamp};
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -142,7 +143,7 @@ impl Db {
                 let mut lines = Rows::default();
                 step_into_attempt(&mut row, rules, now, &mut lines)?;
                 transitions::save(&mut tx, [&row], lines);
-                queue_attempts(&mut tx, [&row], rules, now);
+                queue_attempts(&mut tx, [(row.id.as_str(), row.attempts)], rules, now);
                 Begun::Send(sending_of(row, phone, rules, now))
             }
         };
@@ -169,6 +170,16 @@ pub(super) struct DueRules {
 }
 
 impl DueRules {
+    /// What time it is for an order that is carried out at `began_at`, beside events of which the newest came at `newest`.
+    /// `None` once its day is over: then it is to be asked for anew.
+    fn at(&self, began_at: Instant, newest: Option<Timestamp>) -> Option<Timestamp> {
+        let waited = began_at.saturating_duration_since(self.asked_at).as_millis();
+        let waited = SignedDuration::from_millis(i64::try_from(waited).unwrap_or(i64::MAX));
+        let now = after(self.now, waited);
+        let now = newest.map_or(now, |newest| newest.max(now));
+        (now < self.rules.tomorrow).then_some(now)
+    }
+
     /// Nobody waits for it any longer.
     pub fn withdraw(&self) {
         self.is_withdrawn.store(true, Ordering::Relaxed);
@@ -204,17 +215,9 @@ pub(super) async fn begin_due(
     began_at: Instant,
 ) -> Result<Vec<Begun>, StoreError> {
     let DueRules { rules, most, .. } = due;
-    // Time has gone on while the order waited; and it must not be older than what it waited for.
-    let waited = began_at.saturating_duration_since(due.asked_at).as_millis();
-    let now = after(
-        due.now,
-        SignedDuration::from_millis(i64::try_from(waited).unwrap_or(i64::MAX)),
-    );
-    let now = &newest.map_or(now, |newest| newest.max(now));
-    if *now >= rules.tomorrow {
-        // Its day is over: it is asked for anew.
+    let Some(now) = &due.at(began_at, newest) else {
         return Ok(Vec::new());
-    }
+    };
     if tx.locks_rows() {
         limits::lock_day(tx, rules.day).await?;
     }
@@ -265,7 +268,8 @@ pub(super) async fn begin_due(
         }
     }
     transitions::save(tx, sends.iter().map(|(row, _)| row), lines);
-    queue_attempts(tx, sends.iter().map(|(row, _)| row), rules, *now);
+    let attempts = sends.iter().map(|(row, _)| (row.id.as_str(), row.attempts));
+    queue_attempts(tx, attempts, rules, *now);
     let mut begun = Vec::with_capacity(sends.len() + others.len());
     for (mut row, gate) in others {
         begun.push(match gate {
@@ -627,7 +631,7 @@ fn put_off(tx: &mut Tx, id: &str, now: Timestamp) {
 fn step_into_attempt(row: &mut Row, rules: &BeginRules, now: Timestamp, lines: &mut Rows) -> Result<(), StoreError> {
     let landing = Landing {
         lease_until: Some(after(now, rules.lease)),
-        detail: format!("attempt {} by {}", row.attempts + 1, rules.provider),
+        detail: begin_detail(row.attempts + 1, rules),
         ..Default::default()
     };
     row.provider = Some(rules.provider.as_str().to_owned());
@@ -635,30 +639,159 @@ fn step_into_attempt(row: &mut Row, rules: &BeginRules, now: Timestamp, lines: &
     Ok(())
 }
 
-/// Queues the attempts of deliveries that stepped into them, and a slot for each.
-fn queue_attempts<'a>(tx: &mut Tx, rows: impl IntoIterator<Item = &'a Row>, rules: &BeginRules, now: Timestamp) {
+fn begin_detail(attempt: i64, rules: &BeginRules) -> String {
+    format!("attempt {attempt} by {}", rules.provider)
+}
+
+/// Queues the attempts of deliveries that begin them, and a slot for each; only of those that are there.
+fn queue_attempts<'a>(
+    tx: &mut Tx,
+    begun: impl IntoIterator<Item = (&'a str, i64)>,
+    rules: &BeginRules,
+    now: Timestamp,
+) {
     let (day, deadline_at) = (rules.day.to_string(), ms(after(now, rules.lease)));
-    let mut slots = 0;
-    let attempts: Rows = rows
-        .into_iter()
-        .inspect(|_| slots += 1)
-        .map(|row| {
-            let (provider, account) = (rules.provider.as_str(), &rules.account);
-            (&row.id, row.attempts, provider, account, &day, ms(now), deadline_at)
-        })
-        .collect();
+    let (provider, account) = (rules.provider.as_str(), &rules.account);
+    let (mut attempts, mut ids) = (Rows::default(), Rows::default());
+    for (id, number) in begun {
+        attempts.push(&(id, number, provider, account, &day, ms(now), deadline_at));
+        ids.push(&[id]);
+    }
     if attempts.is_empty() {
         return;
     }
-    limits::take_slots(tx, rules.day, slots);
+    limits::take_slots(tx, rules.day, ids);
     tx.queue(
         "insert into attempt (delivery_id, number, provider, account, limit_day, begun_at, deadline_at)
-         select r.value ->> 0, cast(r.value ->> 1 as bigint), r.value ->> 2, r.value ->> 3, r.value ->> 4,
+         select d.id, cast(r.value ->> 1 as bigint), r.value ->> 2, r.value ->> 3, r.value ->> 4,
             cast(r.value ->> 5 as bigint), cast(r.value ->> 6 as bigint)
-         from rows($1) as r",
+         from rows($1) as r cross join delivery d where d.id = r.value ->> 0",
         [attempts.into()],
     );
 }
+
+/// New deliveries that begin their first attempt as they are inserted.
+pub(super) struct Born {
+    pub rules: BeginRules,
+    pub now: Timestamp,
+    state: State,
+    sends: HashMap<String, Sending>,
+}
+
+impl Born {
+    /// The state of a delivery that is one of them.
+    pub fn state_of(&self, id: &str) -> Option<State> {
+        self.sends.contains_key(id).then_some(self.state)
+    }
+
+    pub fn deadline_at(&self) -> Timestamp {
+        after(self.now, self.rules.lease)
+    }
+
+    /// What the timeline says of it.
+    pub fn detail(&self) -> String {
+        begin_detail(1, &self.rules)
+    }
+
+    /// Queues their attempts and slots, after them.
+    pub fn queue_attempts(&self, tx: &mut Tx) {
+        let attempts = self.sends.keys().map(|id| (id.as_str(), 1));
+        queue_attempts(tx, attempts, &self.rules, self.now);
+    }
+
+    /// The right to send one of them, once it is there.
+    pub fn take(&mut self, id: &str) -> Option<Begun> {
+        self.sends.remove(id).map(Begun::Send)
+    }
+}
+
+/// What is known of a person before their delivery is inserted.
+#[derive(sqlx::FromRow)]
+struct Facts {
+    place: i64,
+    opted_out: i64,
+    used: i64,
+    limit_set: Option<String>,
+    held: i64,
+    others: i64,
+}
+
+/// Decides which of the deliveries of new events begin at once, if nobody else is in the line before them: that spares
+/// the detour over `pending`. `None` if they have to take it. For SQLite, where this transaction is alone.
+pub(super) async fn begin_new(
+    tx: &mut Tx,
+    due: &DueRules,
+    alerts: &[Arc<NewAlert>],
+    began_at: Instant,
+) -> Result<Option<Born>, StoreError> {
+    let newest = alerts.iter().map(|alert| alert.at).max();
+    let (Some(now), Some(state)) = (due.at(began_at, newest), State::Pending.after(Change::Begin)) else {
+        return Ok(None);
+    };
+    let rules = &due.rules;
+    let people: Vec<(&NewAlert, &NewRow, &PhoneNumber)> = alerts
+        .iter()
+        .flat_map(|alert| alert.deliveries.iter().map(move |new| (alert.as_ref(), new)))
+        .filter_map(|(alert, new)| Some((alert, new, new.phone.as_ref()?)))
+        .take(usize::try_from(due.most).unwrap_or(usize::MAX))
+        .collect();
+    let phones: Rows = people
+        .iter()
+        .enumerate()
+        .map(|(place, (_, _, phone))| (place, phone.as_e164()))
+        .collect();
+    let arguments = [
+        phones.into(),
+        rules.day.to_string().as_str().into(),
+        rules.provider.as_str().into(),
+        rules.account.as_str().into(),
+    ];
+    let facts: Vec<Facts> = tx.ask(FACTS, "", arguments).await?;
+    let mut sends = HashMap::with_capacity(facts.len());
+    for (ahead, facts) in (0..).zip(facts) {
+        if facts.others > 0 || facts.held > 0 {
+            return Ok(None);
+        }
+        let place = usize::try_from(facts.place).unwrap_or(usize::MAX);
+        let Some((alert, new, phone)) = people.get(place) else {
+            continue;
+        };
+        let gate = BeforeSend {
+            now,
+            received_at: alert.at,
+            expire_after: rules.expire_after,
+            ticket_closed: false,
+            opted_out: facts.opted_out > 0,
+            free_slots: limits::effective(facts.limit_set, rules.configured_limit) - facts.used,
+            ahead,
+        }
+        .decide();
+        if gate == Gate::Send {
+            let sending = Sending {
+                delivery_id: new.id.clone(),
+                attempt: 1,
+                to: (*phone).clone(),
+                message: new.message.clone(),
+                deadline_at: after(now, rules.lease),
+            };
+            sends.insert(new.id.clone(), sending);
+        }
+    }
+    Ok((!sends.is_empty()).then(|| Born {
+        rules: rules.clone(),
+        now,
+        state,
+        sends,
+    }))
+}
+
+const FACTS: &str = "select cast(r.value ->> 0 as bigint) as place,
+        (select count(*) from opt_out o where o.phone = r.value ->> 1) as opted_out,
+        coalesce((select c.used from daily_count c where c.day = $2), 0) as used,
+        (select s.value from setting s where s.name = 'daily_limit') as limit_set,
+        (select count(*) from provider_hold h where h.provider = $3 and h.account = $4) as held,
+        (select count(*) from (select 1 from delivery l where l.state in ('pending', 'deferred') limit 1) as line) as others
+     from rows($1) as r";
 
 fn sending_of(row: Row, to: PhoneNumber, rules: &BeginRules, now: Timestamp) -> Sending {
     Sending {

@@ -112,6 +112,14 @@ impl Rows {
         self.0.push_str(row);
     }
 
+    /// Adds one whose members stand in two arrays, neither of them empty.
+    pub fn push_joined(&mut self, head: &str, tail: &str) {
+        self.0.push(if self.0.is_empty() { '[' } else { ',' });
+        self.0.push_str(head.strip_suffix(']').unwrap_or(head));
+        self.0.push(',');
+        self.0.push_str(tail.strip_prefix('[').unwrap_or(tail));
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -338,5 +346,8 @@ mod tests {
 
         assert_eq!(rows.finish(), r#"[["a",1],["b\"",2]]"#);
         assert_eq!(Rows::default().finish(), "[]");
+        let mut joined = Rows::default();
+        joined.push_joined("[1,2]", "[3]");
+        assert_eq!(joined.finish(), "[[1,2,3]]");
     }
 }
