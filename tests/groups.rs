@@ -110,7 +110,7 @@ async fn one_receipt_that_cannot_be_written_fails_none_of_its_neighbours(databas
 }
 
 async fn of_many_events_for_one_ticket_that_come_at_once_one_raises_the_alert(database: Database) {
-    let town = Plan::on(database).build().await;
+    let mut town = Plan::on(database).build().await;
     let event = critical("1", &[person("+14155550101")]);
 
     let replies = futures::future::join_all((0..MANY).map(|_| town.post(&event))).await;
@@ -128,4 +128,9 @@ async fn of_many_events_for_one_ticket_that_come_at_once_one_raises_the_alert(da
     }
     town.stand(alert.as_str().unwrap(), &["accepted"]).await;
     assert_eq!(town.twilio.messages().len(), 1);
+
+    // The connection that looked for duplicates keeps nobody from stopping.
+    town.service.signal("TERM");
+    town.service.ended().await;
+    town.service.logged("stopped").await;
 }

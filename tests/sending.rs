@@ -21,6 +21,7 @@ stories![
     opt_outs_are_kept_in_one_form,
     refused_credentials_hold_everything_until_they_are_good,
     a_held_account_is_probed_every_minute_and_goes_on_by_itself,
+    what_is_held_is_looked_at_once_a_second,
     an_ambiguous_answer_is_never_sent_again_blindly,
     a_stop_waits_for_the_call_under_way,
     an_own_template_is_used_and_a_bad_one_is_not,
@@ -202,6 +203,39 @@ async fn opt_outs_are_kept_in_one_form(database: Database) {
             .status,
         404
     );
+}
+
+async fn what_is_held_is_looked_at_once_a_second(database: Database) {
+    let town = Plan::on(database)
+        .set("LOG__FILTER", "nightbell=info,sqlx::query=debug")
+        .build()
+        .await;
+    town.twilio.refuse_account(true);
+    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
+    eventually("the hold", async || {
+        let delivery = town.deliveries(&alert).await.remove(0);
+        if delivery["reason"] == "provider_refused_credentials" {
+            Ok(())
+        } else {
+            Err(delivery)
+        }
+    })
+    .await;
+    let count = |text: &str| town.service.log().matches(text).count();
+    let (sweeps, begins) = (
+        "state = 'sending' order by lease_until",
+        "order by d.due_at, d.id limit $",
+    );
+    let (swept, begun) = (count(sweeps), count(begins));
+
+    eventually("five sweeps, a second apart", async || {
+        let more = count(sweeps) - swept;
+        if more >= 5 { Ok(()) } else { Err(more) }
+    })
+    .await;
+
+    let looks = count(begins) - begun;
+    assert!(looks <= 20, "{looks} looks in five seconds");
 }
 
 async fn refused_credentials_hold_everything_until_they_are_good(database: Database) {

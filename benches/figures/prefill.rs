@@ -80,6 +80,11 @@ pub async fn database(alerts: u64) -> PathBuf {
             .unwrap();
     }
     sqlx::query("commit").execute(&mut connection).await.unwrap();
+    // As a service leaves it.
+    sqlx::query("pragma journal_mode = wal")
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
     connection.close().await.unwrap();
     file
 }

@@ -67,6 +67,11 @@ impl Subject {
         let folder = fresh_folder();
         if let Some(database) = &setting.database {
             std::fs::copy(database, folder.join("nightbell.db")).unwrap();
+            // Or the service's first fsync would be the copy's.
+            std::fs::File::open(folder.join("nightbell.db"))
+                .unwrap()
+                .sync_all()
+                .unwrap();
         }
         let started = Instant::now();
         let (child, address) = match self {

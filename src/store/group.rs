@@ -362,7 +362,19 @@ struct Done {
 async fn run_lookups(engine: Engine, mut lookups: mpsc::UnboundedReceiver<Ask<Lookup, Option<String>>>) {
     let mut reader = None;
     let mut waiting = Vec::new();
-    while lookups.recv_many(&mut waiting, MOST).await > 0 {
+    let closing = async {
+        match &engine {
+            Engine::Sqlite { reader, .. } => reader.close_event().await,
+            Engine::Postgres(_) => std::future::pending().await,
+        }
+    };
+    tokio::pin!(closing);
+    loop {
+        // Closing waits for every connection to be given back.
+        tokio::select! {
+            count = lookups.recv_many(&mut waiting, MOST) => if count == 0 { return },
+            () = &mut closing => return,
+        }
         let mut kind = Kind::default();
         for ask in waiting.drain(..) {
             kind.push(ask);

@@ -135,7 +135,17 @@ async fn round(
             Err(error) => Err(error),
         };
         match next {
-            Ok(Next::Nothing) => pace.rest(),
+            Ok(Next::Nothing) => {
+                pace.rest();
+                // Something is due and cannot be begun: it is held, or another replica has it.
+                if worker.store.is_shared() {
+                    napped = true;
+                    tokio::select! {
+                        () = nap(&worker) => {}
+                        () = stopped(&mut stop) => {}
+                    }
+                }
+            }
             Ok(Next::Begun(store::BegunBatch { began_at, begun })) => {
                 let mut calls = Vec::with_capacity(begun.len());
                 for sending in begun.into_iter().filter_map(to_send) {
