@@ -846,3 +846,47 @@ async fn account_of(tx: &mut Tx, sending: &Sending) -> Result<(String, String), 
     .fetch_one(conn)
     .await)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::tz::TimeZone;
+    use std::time::Duration;
+
+    #[test]
+    fn time_goes_on_for_an_order_that_waits_until_its_day_is_over() {
+        let midnight: Timestamp = "2026-11-21T00:00:00Z".parse().unwrap();
+        let (asked, asked_at) = (midnight - SignedDuration::from_secs(1), Instant::now());
+        let day = LocalDay::of(asked, &TimeZone::UTC);
+        let order = DueRules {
+            rules: BeginRules {
+                provider: ProviderName::Log,
+                account: "log".into(),
+                day,
+                tomorrow: day.end(&TimeZone::UTC),
+                configured_limit: 1,
+                lease: SignedDuration::from_secs(60),
+                expire_after: SignedDuration::from_hours(72),
+            },
+            most: 1,
+            now: asked,
+            asked_at,
+            idle: Arc::default(),
+            is_withdrawn: AtomicBool::new(false),
+        };
+        let after = |ms: u64| asked_at + Duration::from_millis(ms);
+
+        assert_eq!(
+            order.at(after(700), None),
+            Some(asked + SignedDuration::from_millis(700))
+        );
+        let event = asked + SignedDuration::from_millis(800);
+        assert_eq!(
+            order.at(after(700), Some(event)),
+            Some(event),
+            "not older than its event"
+        );
+        assert_eq!(order.at(after(1_000), None), None);
+        assert_eq!(order.at(after(0), Some(midnight)), None);
+    }
+}
