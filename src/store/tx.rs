@@ -240,9 +240,6 @@ impl Tx {
                 }
                 let rows = query.fetch_all(held.get()?).await?;
                 held.is_open = !commits;
-                if commits {
-                    held.committed();
-                }
                 Ok(rows)
             }
             Connection::Postgres(tx) => {
