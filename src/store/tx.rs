@@ -216,7 +216,10 @@ impl Tx {
         }
         log_alarms(self.alarms);
         if let Some((pool, alerts)) = self.look_again.filter(|(_, alerts)| !alerts.is_empty()) {
-            look_again(pool, alerts).await?;
+            // What was committed stands, whatever becomes of the second look: what was begun must be called.
+            if let Err(error) = look_again(pool, alerts).await {
+                tracing::warn!(error = %error.explain(), "cannot look once more whether somebody is told");
+            }
         }
         Ok(rows)
     }

@@ -19,6 +19,8 @@ pub enum Pace {
     Own {
         limiter: DefaultDirectRateLimiter,
         held: usize,
+        /// More are never held, though more grow during a nap: they would go at once.
+        burst: usize,
     },
     /// Beside others: the turns that were taken and not used yet.
     Shared {
@@ -43,6 +45,7 @@ impl Pace {
         quota.map_or(Self::Unpaced, |quota| Self::Own {
             limiter: RateLimiter::direct(quota.allow_burst(burst(per_second))),
             held: 0,
+            burst: usize::try_from(burst(per_second).get()).unwrap_or(1),
         })
     }
 
@@ -56,12 +59,12 @@ impl Pace {
     ) -> Result<usize, StoreError> {
         match self {
             Self::Unpaced => Ok(most),
-            Self::Own { limiter, held } => {
+            Self::Own { limiter, held, burst } => {
                 if *held == 0 {
                     limiter.until_ready().await;
                     *held = 1;
                 }
-                while *held < most && limiter.check().is_ok() {
+                while *held < most.min(*burst) && limiter.check().is_ok() {
                     *held += 1;
                 }
                 Ok(most.min(*held))
@@ -92,7 +95,7 @@ impl Pace {
     /// Messages went. After a nap a right was kept for a while before it was used, and meanwhile as many grew again: they
     /// would go at once. Lets those lapse.
     pub fn used(&mut self, count: usize, napped: bool) {
-        if let Self::Own { limiter, held } = self {
+        if let Self::Own { limiter, held, .. } = self {
             *held = held.saturating_sub(count);
             for _ in (0..count).filter(|_| napped) {
                 let _ = limiter.check();
