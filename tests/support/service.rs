@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-pub const BINARY: &str = env!("CARGO_BIN_EXE_nightbell");
+/// The program under test. `NIGHTBELL_TEST_BINARY` names another build of it, to see a story fail on an older one.
+fn binary() -> String {
+    std::env::var("NIGHTBELL_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_nightbell").to_owned())
+}
 
 /// A running `nightbell serve`.
 pub struct Service {
@@ -137,7 +140,7 @@ impl Drop for Service {
 
 /// The program with a clean environment and these settings.
 pub fn command(environment: &BTreeMap<String, String>, folder: &std::path::Path) -> Command {
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     command.env_clear().envs(environment).current_dir(folder);
     command
 }
