@@ -9,9 +9,11 @@
 //! config/        file + environment -> domain types; all faults at once; secrets stay secret
 //! app/           composition root: opens the rooms, runs them together, stops them in order; commands that use them
 //! telemetry.rs   the log
+//! supervise.rs   tasks that panic or end early are started anew, or end the process
 //! domain/        event, phone, message, delivery (the state machine), news, search, day; nightly (when a run is due),
 //!                report, alarm, letter   no I/O, no clock
-//! store/         all SQL: tx (a transaction and its trips), writer (SQLite's one connection), group (what comes together shares
+//! store/         all SQL: tx (a transaction and its trips), writer (SQLite's one connection), session (PostgreSQL's, each
+//!                wait with an end), migrate, waits; group (what comes together shares
 //!                a transaction); alerts, deliveries, sending, receipts, looks, limits, opt-outs, holds, alarms, lists; and of the
 //!                night: job_runs (the ledger), reports, mails, cleanup
 //! provider/      who carries messages: log (test mode), twilio
@@ -48,6 +50,7 @@ mod http;
 mod mail;
 mod provider;
 mod store;
+mod supervise;
 mod telemetry;
 mod worker;
 

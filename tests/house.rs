@@ -7,7 +7,7 @@ use std::{
 };
 
 /// What each room may import, beside itself.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
     (
         "main",
         &[
@@ -19,6 +19,7 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
             "mail",
             "provider",
             "store",
+            "supervise",
             "telemetry",
             "worker",
         ],
@@ -33,6 +34,7 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
             "mail",
             "provider",
             "store",
+            "supervise",
             "telemetry",
             "worker",
         ],
@@ -40,9 +42,10 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("config", &["domain"]),
     ("telemetry", &["config"]),
     ("http", &["config", "domain", "provider", "store"]),
-    ("worker", &["domain", "mail", "provider", "store"]),
+    ("worker", &["domain", "mail", "provider", "store", "supervise"]),
     ("mail", &["domain"]),
-    ("store", &["domain"]),
+    ("store", &["domain", "supervise"]),
+    ("supervise", &[]),
     ("provider", &["domain"]),
     ("domain", &[]),
 ];

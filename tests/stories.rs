@@ -23,5 +23,6 @@ mod receipts;
 mod reconciling;
 mod replicas;
 mod sending;
+mod silence;
 mod torture;
 mod trouble;

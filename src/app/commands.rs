@@ -9,7 +9,7 @@ use crate::{
         nightly::Job,
     },
     mail::{Mailer, Templates},
-    store::{Db, OpenError, RunState, report_key},
+    store::{Db, Limits, OpenError, RunState, report_key},
     worker::{Night, Posted},
 };
 use anyhow::{Context, bail};
@@ -43,7 +43,7 @@ pub async fn nightly(loaded: Loaded, request: ReportRequest) -> anyhow::Result<(
     if request.dry_run {
         return preview(&config, day, now).await;
     }
-    match Db::open(config.database_url.expose_secret()).await {
+    match Db::open(config.database_url.expose_secret(), Limits::PATIENT).await {
         Ok(store) => {
             let night = make_night(&config, &store);
             let done = if day == today {

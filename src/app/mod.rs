@@ -17,7 +17,7 @@ use crate::{
     http::{self, Doorkeeper, Office, Rejected, Tokens},
     mail::{self, Mailer},
     provider::{Provider, twilio},
-    store::Db,
+    store::{Db, Limits},
     telemetry,
     worker::{Night, NightRules, Rules, Worker},
 };
@@ -33,6 +33,8 @@ use tokio::{
 
 /// How long requests that are under way may take to end at a stop.
 const HTTP_DRAIN: Duration = Duration::from_secs(10);
+/// Beyond the drain, what closing the database may take at a stop.
+const CLOSE: Duration = Duration::from_secs(4);
 /// Beyond the provider's own time-out, what recording the answers may take at a stop.
 const SEND_DRAIN: SignedDuration = SignedDuration::from_secs(10);
 
@@ -58,7 +60,7 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
         Some(address) => Some(bind("listen_admin", address).await?),
         None => None,
     };
-    let store = Db::open(config.database_url.expose_secret()).await?;
+    let store = Db::open(config.database_url.expose_secret(), Limits::QUICK).await?;
     if role != Role::All && !store.is_shared() {
         bail!("a SQLite file has one process: `--role intake` and `--role worker` need a PostgreSQL `database_url`");
     }
@@ -77,9 +79,10 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
     let wake = Arc::new(Notify::new());
     let (stop, stopping) = watch::channel(false);
     let office = Arc::new(make_office(&config, &store, &provider, &wake));
-    // Intake and receipts do not wait for the worker's connections, nor it for theirs.
-    let worker_store = store.apart();
-    let night = Arc::new(make_night(&config, &worker_store));
+    // None of them waits for the others' connections.
+    let worker_store = store.apart(Limits::QUICK);
+    let night_store = store.apart(Limits::PATIENT);
+    let night = Arc::new(make_night(&config, &night_store));
     let worker = Arc::new(Worker {
         store: worker_store.clone(),
         provider,
@@ -92,9 +95,9 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
     let mut sending = tokio::spawn(async move {
         if role == Role::Intake {
             let _ = idle.wait_for(|stop| *stop).await;
-            return Ok(());
+        } else {
+            worker.run(night, idle, drain).await;
         }
-        worker.run(night, idle, drain).await
     });
     let doors = match role {
         Role::All | Role::Intake => http::Doors::All,
@@ -111,29 +114,36 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
 
     let failed = tokio::select! {
         () = stop_signal()? => None,
+        why = store.fatal().reported() => Some(why),
         ended = &mut sending => Some(format!("the worker ended: {ended:?}")),
         ended = &mut serving => Some(format!("the HTTP server ended: {ended:?}")),
     };
     notify_systemd(sd_notify::NotifyState::Stopping);
     tracing::info!("stopping: no new claims; finishing what is under way");
     stop.send_replace(true);
-    if let Some(why) = failed {
-        bail!(why);
+    let worker_ends = async {
+        if !sending.is_finished()
+            && let Err(error) = sending.await
+        {
+            tracing::error!(%error, "the worker panicked");
+        }
+    };
+    let requests_end = async {
+        if !serving.is_finished() && tokio::time::timeout(HTTP_DRAIN, serving).await.is_err() {
+            tracing::warn!(after_s = HTTP_DRAIN.as_secs(), "cut off requests that did not end");
+        }
+    };
+    let stopping = async {
+        tokio::join!(worker_ends, requests_end);
+        tokio::join!(worker_store.close(), night_store.close());
+        store.close().await;
+    };
+    // Whatever a database does that has fallen silent, the process ends.
+    match tokio::time::timeout(drain + CLOSE, stopping).await {
+        Ok(()) => tracing::info!("stopped"),
+        Err(_) => tracing::warn!("stopped without waiting any longer for what was under way"),
     }
-    sending
-        .await
-        .context("the worker panicked")?
-        .context("claims could not be given back")?;
-    match tokio::time::timeout(HTTP_DRAIN, serving).await {
-        Ok(ended) => ended
-            .context("the HTTP server panicked")?
-            .context("the HTTP server failed")?,
-        Err(_) => tracing::warn!(after_s = HTTP_DRAIN.as_secs(), "cut off requests that did not end"),
-    }
-    worker_store.close().await;
-    store.close().await;
-    tracing::info!("stopped");
-    Ok(())
+    failed.map_or(Ok(()), |why| bail!(why))
 }
 
 /// Reads the admin's own SMS template, if there is one; a bad one is said and not used.

@@ -2,7 +2,7 @@
 
 use crate::{
     config::Config,
-    store::{Db, OpenError, PAGE, StoreError, TABLES},
+    store::{Db, Limits, OpenError, PAGE, StoreError, TABLES},
 };
 use anyhow::{Context, bail};
 use secrecy::ExposeSecret;
@@ -29,7 +29,7 @@ pub async fn migrate(config: &Config, dry_run: bool) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let store = Db::open(url).await?;
+    let store = Db::open(url, Limits::COMMAND).await?;
     println!("the tables are up to date");
     store.close().await;
     Ok(())
@@ -102,7 +102,9 @@ pub async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
             head["format"]
         );
     }
-    let store = Db::open(config.database_url.expose_secret()).await.map_err(running)?;
+    let store = Db::open(config.database_url.expose_secret(), Limits::COMMAND)
+        .await
+        .map_err(running)?;
     let mut import = store.begin_import().await.map_err(explained)?;
     for (table, count) in import.counts().await.map_err(explained)? {
         if count > 0 {

@@ -102,6 +102,11 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         tracing::error!(error = %error.explain(), "a request failed in the database");
         match error {
+            StoreError::Busy => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "more is asked of the database than it gets done; nothing was stored, so send it again",
+            )
+            .retry_after(1),
             StoreError::Database(_) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the database cannot be written now; nothing was stored, so send it again",

@@ -63,7 +63,8 @@ pub async fn ready(State(office): SharedOffice) -> Result<impl IntoResponse, Pro
     };
     let provider = match held {
         Ok(true) => "refuses our account; sends are held",
-        Ok(false) | Err(StoreError::Database(_) | StoreError::Unreadable { .. } | StoreError::Broken) => "ok",
+        Ok(false)
+        | Err(StoreError::Database(_) | StoreError::Unreadable { .. } | StoreError::Broken | StoreError::Busy) => "ok",
     };
     let status = if writable {
         StatusCode::OK

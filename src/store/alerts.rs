@@ -4,6 +4,7 @@
 use super::{
     Db, Engine, StoreError, Tx, locking, ms, new_id, pace,
     sending::Born,
+    session::call,
     transitions::{self, Landing},
     tx::{Rows, to_json},
     within,
@@ -399,15 +400,16 @@ pub(super) async fn look_up_all(
             found
         }
         Engine::Postgres(pool) => {
-            sqlx::query_as(
+            let mut session = pool.session().await?;
+            call!(session, |conn| sqlx::query_as(
                 "select cast(r.value ->> 0 as bigint), a.id, d.state
                  from json_array_elements(cast($1 as json)) as r(value) cross join alert a cross join delivery d
                  where a.source = r.value ->> 1 and a.ticket_id = r.value ->> 2 and a.closed_at is null
                     and d.alert_id = a.id",
             )
             .bind(rows)
-            .fetch_all(pool)
-            .await?
+            .fetch_all(conn)
+            .await)?
         }
     };
     let mut told = vec![None; lookups.len()];

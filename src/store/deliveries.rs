@@ -4,6 +4,7 @@
 use super::{
     Connection, Db, Engine, StoreError, Tx, ms, new_id, pace, read, receipts,
     sending::Attempt,
+    session::call,
     transitions::{self, Landing},
     within,
 };
@@ -78,7 +79,7 @@ impl Db {
                 .fetch_optional(held.get()?)
                 .await?
             }
-            Connection::Postgres(conn) => {
+            Connection::Postgres(session) => call!(session, |conn| {
                 sqlx::query_as(
                     "update delivery set lease_token = $1, lease_until = $2, claims = claims + 1 where id = (
                          select id from delivery
@@ -92,9 +93,9 @@ impl Db {
                 .bind(ms(now))
                 .bind(provider.as_str())
                 .bind(account)
-                .fetch_optional(&mut **conn)
-                .await?
-            }
+                .fetch_optional(conn)
+                .await
+            })?,
         };
         let Some((delivery_id, claims)) = claimed else {
             return Ok(None);
@@ -273,6 +274,9 @@ impl Db {
             return Ok(0);
         }
 
+        let (mut lost, mut old) = (lost, old);
+        lost.sort();
+        old.sort();
         let mut tx = self.begin().await?;
         let mut moved = 0;
         for id in lost {

@@ -3,23 +3,34 @@
 //! its own result after the commit they share. Who comes alone goes at once; nobody waits for company.
 //!
 //! SQLite has one writer, so one lane takes all kinds. On PostgreSQL each kind has its own, and they run side by side.
-//! A group that fails is rolled back and tried again one by one, so that one bad row fails nobody else.
+//! A group that fails is rolled back and tried again one by one, so that one bad row fails nobody else; one that stood in
+//! the way of another transaction is first tried again as it is. While the database is not there, everybody who waits
+//! gets the same error at once. What nobody waits for any more is left out, unless it is owed. Nothing waits without an
+//! end: queues are bounded, and a transaction has its time.
 //!
 //! On SQLite a worker with nothing to do leaves its order with the writer: what an event brings is then begun in the very
 //! transaction that accepts it, which spares a commit on the way to the provider.
 
+use super::session::silent;
 use super::{
     Engine, StoreError,
     alerts::{self, Lookup, NewAlert},
     receipts::{self, Received, Recorded},
     sending::{self, Answered, Begun, DueRules},
 };
+use crate::supervise::{Fatal, keep_running};
 use futures::FutureExt;
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
-use tokio::sync::{mpsc, oneshot};
+use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
-/// More than this share no transaction: the first of them should not wait for long.
+/// More jobs than this share no transaction, nor do jobs with more rows: the first of them should not wait for long, and
+/// nobody beside them for their locks.
 const MOST: usize = 256;
+pub(super) const MOST_ROWS: usize = 2_000;
+/// More jobs than this do not wait: whoever comes then is told to come again.
+const QUEUE: usize = 4_096;
+/// How often a group is tried again as it is, if another transaction stood in its way.
+const RERUNS: usize = 3;
 
 /// Who asks, and for what.
 struct Ask<Q, A> {
@@ -36,26 +47,61 @@ enum Job {
     Receive(Ask<Received, Recorded>),
 }
 
+impl Job {
+    /// How many rows it writes, about.
+    fn rows(&self) -> usize {
+        match self {
+            Self::Accept(ask) => 1 + ask.question.deliveries.len(),
+            Self::Begin(ask) => ask.question.most(),
+            Self::Withdraw => 0,
+            Self::Finish(_) | Self::Receive(_) => 1,
+        }
+    }
+
+    /// Whether whoever asked has gone away, and nothing is owed: they got no answer, so they ask again. An answer of the
+    /// provider is owed whoever brought it.
+    fn is_idle(&self) -> bool {
+        match self {
+            Self::Accept(ask) => ask.reply.is_closed(),
+            Self::Begin(ask) => ask.reply.is_closed(),
+            Self::Receive(ask) => ask.reply.is_closed(),
+            Self::Withdraw | Self::Finish(_) => false,
+        }
+    }
+}
+
 /// The ways into the groups of one database.
 #[derive(Clone)]
 pub(super) struct Groups {
-    accept: mpsc::UnboundedSender<Job>,
-    begin: mpsc::UnboundedSender<Job>,
-    finish: mpsc::UnboundedSender<Job>,
-    receive: mpsc::UnboundedSender<Job>,
-    look_up: mpsc::UnboundedSender<Ask<Lookup, Option<String>>>,
+    accept: mpsc::Sender<Job>,
+    begin: mpsc::Sender<Job>,
+    finish: mpsc::Sender<Job>,
+    receive: mpsc::Sender<Job>,
+    look_up: mpsc::Sender<Ask<Lookup, Option<String>>>,
 }
 
 impl Groups {
     /// Starts the lanes; they end with the last `Groups`.
-    pub fn over(engine: &Engine) -> Self {
+    pub fn over(engine: &Engine, fatal: &Fatal) -> Self {
         let lane = || {
-            let (sender, jobs) = mpsc::unbounded_channel();
-            tokio::spawn(run(engine.clone(), jobs));
+            let (sender, jobs) = mpsc::channel(QUEUE);
+            let (engine, fatal, jobs) = (engine.clone(), fatal.clone(), Arc::new(Mutex::new(jobs)));
+            tokio::spawn(keep_running(
+                "write to the database",
+                fatal,
+                || true,
+                move || run(engine.clone(), Arc::clone(&jobs)),
+            ));
             sender
         };
-        let (look_up, lookups) = mpsc::unbounded_channel();
-        tokio::spawn(run_lookups(engine.clone(), lookups));
+        let (look_up, lookups) = mpsc::channel(QUEUE);
+        let (reading, fatal, lookups) = (engine.clone(), fatal.clone(), Arc::new(Mutex::new(lookups)));
+        tokio::spawn(keep_running(
+            "look up tickets",
+            fatal.clone(),
+            || true,
+            move || run_lookups(reading.clone(), Arc::clone(&lookups)),
+        ));
         match engine {
             Engine::Sqlite { .. } => {
                 let lane = lane();
@@ -80,7 +126,7 @@ impl Groups {
     /// Inserts an alert with its deliveries; says whether it is new.
     pub async fn accept(&self, alert: NewAlert) -> Result<bool, StoreError> {
         let (ask, answer) = ask(Arc::new(alert));
-        let _ = self.accept.send(Job::Accept(ask));
+        queue(&self.accept, Job::Accept(ask))?;
         receive(answer).await
     }
 
@@ -88,7 +134,7 @@ impl Groups {
     /// asked, the answer must be awaited: what was begun has to be called.
     pub async fn begin(&self, rules: DueRules, given_up: impl Future<Output = ()>) -> Result<BegunBatch, StoreError> {
         let (ask, answer) = ask(Arc::new(rules));
-        let _ = self.begin.send(Job::Begin(ask));
+        let _ = self.begin.send(Job::Begin(ask)).await;
         let answer = receive(answer);
         tokio::pin!(answer);
         tokio::select! {
@@ -96,28 +142,29 @@ impl Groups {
             begun = &mut answer => return begun,
             () = given_up => {}
         }
-        let _ = self.begin.send(Job::Withdraw);
+        let _ = self.begin.send(Job::Withdraw).await;
         answer.await
     }
 
     /// Records an answer.
     pub async fn finish(&self, answered: Arc<Answered>) -> Result<(), StoreError> {
         let (ask, answer) = ask(answered);
-        let _ = self.finish.send(Job::Finish(ask));
+        // Owed, so it waits for a place.
+        let _ = self.finish.send(Job::Finish(ask)).await;
         receive(answer).await
     }
 
     /// Records a receipt.
     pub async fn receive(&self, received: Received) -> Result<Recorded, StoreError> {
         let (ask, answer) = ask(Arc::new(received));
-        let _ = self.receive.send(Job::Receive(ask));
+        queue(&self.receive, Job::Receive(ask))?;
         receive(answer).await
     }
 
     /// Finds the alert of a ticket, from what is committed.
     pub async fn look_up(&self, lookup: Lookup) -> Result<Option<String>, StoreError> {
         let (ask, answer) = ask(Arc::new(lookup));
-        let _ = self.look_up.send(ask);
+        queue(&self.look_up, ask)?;
         receive(answer).await
     }
 }
@@ -127,6 +174,14 @@ fn ask<Q, A>(question: Arc<Q>) -> (Ask<Q, A>, oneshot::Receiver<Result<A, StoreE
     (Ask { question, reply }, answer)
 }
 
+/// Puts a job into its queue, if there is room.
+fn queue<J>(lane: &mpsc::Sender<J>, job: J) -> Result<(), StoreError> {
+    lane.try_send(job).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+        mpsc::error::TrySendError::Closed(_) => StoreError::from(sqlx::Error::PoolClosed),
+    })
+}
+
 /// A lane that is gone answers nobody: the process is about to end.
 async fn receive<A>(answer: oneshot::Receiver<Result<A, StoreError>>) -> Result<A, StoreError> {
     answer
@@ -134,13 +189,34 @@ async fn receive<A>(answer: oneshot::Receiver<Result<A, StoreError>>) -> Result<
         .unwrap_or_else(|_| Err(StoreError::from(sqlx::Error::PoolClosed)))
 }
 
-async fn run(engine: Engine, mut jobs: mpsc::UnboundedReceiver<Job>) {
-    let mut waiting = Vec::new();
-    let mut order = None;
-    while jobs.recv_many(&mut waiting, MOST).await > 0 {
-        let group = Group::of(waiting.drain(..), order.take());
-        order = group.settle(&engine).await;
+async fn run(engine: Engine, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
+    let mut jobs = jobs.lock().await;
+    let (mut waiting, mut order) = (VecDeque::new(), None);
+    loop {
+        if waiting.is_empty() {
+            match jobs.recv().await {
+                Some(job) => waiting.push_back(job),
+                None => return,
+            }
+        }
+        while waiting.len() < MOST
+            && let Ok(job) = jobs.try_recv()
+        {
+            waiting.push_back(job);
+        }
+        let group = Group::of(first_rows(&mut waiting), order.take());
+        order = group.settle(&engine).await.order;
     }
+}
+
+/// Takes the first jobs out, as many as share a transaction.
+fn first_rows(waiting: &mut VecDeque<Job>) -> Vec<Job> {
+    let (mut taken, mut rows) = (Vec::with_capacity(waiting.len()), 0);
+    while let Some(job) = waiting.pop_front_if(|job| rows == 0 || rows + job.rows() <= MOST_ROWS) {
+        rows += job.rows();
+        taken.push(job);
+    }
+    taken
 }
 
 type Order = Ask<DueRules, BegunBatch>;
@@ -207,7 +283,7 @@ impl Group {
             begin: order,
             ..Self::default()
         };
-        for job in jobs {
+        for job in jobs.into_iter().filter(|job| !job.is_idle()) {
             match job {
                 Job::Accept(ask) => group.accepts.push(ask),
                 Job::Begin(ask) => {
@@ -240,46 +316,85 @@ impl Group {
     }
 
     /// Does it in one transaction and answers; what fails is tried once more by itself, unless the database is not there.
-    /// Returns the order that goes on waiting.
-    async fn settle(mut self, engine: &Engine) -> Option<Order> {
+    async fn settle(self, engine: &Engine) -> Settled {
         if self.len() == 0 {
-            return self.begin;
+            return Settled::with(self.begin);
         }
-        let outcome = AssertUnwindSafe(self.transact(engine)).catch_unwind().await;
-        match outcome.unwrap_or(Err(StoreError::Broken)) {
+        match self.transact_again(engine).await {
             Ok(done) => {
                 self.accepts.answer(Ok(done.accepts));
                 self.finishes.answer(Ok(done.finishes));
                 self.receipts.answer(Ok(done.receipts));
-                let order = self.begin?;
+                let Some(order) = self.begin else {
+                    return Settled::with(None);
+                };
                 if done.batch.begun.is_empty() && engine.is_sqlite() && order.question.waits() {
-                    return Some(order);
+                    return Settled::with(Some(order));
                 }
                 let _ = order.reply.send(Ok(done.batch));
-                None
+                Settled::with(None)
             }
-            Err(error) if self.len() > 1 && !error.is_outage() => {
+            Err(error) if self.len() > 1 && (!error.is_outage() || error.is_conflict()) => {
                 tracing::debug!(error = %error.explain(), jobs = self.len(), "a shared transaction failed; each is tried alone");
-                // An order begins with no event that it might have failed.
-                let begin = self.begin.take().map(Job::Begin);
-                for job in self.into_jobs().chain(begin) {
-                    if let Some(order) = Box::pin(Self::of([job], None).settle(engine)).await {
-                        return Some(order);
-                    }
-                }
-                None
+                self.settle_each(engine).await
             }
-            Err(error) => {
-                let begins = self.begins().is_some();
-                self.accepts.answer(Err(error.clone()));
-                self.finishes.answer(Err(error.clone()));
-                self.receipts.answer(Err(error.clone()));
-                let order = self.begin?;
-                if !begins {
-                    return Some(order);
-                }
+            Err(error) => self.refuse(error),
+        }
+    }
+
+    /// Each job in a transaction of its own. Once the database is not there, the rest gets the same error.
+    async fn settle_each(mut self, engine: &Engine) -> Settled {
+        // An order begins with no event that it might have failed.
+        let begin = self.begin.take().map(Job::Begin);
+        let mut settled = Settled::with(None);
+        for job in self.into_jobs().chain(begin) {
+            let single = Self::of([job], None);
+            let one = match settled.outage.clone() {
+                Some(error) => single.refuse(error),
+                None => Box::pin(single.settle(engine)).await,
+            };
+            settled.order = settled.order.or(one.order);
+            settled.outage = settled.outage.or(one.outage);
+        }
+        settled
+    }
+
+    /// Answers everybody with an error, but for an order that was not to be carried out yet.
+    fn refuse(self, error: StoreError) -> Settled {
+        let begins = self.begins().is_some();
+        self.accepts.answer(Err(error.clone()));
+        self.finishes.answer(Err(error.clone()));
+        self.receipts.answer(Err(error.clone()));
+        let outage = error.is_outage().then(|| error.clone());
+        let order = match self.begin {
+            Some(order) if begins => {
                 let _ = order.reply.send(Err(error));
                 None
+            }
+            waiting => waiting,
+        };
+        Settled { order, outage }
+    }
+
+    /// Does it in one transaction, within its time; again as it is where another transaction stood in its way.
+    async fn transact_again(&self, engine: &Engine) -> Result<Done, StoreError> {
+        let mut reruns = 0;
+        loop {
+            let transacting = AssertUnwindSafe(self.transact(engine)).catch_unwind();
+            let outcome = match tokio::time::timeout(engine.batch_time(), transacting).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(panic)) => {
+                    tracing::error!(
+                        "a transaction failed inside Nightbell: {}",
+                        crate::supervise::message(&*panic)
+                    );
+                    Err(StoreError::Broken)
+                }
+                Err(_) => Err(StoreError::from(silent())),
+            };
+            match outcome {
+                Err(error) if error.is_conflict() && reruns < RERUNS => reruns += 1,
+                outcome => return outcome,
             }
         }
     }
@@ -350,6 +465,20 @@ impl BegunBatch {
     }
 }
 
+/// What is left of a group once everybody has their answer.
+struct Settled {
+    /// The order that goes on waiting.
+    order: Option<Order>,
+    /// Why the database could not be reached, if it could not.
+    outage: Option<StoreError>,
+}
+
+impl Settled {
+    fn with(order: Option<Order>) -> Self {
+        Self { order, outage: None }
+    }
+}
+
 /// What came of a group.
 struct Done {
     accepts: Vec<bool>,
@@ -359,7 +488,8 @@ struct Done {
 }
 
 /// Questions that come while one is being answered are asked together next. They write nothing, so they need no writer.
-async fn run_lookups(engine: Engine, mut lookups: mpsc::UnboundedReceiver<Ask<Lookup, Option<String>>>) {
+async fn run_lookups(engine: Engine, lookups: Arc<Mutex<mpsc::Receiver<Ask<Lookup, Option<String>>>>>) {
+    let mut lookups = lookups.lock().await;
     let mut reader = None;
     let mut waiting = Vec::new();
     let closing = async {
@@ -376,10 +506,11 @@ async fn run_lookups(engine: Engine, mut lookups: mpsc::UnboundedReceiver<Ask<Lo
             () = &mut closing => return,
         }
         let mut kind = Kind::default();
-        for ask in waiting.drain(..) {
+        for ask in waiting.drain(..).filter(|ask| !ask.reply.is_closed()) {
             kind.push(ask);
         }
-        let found = alerts::look_up_all(&engine, &mut reader, &kind.questions).await;
-        kind.answer(found);
+        let looking = alerts::look_up_all(&engine, &mut reader, &kind.questions);
+        let found = tokio::time::timeout(engine.batch_time(), looking).await;
+        kind.answer(found.unwrap_or_else(|_| Err(StoreError::from(silent()))));
     }
 }

@@ -223,7 +223,7 @@ pub(super) async fn release(tx: &mut Tx, day: LocalDay, configured: i64, now: Ti
     if free <= 0 {
         return Ok(0);
     }
-    let line: Vec<(String, String, i64)> = within!(tx, |conn| {
+    let mut deferred: Vec<(String, String, i64)> = within!(tx, |conn| {
         sqlx::query_as(
             "select id, state, received_at from delivery
          where case when state in ('pending', 'deferred') then received_at end > 0
@@ -235,11 +235,11 @@ pub(super) async fn release(tx: &mut Tx, day: LocalDay, configured: i64, now: Ti
         .fetch_all(conn)
         .await
     })?;
+    deferred.retain(|(_, state, _)| state == State::Deferred.as_str());
+    // Locked in the order in which everybody locks.
+    deferred.sort();
     let mut released = 0;
-    for (id, _, received_at) in line
-        .into_iter()
-        .filter(|(_, state, _)| state == State::Deferred.as_str())
-    {
+    for (id, _, received_at) in deferred {
         let Some(mut row) = transitions::lock(tx, &id).await? else {
             continue;
         };

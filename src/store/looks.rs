@@ -8,6 +8,7 @@ use super::{
     at, limits, ms, opt_outs, read,
     receipts::{self, Told},
     sending::Attempt,
+    session::call,
     transitions::{self, Landing, Row},
     within,
 };
@@ -101,7 +102,7 @@ impl Db {
                 .fetch_all(held.get()?)
                 .await?
             }
-            Connection::Postgres(conn) => {
+            Connection::Postgres(session) => call!(session, |conn| {
                 sqlx::query_scalar(
                     "update delivery set lease_token = $1, lease_until = $2 where id in (
                          select id from delivery
@@ -114,9 +115,9 @@ impl Db {
                 .bind(ms(after(now, lease)))
                 .bind(ms(now))
                 .bind(most)
-                .fetch_all(&mut **conn)
-                .await?
-            }
+                .fetch_all(conn)
+                .await
+            })?,
         };
         let mut looks = Vec::with_capacity(ids.len());
         for id in ids {

@@ -3,7 +3,9 @@
 use super::{
     Connection, Db, StoreError, Tx, at,
     job_runs::{self, Run},
-    ms, new_id, read, within,
+    ms, new_id, read,
+    session::call,
+    within,
 };
 use crate::domain::{
     alarm::Alarm,
@@ -223,7 +225,7 @@ impl Db {
                 .fetch_optional(held.get()?)
                 .await?
             }
-            Connection::Postgres(conn) => {
+            Connection::Postgres(session) => call!(session, |conn| {
                 sqlx::query_as(
                     "update mail set lease_token = $1, lease_until = $2, tries = tries + 1 where id = (
                         select id from mail where sent_at is null and due_at is not null
@@ -236,9 +238,9 @@ impl Db {
                 .bind(ms(after(now, lease)))
                 .bind(ms(now))
                 .bind(key)
-                .fetch_optional(&mut **conn)
-                .await?
-            }
+                .fetch_optional(conn)
+                .await
+            })?,
         };
         let Some(row) = row else { return Ok(None) };
         tx.commit().await?;

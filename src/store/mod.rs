@@ -15,14 +15,17 @@ mod limits;
 mod lists;
 mod looks;
 mod mails;
+mod migrate;
 mod moving;
 mod opt_outs;
 mod pace;
 mod receipts;
 mod reports;
 mod sending;
+mod session;
 mod transitions;
 mod tx;
+mod waits;
 mod writer;
 
 pub use alerts::{Accepted, Addition, LaterRecipients, NewDelivery};
@@ -39,11 +42,14 @@ pub use opt_outs::OptOut;
 pub use receipts::Recorded;
 pub use reports::Outcomes;
 pub use sending::{Answered, BeginRules, Begun, FinishRules, Sending};
+pub use session::Limits;
+pub use waits::{Wait, Waits};
 
+use crate::supervise::Fatal;
 use jiff::Timestamp;
 use sqlx::{
-    ConnectOptions as _, Connection as _, PgPool, SqlitePool,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    ConnectOptions as _, Connection as _, SqlitePool,
+    postgres::PgConnectOptions,
     sqlite::{
         SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions,
         SqliteSynchronous,
@@ -51,28 +57,18 @@ use sqlx::{
 };
 use std::{fs::File, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
-/// How long SQLite waits for another process's lock, and PostgreSQL for a free connection.
+/// How long SQLite waits for another process's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Enough for lists and duplicates beside the one writer; each costs a thread and a page cache.
 const SQLITE_READERS: u32 = 3;
-/// For intake, receipts and the admin API; and as many again for the worker, so that neither starves the other.
-const POSTGRES_CONNECTIONS: u32 = 8;
-/// What a session of ours may hold up: a lock that somebody else keeps, a statement that runs away, a transaction whose
-/// process is frozen: that one is cut before others give up waiting for its locks.
-const POSTGRES_LIMITS: [(&str, &str); 3] = [
-    ("lock_timeout", "8s"),
-    ("statement_timeout", "30s"),
-    ("idle_in_transaction_session_timeout", "4s"),
-];
-
-const NO_LIMITS: [(&str, &str); 2] = [("lock_timeout", "0"), ("statement_timeout", "0")];
-
 /// The open database.
 #[derive(Clone)]
 pub struct Db {
     engine: Engine,
     groups: Groups,
     seen: Arc<Seen>,
+    waits: Waits,
+    fatal: Fatal,
 }
 
 /// Which database it is, and the connections to it.
@@ -85,7 +81,7 @@ enum Engine {
         reader: SqlitePool,
         _lock: Option<Arc<File>>,
     },
-    Postgres(PgPool),
+    Postgres(Pool),
 }
 
 /// Why the store did not do what it was asked.
@@ -97,6 +93,9 @@ pub enum StoreError {
     /// Our own code failed; trying again would fail again. Nothing was stored.
     #[error("this failed inside Nightbell; see the log")]
     Broken,
+    /// More is asked of the database than it gets done; trying again later may succeed. Nothing was stored.
+    #[error("the database cannot keep up with what is asked of it")]
+    Busy,
     /// A row holds what this version cannot read.
     #[error("the database holds {what} `{value}`, which this version does not know: it was written by a newer one")]
     Unreadable { what: &'static str, value: String },
@@ -134,10 +133,23 @@ impl StoreError {
         })
     }
 
+    /// Whether two transactions were in each other's way, so that the same again at once may succeed (PostgreSQL,
+    /// Appendix A: serialization_failure, deadlock_detected).
+    fn is_conflict(&self) -> bool {
+        let Self::Database(error) = self else {
+            return false;
+        };
+        let sqlx::Error::Database(error) = &**error else {
+            return false;
+        };
+        matches!(error.code().as_deref(), Some("40001" | "40P01"))
+    }
+
     /// Whether the database as a whole is in trouble, so that the delivery at hand is not to blame.
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Unreadable { .. } | Self::Broken => false,
+            Self::Busy => true,
             Self::Database(error) => {
                 let sqlx::Error::Database(error) = &**error else {
                     return true;
@@ -190,7 +202,10 @@ macro_rules! read {
     ($db:expr, |$pool:ident| $body:expr) => {
         match &$db.engine {
             $crate::store::Engine::Sqlite { reader: $pool, .. } => $body,
-            $crate::store::Engine::Postgres($pool) => $body,
+            $crate::store::Engine::Postgres(pool) => {
+                let mut session = pool.session().await?;
+                $crate::store::session::call!(session, |$pool| $body)
+            }
         }
     };
 }
@@ -198,15 +213,16 @@ macro_rules! read {
 use alerts::Seen;
 use group::Groups;
 pub(crate) use read;
+use session::Pool;
 use tx::{Connection, Tx};
 pub(crate) use tx::{locking, within};
 use writer::Writer;
 
 impl Db {
-    /// Opens the database and brings its tables up to date.
-    pub async fn open(url: &str) -> Result<Self, OpenError> {
+    /// Opens the database and brings its tables up to date. `limits` are for PostgreSQL, where others may be in the way.
+    pub async fn open(url: &str, limits: Limits) -> Result<Self, OpenError> {
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            Self::open_postgres(url).await
+            Self::open_postgres(url, limits).await
         } else {
             Self::open_sqlite(url).await
         }
@@ -253,16 +269,19 @@ impl Db {
             Engine::Sqlite { .. } => sqlx::migrate!("migrations/sqlite"),
             Engine::Postgres(_) => sqlx::migrate!("migrations/postgres"),
         });
-        let version: Result<Option<i64>, sqlx::Error> = read!(db, |pool| sqlx::query_scalar(
-            "select max(version) from _sqlx_migrations"
-        )
-        .fetch_one(pool)
-        .await);
-        match version {
+        match db.version().await {
             Ok(version) if version == newest => Ok(db),
             Ok(_) | Err(sqlx::Error::Database(_)) => Err(OpenError::OtherVersion),
             Err(error) => Err(OpenError::Connect(error)),
         }
+    }
+
+    async fn version(&self) -> Result<Option<i64>, sqlx::Error> {
+        read!(self, |pool| sqlx::query_scalar(
+            "select max(version) from _sqlx_migrations"
+        )
+        .fetch_one(pool)
+        .await)
     }
 
     /// Like [`Db::open_read_only`], of whatever version its tables are, and for as long as a look takes.
@@ -272,7 +291,7 @@ impl Db {
                 .map_err(OpenError::Address)?
                 .application_name("nightbell")
                 .options([("default_transaction_read_only", "on")]);
-            let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await;
+            let pool = Pool::connect(options, Limits::COMMAND).await;
             return Ok(Self::over(Engine::Postgres(pool.map_err(OpenError::Connect)?)));
         }
         let options = SqliteConnectOptions::from_str(url)
@@ -292,12 +311,28 @@ impl Db {
     }
 
     fn over(engine: Engine) -> Self {
-        let groups = Groups::over(&engine);
+        Self::sharing(engine, Waits::default(), Fatal::default())
+    }
+
+    fn sharing(engine: Engine, waits: Waits, fatal: Fatal) -> Self {
+        let groups = Groups::over(&engine, &fatal);
         Self {
             engine,
             groups,
             seen: Arc::new(Seen::new()),
+            waits,
+            fatal,
         }
+    }
+
+    /// What waits for this database in this process, also by connections apart.
+    pub fn waits(&self) -> &Waits {
+        &self.waits
+    }
+
+    /// Where the tasks of this database say that the process cannot go on.
+    pub fn fatal(&self) -> &Fatal {
+        &self.fatal
     }
 
     /// Keeps a SQLite file from being opened by a service for as long as the guard lives; `None` on PostgreSQL.
@@ -345,36 +380,23 @@ impl Db {
         }))
     }
 
-    async fn open_postgres(url: &str) -> Result<Self, OpenError> {
+    async fn open_postgres(url: &str, limits: Limits) -> Result<Self, OpenError> {
         let options = PgConnectOptions::from_str(url)
             .map_err(OpenError::Address)?
-            .application_name("nightbell")
-            .options(POSTGRES_LIMITS);
-        // Takes an advisory lock, so any replica may come first and the others wait: for as long as it takes, so without
-        // our limits.
-        let mut migrating = options
-            .clone()
-            .options(NO_LIMITS)
-            .connect()
-            .await
-            .map_err(OpenError::Connect)?;
-        sqlx::migrate!("migrations/postgres").run(&mut migrating).await?;
-        migrating.close().await.map_err(OpenError::Connect)?;
-        let pool = postgres_pool()
-            .connect_with(options)
-            .await
-            .map_err(OpenError::Connect)?;
+            .application_name("nightbell");
+        migrate::postgres(&options).await?;
+        let pool = Pool::connect(options, limits).await.map_err(OpenError::Connect)?;
         Ok(Self::over(Engine::Postgres(pool)))
     }
 
     /// The same database by connections of its own, where there is more than one: who uses these does not wait for the
     /// others.
-    pub fn apart(&self) -> Self {
+    pub fn apart(&self, limits: Limits) -> Self {
         match &self.engine {
             Engine::Sqlite { .. } => self.clone(),
             Engine::Postgres(pool) => {
-                let pool = postgres_pool().connect_lazy_with(pool.connect_options().as_ref().clone());
-                Self::over(Engine::Postgres(pool))
+                let engine = Engine::Postgres(pool.apart(limits));
+                Self::sharing(engine, self.waits.clone(), self.fatal.clone())
             }
         }
     }
@@ -420,7 +442,18 @@ impl Db {
     }
 }
 
+/// A transaction on a file that takes longer stands before a disk that does not answer.
+const SQLITE_BATCH: Duration = Duration::from_secs(30);
+
 impl Engine {
+    /// How long a transaction of several statements may take.
+    fn batch_time(&self) -> Duration {
+        match self {
+            Self::Sqlite { .. } => SQLITE_BATCH,
+            Self::Postgres(pool) => pool.limits().batch(),
+        }
+    }
+
     fn is_sqlite(&self) -> bool {
         matches!(self, Self::Sqlite { .. })
     }
@@ -432,15 +465,13 @@ impl Engine {
                 let writer = writer.as_ref().ok_or(sqlx::Error::PoolClosed)?;
                 Ok(Tx::on(Connection::Sqlite(writer.hold().await?), None))
             }
-            Self::Postgres(pool) => Ok(Tx::on(Connection::Postgres(pool.begin().await?), Some(pool.clone()))),
+            Self::Postgres(pool) => {
+                let mut session = pool.session().await?;
+                session.begin().await?;
+                Ok(Tx::on(Connection::Postgres(session), Some(pool.clone())))
+            }
         }
     }
-}
-
-fn postgres_pool() -> PgPoolOptions {
-    PgPoolOptions::new()
-        .max_connections(POSTGRES_CONNECTIONS)
-        .acquire_timeout(BUSY_TIMEOUT)
 }
 
 const APPLIED: &str = "select version from _sqlx_migrations where success order by version";

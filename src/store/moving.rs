@@ -1,7 +1,7 @@
 //! Moving house: the tables as they stand, out of one database and into another, and a back-up while the service runs.
 //! Rows travel as JSON, a line each, which both databases read and write themselves. Absent: files (see `app::moving`).
 
-use super::{Connection, Db, Engine, StoreError, Tx, read, within};
+use super::{Connection, Db, Engine, StoreError, Tx, read, session::call, within};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -47,7 +47,8 @@ impl Db {
                     .await?
             }
             Engine::Postgres(pool) => {
-                sqlx::query_as(
+                let mut session = pool.session().await?;
+                call!(session, |conn| sqlx::query_as(
                     "select c.column_name::text, coalesce(k.ordinal_position, 0)::bigint
                      from information_schema.columns c
                      left join information_schema.table_constraints t on t.table_schema = c.table_schema
@@ -57,8 +58,8 @@ impl Db {
                      where c.table_schema = current_schema() and c.table_name = $1 order by c.ordinal_position",
                 )
                 .bind(table)
-                .fetch_all(pool)
-                .await?
+                .fetch_all(conn)
+                .await)?
             }
         };
         let mut key: Vec<(i64, String)> = rows
@@ -96,17 +97,23 @@ impl Db {
             key.join(", ")
         };
         let sql = sqlx::AssertSqlSafe(format!("select {object} from {table} order by {order}"));
-        let mut count = 0;
-        read!(self, |pool| {
-            let mut rows = sqlx::query_scalar::<_, String>(sql).fetch(pool);
-            while let Some(row) = rows.try_next().await? {
-                if let Err(error) = take(row) {
-                    return Ok(Err(error));
-                }
+        let (mut count, mut failed) = (0, None);
+        let read = read!(self, |pool| sqlx::query_scalar::<_, String>(sql)
+            .fetch(pool)
+            .try_for_each(|row| {
                 count += 1;
-            }
-        });
-        Ok(Ok(count))
+                // The reading ends with the writing; which error it ends with is told below.
+                let written = take(row).map_err(|error| {
+                    failed = Some(error);
+                    sqlx::Error::RowNotFound
+                });
+                std::future::ready(written)
+            })
+            .await);
+        match failed {
+            Some(error) => Ok(Err(error)),
+            None => Ok(Ok(read.map(|()| count)?)),
+        }
     }
 
     /// Begins an import: everything or nothing, and nobody sees it before its end.

@@ -1,16 +1,22 @@
 //! What replicas on one PostgreSQL share beside the rows themselves: the pace of sends, and the bell that rings in every
 //! process when a delivery is due. SQLite has one process and needs neither. Absent: waiting (see `worker::pace`).
 
-use super::{Connection, Db, Engine, StoreError, Tx};
+use super::{
+    Connection, Db, Engine, StoreError, Tx,
+    session::{call, silent},
+};
 use crate::domain::delivery::ProviderName;
 use sqlx::postgres::PgListener;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// No queue of replicas reaches further ahead than this, or a hundred turns. A row that does was written by a clock that
 /// has gone back since, and nobody waits for it.
 const FARTHEST_MS: i64 = 60_000;
-/// The channel of the bell.
-const BELL: &str = "nightbell_due";
+/// The channel on which processes tell each other that a delivery is due.
+const CHANNEL: &str = "nightbell_due";
+/// A connection on which nothing was said for this long is asked whether it lives.
+const QUIET: Duration = Duration::from_secs(15);
 
 impl Db {
     /// Whether other processes may send through the same account.
@@ -30,7 +36,8 @@ impl Db {
             return Ok(Duration::ZERO);
         };
         let span_ms = i64::try_from(span.as_micros().div_ceil(1_000)).unwrap_or(i64::MAX);
-        let wait_ms: i64 = sqlx::query_scalar(
+        let mut session = pool.session().await?;
+        let wait_ms: i64 = call!(session, |conn| sqlx::query_scalar(
             "insert into pace as p (provider, account, next_at)
              values ($1, $2, cast(extract(epoch from clock_timestamp()) * 1000 as bigint) + $3)
              on conflict (provider, account) do update
@@ -44,34 +51,44 @@ impl Db {
         .bind(account)
         .bind(span_ms)
         .bind(span_ms.saturating_mul(100).max(FARTHEST_MS))
-        .fetch_one(pool)
-        .await?;
+        .fetch_one(conn)
+        .await)?;
         Ok(Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0)))
     }
 
-    /// Calls `ring` whenever any process said that a delivery is due, for as long as it is polled. Connections that are
-    /// lost are made again; what was said meanwhile is found by the look that the worker takes every second.
+    /// Calls `ring` whenever any process said that a delivery is due, for as long as it is polled; ends with an error when the
+    /// connection is lost. What was said meanwhile is found by the look that the worker takes every second.
     pub async fn listen(&self, ring: impl Fn()) -> Result<(), StoreError> {
         let Engine::Postgres(pool) = &self.engine else {
             return std::future::pending().await;
         };
-        let mut listener = PgListener::connect_with(pool).await?;
-        listener.listen(BELL).await?;
+        let limit = pool.limits().call();
+        let mut listener = PgListener::connect_with(pool.for_listener()).await?;
+        timeout(limit, listener.listen(CHANNEL)).await.map_err(|_| silent())??;
         loop {
-            // `None`: the connection was lost and is there again.
-            listener.try_recv().await?;
-            ring();
+            match timeout(QUIET, listener.try_recv()).await {
+                Ok(Ok(Some(_))) => ring(),
+                // The connection was lost, and what was said meanwhile with it.
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Err(error)) => return Err(error.into()),
+                // Nobody said anything. A connection that is gone says nothing either, so it is asked.
+                Err(_) => {
+                    timeout(limit, sqlx::query("select 1").execute(&mut listener))
+                        .await
+                        .map_err(|_| silent())??;
+                }
+            }
         }
     }
 }
 
 /// Rings the bell in every process when this transaction is committed.
 pub(super) async fn ring(tx: &mut Tx) -> Result<(), StoreError> {
-    if let Connection::Postgres(connection) = &mut tx.connection {
-        sqlx::query("select pg_notify($1, '')")
-            .bind(BELL)
-            .execute(&mut **connection)
-            .await?;
+    if let Connection::Postgres(session) = &mut tx.connection {
+        call!(session, |conn| sqlx::query("select pg_notify($1, '')")
+            .bind(CHANNEL)
+            .execute(conn)
+            .await)?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::domain::{
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 /// What became of a receipt.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,6 +65,19 @@ impl Received {
         }
     }
 
+    /// What makes it unique, in an order that every group keeps.
+    fn key(&self) -> impl Ord {
+        let receipt = &self.receipt;
+        let (delivery_id, attempt) = named(receipt);
+        (
+            receipt.message_id.clone(),
+            receipt.status.clone(),
+            receipt.error_code,
+            delivery_id.to_owned(),
+            attempt,
+        )
+    }
+
     /// Good news and nothing beside it.
     fn plain_news(&self) -> Option<News> {
         let is_plain = !self.receipt.opted_out && !self.receipt.read;
@@ -78,18 +91,24 @@ struct Known {
     place: i64,
     number: i64,
     slot_returned_at: Option<i64>,
+    /// Whether the attempt is known to have become this message.
+    is_own: i64,
     repeats: i64,
     waiting: i64,
     #[sqlx(flatten)]
     row: Row,
 }
 
-/// Records receipts in the caller's transaction: good news of known messages all at once, the others one by one.
+/// Records receipts in the caller's transaction: good news of known messages all at once, the others one by one. Every
+/// delivery that they speak of is locked in one go and in order, so that two groups never wait for each other; what is
+/// not known yet is inserted in an order of its own for the same reason.
 pub(super) async fn record_all(tx: &mut Tx, receipts: &[Arc<Received>]) -> Result<Vec<Recorded>, StoreError> {
+    if receipts.is_empty() {
+        return Ok(Vec::new());
+    }
     let asked: Rows = receipts
         .iter()
         .enumerate()
-        .filter(|(_, received)| received.plain_news().is_some())
         .map(|(place, received)| {
             let receipt = &received.receipt;
             let (delivery_id, attempt) = named(receipt);
@@ -98,15 +117,11 @@ pub(super) async fn record_all(tx: &mut Tx, receipts: &[Arc<Received>]) -> Resul
             (place, provider, message_id, &receipt.status, code, delivery_id, attempt)
         })
         .collect();
-    let known: Vec<Known> = if asked.is_empty() {
-        Vec::new()
-    } else {
-        tx.ask(KNOWN, "for update of d", [asked.into()]).await?
-    };
+    let known: Vec<Known> = tx.ask(KNOWN, "for update of d", [asked.into()]).await?;
     let mut recorded: Vec<Option<Recorded>> = receipts.iter().map(|_| None).collect();
-    let (mut moved, mut seen) = (Vec::new(), HashSet::new());
+    let (mut deliveries, mut places): (Vec<(Row, bool)>, HashMap<String, usize>) = (Vec::new(), HashMap::new());
     let (mut rows, mut lines) = (Rows::default(), Rows::default());
-    for mut known in known {
+    for known in known {
         let place = usize::try_from(known.place).unwrap_or(usize::MAX);
         let Some((received, news)) = receipts
             .get(place)
@@ -114,50 +129,61 @@ pub(super) async fn record_all(tx: &mut Tx, receipts: &[Arc<Received>]) -> Resul
         else {
             continue;
         };
+        if known.repeats > 0 {
+            recorded[place] = Some(Recorded::Repeat);
+            continue;
+        }
+        if known.is_own == 0 || known.slot_returned_at.is_some() || known.waiting > 0 {
+            continue;
+        }
         let attempt = Attempt {
             number: known.number,
             is_newest: known.number == known.row.attempts,
         };
-        // One for each delivery: what comes after it must see what it did.
-        if !seen.insert(known.row.id.clone()) {
-            continue;
-        }
-        if known.repeats > 0 {
-            recorded[place] = Some(Recorded::Repeat);
-        } else if known.slot_returned_at.is_none()
-            && known.waiting == 0
-            && step(&mut known.row, attempt, &received.told(), news, &mut lines)?
-        {
-            rows.push(&row_of(&received.receipt, Some(received.now), received.now));
-            recorded[place] = Some(Recorded::Applied(known.row.state()?));
-            moved.push(known.row);
-        }
-    }
-    if !moved.is_empty() {
-        tx.queue(INSERT, [rows.into()]);
-        transitions::save(tx, &moved, lines);
-    }
-    let mut all = Vec::with_capacity(receipts.len());
-    for (received, recorded) in receipts.iter().zip(recorded) {
-        all.push(match recorded {
-            Some(recorded) => recorded,
-            None => record_one(tx, received).await?,
+        // Several of one delivery: each sees what those before it did.
+        let at = *places.entry(known.row.id.clone()).or_insert_with(|| {
+            deliveries.push((known.row, false));
+            deliveries.len() - 1
         });
+        let (row, has_moved) = &mut deliveries[at];
+        if step(row, attempt, &received.told(), news, &mut lines)? {
+            *has_moved = true;
+            rows.push(&row_of(&received.receipt, Some(received.now), received.now));
+            recorded[place] = Some(Recorded::Applied(row.state()?));
+        }
     }
-    Ok(all)
+    if !rows.is_empty() {
+        tx.queue(INSERT, [rows.into()]);
+        let moved = deliveries.iter().filter(|(_, has_moved)| *has_moved);
+        transitions::save(tx, moved.map(|(row, _)| row), lines);
+    }
+    let mut others: Vec<(usize, &Arc<Received>)> = receipts.iter().enumerate().collect();
+    others.retain(|(place, _)| recorded[*place].is_none());
+    others.sort_by(|(_, one), (_, other)| one.key().cmp(&other.key()));
+    for (place, received) in others {
+        recorded[place] = Some(record_one(tx, received).await?);
+    }
+    Ok(recorded.into_iter().flatten().collect())
 }
 
+/// The attempt that each receipt speaks of: the owner of its message, else the one that our own callback address names.
 const KNOWN: &str = concat!(
     "select cast(r.value ->> 0 as bigint) as place, t.number, t.slot_returned_at,
-        (select count(*) from receipt w where w.provider = t.provider and w.message_id = t.message_id
+        cast(case when t.message_id = r.value ->> 2 then 1 else 0 end as bigint) as is_own,
+        (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.value ->> 2
             and w.status = r.value ->> 3 and w.error_code = r.value ->> 4 and w.delivery_id = r.value ->> 5
             and w.attempt = cast(r.value ->> 6 as bigint)) as repeats,
-        (select count(*) from receipt w where w.provider = t.provider and w.message_id = t.message_id
+        (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.value ->> 2
             and w.applied_at is null) as waiting, ",
     row_columns!(),
     " from rows($1) as r cross join attempt t join delivery d on d.id = t.delivery_id
         join alert a on a.id = d.alert_id
-     where t.provider = r.value ->> 1 and t.message_id = r.value ->> 2 order by d.id"
+     where t.provider = r.value ->> 1
+        and t.delivery_id = coalesce((select o.delivery_id from attempt o
+            where o.provider = r.value ->> 1 and o.message_id = r.value ->> 2), r.value ->> 5)
+        and t.number = coalesce((select o.number from attempt o
+            where o.provider = r.value ->> 1 and o.message_id = r.value ->> 2), cast(r.value ->> 6 as bigint))
+     order by d.id, cast(r.value ->> 0 as bigint)"
 );
 
 /// Records one receipt, whatever it says and whether or not its message is known.

@@ -7,7 +7,7 @@ use super::{
     alarms::{self, About},
     alerts::{NewAlert, NewRow},
     at,
-    group::BegunBatch,
+    group::{BegunBatch, MOST_ROWS},
     holds, limits, ms, opt_outs,
     receipts::{self, Told},
     transitions::{self, Landing, Row, row_columns},
@@ -101,7 +101,7 @@ impl Db {
     ) -> Result<BegunBatch, StoreError> {
         let due = DueRules {
             rules: rules.clone(),
-            most: i64::try_from(most).unwrap_or(i64::MAX),
+            most: i64::try_from(most.min(MOST_ROWS)).unwrap_or(i64::MAX),
             now,
             asked_at: Instant::now(),
             idle: Arc::clone(idle),
@@ -178,6 +178,11 @@ impl DueRules {
         let now = after(self.now, waited);
         let now = newest.map_or(now, |newest| newest.max(now));
         (now < self.rules.tomorrow).then_some(now)
+    }
+
+    /// The most deliveries that it may begin.
+    pub fn most(&self) -> usize {
+        usize::try_from(self.most).unwrap_or(usize::MAX)
     }
 
     /// Nobody waits for it any longer.
@@ -373,15 +378,16 @@ pub(super) async fn finish_all(tx: &mut Tx, answers: &[Arc<Answered>]) -> Result
     {
         limits::lock_day(tx, answered.rules.day).await?;
     }
+    // All of them, so that every delivery is locked here, in order: two groups never wait for each other.
     let asked: Rows = answers
         .iter()
         .enumerate()
-        .filter_map(|(place, answered)| {
-            let (message_id, _, _) = answered.plain_yes()?;
+        .map(|(place, answered)| {
+            let message_id = answered.plain_yes().map_or("", |(message_id, _, _)| message_id);
             let Sending {
                 delivery_id, attempt, ..
             } = &answered.sending;
-            Some((place, delivery_id, *attempt, message_id))
+            (place, delivery_id, *attempt, message_id)
         })
         .collect();
     let accepted: Vec<Accepted> = if asked.is_empty() {

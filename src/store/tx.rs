@@ -5,11 +5,16 @@
 //! A queued statement is written once for both databases and for any number of rows, which travel as one JSON argument:
 //! `rows($1) as r` has them in `r.value`, and the text stays the same, so it stays prepared.
 
-use super::{StoreError, transitions, writer::Held};
+use super::{
+    StoreError,
+    session::{Pool, Session, call},
+    transitions,
+    writer::Held,
+};
 use crate::domain::alarm::AlarmKind;
 use jiff::Timestamp;
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, FromRow, PgPool, Postgres, Sqlite, Transaction, postgres::PgRow, sqlite::SqliteRow};
+use sqlx::{AssertSqlSafe, FromRow, Postgres, Sqlite, postgres::PgRow, sqlite::SqliteRow};
 use std::fmt::Write;
 use tokio::sync::OwnedMutexGuard;
 
@@ -22,9 +27,8 @@ macro_rules! within {
                 let $conn = held.get()?;
                 $body
             }
-            $crate::store::tx::Connection::Postgres(tx) => {
-                let $conn = &mut **tx;
-                $body
+            $crate::store::tx::Connection::Postgres(session) => {
+                $crate::store::session::call!(session, |$conn| $body)
             }
         }
     }};
@@ -40,9 +44,9 @@ macro_rules! locking {
                 let ($conn, $text) = (held.get()?, $sql);
                 $body
             }
-            $crate::store::tx::Connection::Postgres(tx) => {
-                let ($conn, $text) = (&mut **tx, concat!($sql, " ", $lock));
-                $body
+            $crate::store::tx::Connection::Postgres(session) => {
+                let $text = concat!($sql, " ", $lock);
+                $crate::store::session::call!(session, |$conn| $body)
             }
         }
     }};
@@ -52,7 +56,7 @@ pub(crate) use {locking, within};
 pub(super) enum Connection {
     /// `begin` is sent with the first statement.
     Sqlite(OwnedMutexGuard<Held>),
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(Session),
 }
 
 /// A write transaction. Dropped without a commit, it leaves nothing behind.
@@ -61,7 +65,7 @@ pub struct Tx {
     queue: Vec<Statement>,
     pub(super) alarms: Vec<(AlarmKind, String)>,
     /// Where PostgreSQL must look once more after the commit: two transactions at once do not see each other.
-    pub(super) look_again: Option<(PgPool, Vec<(String, Timestamp)>)>,
+    pub(super) look_again: Option<(Pool, Vec<(String, Timestamp)>)>,
 }
 
 /// A statement and what it takes.
@@ -152,7 +156,7 @@ pub(super) trait Answer: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, Pg
 impl<T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin> Answer for T {}
 
 impl Tx {
-    pub(super) fn on(connection: Connection, look_again: Option<PgPool>) -> Self {
+    pub(super) fn on(connection: Connection, look_again: Option<Pool>) -> Self {
         Self {
             connection,
             queue: Vec::new(),
@@ -211,8 +215,8 @@ impl Tx {
     /// Like `commit`; returns the rows of the queued statement that returns some.
     pub(super) async fn commit_asking<T: Answer>(mut self) -> Result<Vec<T>, StoreError> {
         let rows = self.trip(true).await?;
-        if let Connection::Postgres(tx) = self.connection {
-            tx.commit().await?;
+        if let Connection::Postgres(session) = &mut self.connection {
+            session.commit().await?;
         }
         log_alarms(self.alarms);
         if let Some((pool, alerts)) = self.look_again.filter(|(_, alerts)| !alerts.is_empty()) {
@@ -245,7 +249,7 @@ impl Tx {
                 held.is_open = !commits;
                 Ok(rows)
             }
-            Connection::Postgres(tx) => {
+            Connection::Postgres(session) => {
                 let mut rows = Vec::new();
                 for statement in statements {
                     let sql = format!("{} {}", statement.sql, statement.lock)
@@ -257,7 +261,7 @@ impl Tx {
                             Argument::Number(number) => query.bind(number),
                         };
                     }
-                    rows.extend(query.fetch_all(&mut **tx).await?);
+                    rows.extend(call!(session, |conn| query.fetch_all(conn).await)?);
                 }
                 Ok(rows)
             }
@@ -298,8 +302,10 @@ fn push_renumbered(sql: &mut String, statement: &str, by: usize) {
 }
 
 /// Looks once more whether somebody is told, now that everybody's commit can be seen.
-async fn look_again(pool: PgPool, alerts: Vec<(String, Timestamp)>) -> Result<(), StoreError> {
-    let mut tx = Tx::on(Connection::Postgres(pool.begin().await?), None);
+async fn look_again(pool: Pool, alerts: Vec<(String, Timestamp)>) -> Result<(), StoreError> {
+    let mut session = pool.session().await?;
+    session.begin().await?;
+    let mut tx = Tx::on(Connection::Postgres(session), None);
     for (alert_id, now) in alerts {
         transitions::check_somebody_is_told(&mut tx, &alert_id, now).await?;
     }

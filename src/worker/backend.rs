@@ -3,7 +3,10 @@
 //! call slots that are free, so no lease ages in a buffer.
 
 use super::{Worker, now, pace::Pace, send};
-use crate::store::{self, Begun, Claimed, Sending, StoreError};
+use crate::{
+    store::{self, Begun, Claimed, Sending, StoreError, Wait},
+    supervise::{self, Failures},
+};
 use apalis::prelude::{Backend, Monitor, RandomId, Task, TaskBuilder, WorkerBuilder, WorkerBuilderExt, WorkerContext};
 use apalis_core::backend::{BackendConfig, finalize::Ephemeral};
 use apalis_core::layers::Identity;
@@ -82,31 +85,52 @@ pub async fn run(worker: Arc<Worker>, stop: watch::Receiver<bool>, drain: Durati
             if let Err(error) = ended {
                 tracing::error!(%error, "the worker ended with an error");
             }
-            drained.await;
+            // Ended too early, it is started anew; what is under way goes on beside.
+            if *stop.borrow() {
+                drained.await;
+            }
         }
         // What was claimed and not begun is given back by the caller.
         () = &mut drained => {}
     }
 }
+
 /// Ends when `stop` turns true. Its sender lives as long as the process; if it is gone, stopping is right too.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// One batch after the other. Each is a task of its own, so that what it begins it also calls, though nobody may ask for
-/// it any more.
+/// it any more. One that panics is said and followed by the next.
 fn batches(worker: Arc<Worker>, slots: Arc<Semaphore>, stop: watch::Receiver<bool>) -> BoxStream<'static, Batch> {
-    let pace = Pace::new(worker.rules.per_second, worker.store.is_shared());
-    stream::unfold((worker, slots, pace, stop), |(worker, slots, pace, stop)| async move {
-        let round = tokio::spawn(round(Arc::clone(&worker), Arc::clone(&slots), pace, stop.clone()));
-        let (calls, pace) = round.await.ok()?;
-        let Some(calls) = calls else {
-            // The monitor is about to end this stream.
-            return std::future::pending().await;
-        };
-        Some((Batch::new(Mutex::new(calls)), (worker, slots, pace, stop)))
+    let failures = Failures::default();
+    let pace = new_pace(&worker);
+    stream::unfold((worker, slots, pace, stop, failures), |state| async move {
+        let (worker, slots, mut pace, stop, mut failures) = state;
+        loop {
+            let round = tokio::spawn(round(Arc::clone(&worker), Arc::clone(&slots), pace, stop.clone()));
+            match round.await {
+                Ok((Some(calls), pace)) => {
+                    let batch = Batch::new(Mutex::new(calls));
+                    return Some((batch, (worker, slots, pace, stop, failures)));
+                }
+                // The monitor is about to end this stream.
+                Ok((None, _)) => return std::future::pending().await,
+                Err(error) => {
+                    let why = error.try_into_panic().map(|panic| supervise::message(&*panic));
+                    let why = why.unwrap_or_else(|error| error.to_string());
+                    let pause = failures.log("begin to send", &why, worker.store.fatal())?;
+                    tokio::time::sleep(pause).await;
+                    pace = new_pace(&worker);
+                }
+            }
+        }
     })
     .boxed()
+}
+
+fn new_pace(worker: &Worker) -> Pace {
+    Pace::new(worker.rules.per_second, worker.store.is_shared())
 }
 
 /// Begins what is due for the slots that are free, and makes its calls; waits for as long as nothing is due. Gives the
@@ -117,7 +141,7 @@ async fn round(
     mut pace: Pace,
     mut stop: watch::Receiver<bool>,
 ) -> (Option<Vec<JoinHandle<()>>>, Pace) {
-    let mut napped = false;
+    let (mut napped, mut wait) = (false, None);
     let Ok(mut free) = Arc::clone(&slots).acquire_owned().await else {
         return (None, pace);
     };
@@ -127,11 +151,11 @@ async fn round(
             free.merge(more);
         }
         let most = tokio::select! {
-            most = wait_for_turn(&worker, &mut pace, free.num_permits()) => most,
+            most = wait_for_turn(&worker, &mut pace, free.num_permits(), &mut wait) => most,
             () = stopped(&mut stop) => break,
         };
         let next = match most {
-            Ok(most) => begin(&worker, most, &mut napped, &mut stop).await,
+            Ok(most) => await_database(&worker, &mut wait, begin(&worker, most, &mut napped, &mut stop)).await,
             Err(error) => Err(error),
         };
         match next {
@@ -188,15 +212,34 @@ fn to_send(begun: Begun) -> Option<Sending> {
 
 /// Waits for the pace; returns how many may go now, at most `most`. A turn that is shared with others is taken only when
 /// something is due; an own right can be kept.
-async fn wait_for_turn(worker: &Worker, pace: &mut Pace, most: usize) -> Result<usize, StoreError> {
+async fn wait_for_turn(
+    worker: &Worker,
+    pace: &mut Pace,
+    most: usize,
+    wait: &mut Option<Wait>,
+) -> Result<usize, StoreError> {
     if worker.store.is_shared() {
-        while !is_due(worker).await? {
+        while !await_database(worker, wait, is_due(worker)).await? {
             pace.rest();
             nap(worker).await;
         }
     }
     pace.ready(&worker.store, worker.provider.name(), worker.provider.account(), most)
         .await
+}
+
+/// Asks the database for something. As long as it is not had, sending waits, however often it is asked for.
+async fn await_database<T>(
+    worker: &Worker,
+    wait: &mut Option<Wait>,
+    asking: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    wait.get_or_insert_with(|| worker.store.waits().begin("begin to send"));
+    let answer = asking.await;
+    if answer.is_ok() {
+        *wait = None;
+    }
+    answer
 }
 
 /// What came of the wish to begin something.

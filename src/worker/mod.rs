@@ -19,10 +19,14 @@ use crate::{
     domain::day::to_millisecond,
     provider::Provider,
     store::{Db, StoreError},
+    supervise::keep_running,
 };
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+};
 
 /// How sends are made.
 pub struct Rules {
@@ -54,47 +58,80 @@ pub struct Worker {
 
 /// After the database was not there at the beginning.
 const BEGIN_AGAIN: Duration = Duration::from_secs(1);
-/// After the bell's connection could not be made.
+/// After the connection to hear other processes by could not be made.
 const LISTEN_AGAIN: Duration = Duration::from_secs(2);
 /// How long a mail that is under way at a stop may take to end.
 const MAIL_DRAIN: Duration = Duration::from_secs(10);
+/// How long giving claims back may take at a stop; where that fails, their leases end by themselves.
+const GIVE_BACK: Duration = Duration::from_secs(2);
 
 impl Worker {
     /// Sends and does the work of the night until `stop` turns true, then finishes the calls under way, at most for
-    /// `drain`, and gives back what was claimed and not begun.
-    pub async fn run(
-        self: Arc<Self>,
-        night: Arc<Night>,
-        stop: watch::Receiver<bool>,
-        drain: Duration,
-    ) -> Result<(), StoreError> {
+    /// `drain`, and gives back what was claimed and not begun. Each of its tasks is watched over.
+    pub async fn run(self: Arc<Self>, night: Arc<Night>, stop: watch::Receiver<bool>, drain: Duration) {
+        let wait = self.store.waits().begin("begin to work");
         while let Err(error) = self.take_over().await {
             tracing::warn!(error = %error.explain(), "cannot begin to work; will try again");
             tokio::time::sleep(BEGIN_AGAIN).await;
             if *stop.borrow() {
-                return Ok(());
+                return;
             }
         }
-        let mut beside = tokio::task::JoinSet::new();
-        beside.spawn(sweep::run(Arc::clone(&self), stop.clone()));
-        beside.spawn(sweep::run_probes(Arc::clone(&self), stop.clone()));
-        beside.spawn(reconcile::run(Arc::clone(&self), stop.clone()));
-        beside.spawn(listen(Arc::clone(&self)));
-        beside.spawn(nightly::run(Arc::clone(&night), stop.clone()));
-        beside.spawn(cleanup::run(Arc::clone(&night), stop.clone()));
-        let posting = tokio::spawn(post::run(Arc::clone(&night), stop.clone()));
-        backend::run(Arc::clone(&self), stop, drain).await;
+        drop(wait);
+        let mut beside = JoinSet::new();
+        let worker = || (Arc::clone(&self), stop.clone());
+        beside.spawn(self.watch("sweep", worker(), |(worker, stop)| sweep::run(worker, stop)));
+        beside.spawn(self.watch("probe the provider", worker(), |(worker, stop)| {
+            sweep::run_probes(worker, stop)
+        }));
+        beside.spawn(self.watch("reconcile", worker(), |(worker, stop)| reconcile::run(worker, stop)));
+        beside.spawn(self.watch("listen", worker(), |(worker, _)| listen(worker)));
+        let of_the_night = || (Arc::clone(&night), stop.clone());
+        beside.spawn(self.watch("make reports", of_the_night(), |(night, stop)| {
+            nightly::run(night, stop)
+        }));
+        beside.spawn(self.watch("clean up", of_the_night(), |(night, stop)| cleanup::run(night, stop)));
+        let posting = self.watch("send mail", of_the_night(), |(night, stop)| post::run(night, stop));
+        let sending = self.watch("send messages", worker(), move |(worker, stop)| {
+            backend::run(worker, stop, drain)
+        });
+        // A mail cut off between the server's yes and our note would go twice.
+        let posting = async {
+            tokio::select! {
+                () = posting => {}
+                () = drained(stop.clone(), MAIL_DRAIN) => {}
+            }
+        };
+        tokio::join!(sending, posting);
         beside.shutdown().await;
-        // Cut off between the server's yes and our note, a mail would go twice.
-        let abort = posting.abort_handle();
-        if tokio::time::timeout(MAIL_DRAIN, posting).await.is_err() {
-            abort.abort();
+        match tokio::time::timeout(GIVE_BACK, self.store.give_back_all(&self.owner)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(given_back)) => tracing::info!(deliveries = given_back, "gave back claims that had not begun"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error.explain(), "cannot give claims back; their leases end by themselves")
+            }
+            Err(_) => tracing::warn!("cannot give claims back in time; their leases end by themselves"),
         }
-        let given_back = self.store.give_back_all(&self.owner).await?;
-        if given_back > 0 {
-            tracing::info!(deliveries = given_back, "gave back claims that had not begun");
-        }
-        Ok(())
+    }
+
+    /// Keeps a task running until it is to stop.
+    fn watch<T, F>(
+        &self,
+        task: &'static str,
+        (room, stop): (Arc<T>, watch::Receiver<bool>),
+        start: impl Fn((Arc<T>, watch::Receiver<bool>)) -> F + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static
+    where
+        T: Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stopping = stop.clone();
+        keep_running(
+            task,
+            self.store.fatal().clone(),
+            move || *stopping.borrow(),
+            move || start((Arc::clone(&room), stop.clone())),
+        )
     }
 
     /// What a new process does first: frees what a dead one had, and lets nothing wait that a restart may have mended.
@@ -115,6 +152,12 @@ async fn listen(worker: Arc<Worker>) {
         }
         tokio::time::sleep(LISTEN_AGAIN).await;
     }
+}
+
+/// Ends this long after `stop` turned true.
+async fn drained(mut stop: watch::Receiver<bool>, time: Duration) {
+    let _ = stop.wait_for(|stop| *stop).await;
+    tokio::time::sleep(time).await;
 }
 
 /// The present, as the database keeps it. The edge: below here, time is an argument.

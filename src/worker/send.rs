@@ -67,7 +67,7 @@ async fn attempt(worker: &Worker, claim: &Claimed) {
         Err(StoreError::Broken) => {
             set_aside(worker, claim, "handling it failed inside Nightbell; see the log").await;
         }
-        Err(error @ StoreError::Database(_)) => {
+        Err(error @ (StoreError::Database(_) | StoreError::Busy)) => {
             tracing::warn!(delivery.id = %claim.delivery_id, error = %error.explain(), "cannot begin to send; will try again");
             // If this fails too, the lease ends by itself.
             let _ = worker.store.give_back(claim, error.is_outage()).await;
@@ -132,6 +132,7 @@ async fn record(worker: &Worker, sending: Sending, answer: Answer) {
         now,
     });
     let id = &answered.sending.delivery_id;
+    let _waiting = worker.store.waits().begin("record an answer");
     let (mut wait, mut tries) = (Duration::from_millis(50), 0);
     loop {
         tries += 1;
@@ -188,7 +189,7 @@ mod tests {
     use crate::{
         domain::{event, json, phone::PhoneNumber},
         provider::Provider,
-        store::{Accepted, Db, LaterRecipients, NewDelivery},
+        store::{Accepted, Db, LaterRecipients, Limits, NewDelivery},
         worker::Rules,
     };
     use jiff::{SignedDuration, tz::TimeZone};
@@ -242,9 +243,8 @@ mod tests {
     async fn stage() -> Stage {
         let folder = std::env::temp_dir().join(format!("nightbell-send-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&folder).unwrap();
-        let store = Db::open(&format!("sqlite://{}/nightbell.db", folder.display()))
-            .await
-            .unwrap();
+        let url = format!("sqlite://{}/nightbell.db", folder.display());
+        let store = Db::open(&url, Limits::QUICK).await.unwrap();
         let document = json::parse(br#"{"ticket":{"id":1,"subject":"x","urgency":"critical"}}"#).unwrap();
         let event = event::parse(&document, now()).unwrap();
         let phone = Ok(PhoneNumber::from_stored("+14155550101".into()));

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod database;
+pub mod proxy;
 pub mod service;
 pub mod smtp;
 pub mod town;

@@ -1,0 +1,169 @@
+//! Watches over tasks that must run for as long as the process does. One that panics or ends early is said in the log and
+//! started anew after a pause; after five failures within a minute the whole process is to end with an error, so that
+//! whoever started it (systemd) starts it again. Absent: what the tasks do.
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+use tokio::{sync::watch, task::JoinSet};
+
+/// This many failures of one task within `WITHIN` are not to be mended by starting it once more.
+const MOST_FAILURES: usize = 5;
+const WITHIN: Duration = Duration::from_secs(60);
+/// The pause after a first failure; it doubles with every further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The way in which a task says that the process cannot go on.
+#[derive(Clone, Debug)]
+pub struct Fatal(watch::Sender<Option<String>>);
+
+impl Default for Fatal {
+    fn default() -> Self {
+        Self(watch::Sender::new(None))
+    }
+}
+
+impl Fatal {
+    fn report(&self, why: String) {
+        self.0.send_replace(Some(why));
+    }
+
+    /// Waits until a task has said so; returns why.
+    pub async fn reported(&self) -> String {
+        let mut receiver = self.0.subscribe();
+        match receiver.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            // The sender is ours, so this cannot be.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// The failures of one task.
+#[derive(Debug, Default)]
+pub struct Failures(VecDeque<Instant>);
+
+impl Failures {
+    /// Notes a failure at `at`. Returns how long to wait before the task is started again; `None` if that would not help.
+    pub fn add(&mut self, at: Instant) -> Option<Duration> {
+        self.0.retain(|failure| at.saturating_duration_since(*failure) < WITHIN);
+        self.0.push_back(at);
+        let doublings = u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX);
+        (self.0.len() < MOST_FAILURES).then(|| FIRST_PAUSE * 2_u32.saturating_pow(doublings))
+    }
+
+    /// Notes a failure now and says so in the log. Returns how long to wait, or `None` after telling `fatal`.
+    pub fn log(&mut self, task: &str, why: &str, fatal: &Fatal) -> Option<Duration> {
+        let pause = self.add(Instant::now());
+        match pause {
+            Some(pause) => {
+                tracing::error!(
+                    task,
+                    restart_in_ms = pause.as_millis(),
+                    "a task failed inside Nightbell: {why}"
+                );
+            }
+            None => {
+                tracing::error!(task, "a task failed {MOST_FAILURES} times within a minute: {why}");
+                fatal.report(format!(
+                    "the task `{task}` failed {MOST_FAILURES} times within a minute: {why}"
+                ));
+            }
+        }
+        pause
+    }
+}
+
+/// Runs what `start` makes again and again. A normal end is a failure unless `may_end` says that it is right.
+pub async fn keep_running<F>(task: &'static str, fatal: Fatal, may_end: impl Fn() -> bool, mut start: impl FnMut() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut failures = Failures::default();
+    loop {
+        // Ends with us, if we are dropped.
+        let mut running = JoinSet::new();
+        running.spawn(start());
+        let why = match running.join_next().await {
+            Some(Err(error)) if error.is_panic() => message(error.into_panic().as_ref()),
+            Some(Err(_)) | None => return,
+            Some(Ok(())) if may_end() => return,
+            Some(Ok(())) => "it ended too early".to_owned(),
+        };
+        match failures.log(task, &why, &fatal) {
+            Some(pause) if !may_end() => tokio::time::sleep(pause).await,
+            Some(_) | None => return,
+        }
+    }
+}
+
+/// What a panic said.
+pub fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("it panicked: {}", text.unwrap_or_else(|| "without a word".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    #[test]
+    fn five_failures_within_a_minute_are_the_end_and_five_in_an_hour_are_not() {
+        let start = Instant::now();
+        let seconds = |second| start + Duration::from_secs(second);
+        let mut failures = Failures::default();
+
+        let pauses: Vec<_> = [0, 1, 2, 3, 4].map(|second| failures.add(seconds(second))).into();
+        assert_eq!(
+            pauses,
+            [Some(500), Some(1_000), Some(2_000), Some(4_000), None].map(|ms| ms.map(Duration::from_millis))
+        );
+
+        let mut failures = Failures::default();
+        for minute in 0..60 {
+            assert!(failures.add(seconds(minute * 61)).is_some(), "{minute}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_is_started_anew_and_one_that_goes_on_panicking_is_reported() {
+        let (fatal, starts) = (Fatal::default(), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&starts);
+
+        keep_running(
+            "test",
+            fatal.clone(),
+            || false,
+            move || {
+                let start = counted.fetch_add(1, Ordering::Relaxed);
+                async move { assert!(start == usize::MAX, "a bug") }
+            },
+        )
+        .await;
+
+        assert_eq!(starts.load(Ordering::Relaxed), MOST_FAILURES);
+        let why = fatal.reported().await;
+        assert!(why.contains("`test`") && why.contains("a bug"), "{why}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_early_end_is_a_failure_and_a_rightful_one_is_none() {
+        let fatal = Fatal::default();
+
+        keep_running("ended", fatal.clone(), || false, || async {}).await;
+        assert!(fatal.reported().await.contains("too early"));
+
+        let fatal = Fatal::default();
+        keep_running("stopped", fatal.clone(), || true, || async {}).await;
+        assert!(fatal.0.borrow().is_none());
+    }
+}
