@@ -134,36 +134,36 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_task_that_panics_is_started_anew_and_one_that_goes_on_panicking_is_reported() {
-        let (fatal, starts) = (Fatal::default(), Arc::new(AtomicUsize::new(0)));
-        let counted = Arc::clone(&starts);
+    #[test]
+    fn the_fifth_failure_is_reported_with_its_cause() {
+        let (fatal, mut failures) = (Fatal::default(), Failures::default());
+
+        for _ in 1..MOST_FAILURES {
+            assert!(failures.log("test", "a bug", &fatal).is_some());
+        }
+        assert!(fatal.0.borrow().is_none());
+        assert!(failures.log("test", "a bug", &fatal).is_none());
+
+        let why = fatal.0.borrow().clone().unwrap();
+        assert!(why.contains("`test`") && why.contains("a bug"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_started_anew_until_it_may_end() {
+        let starts = Arc::new(AtomicUsize::new(0));
+        let (counted, seen) = (Arc::clone(&starts), Arc::clone(&starts));
 
         keep_running(
             "test",
-            fatal.clone(),
-            || false,
+            Fatal::default(),
+            move || seen.load(Ordering::Relaxed) == 2,
             move || {
                 let start = counted.fetch_add(1, Ordering::Relaxed);
-                async move { assert!(start == usize::MAX, "a bug") }
+                async move { assert!(start > 0, "a bug") }
             },
         )
         .await;
 
-        assert_eq!(starts.load(Ordering::Relaxed), MOST_FAILURES);
-        let why = fatal.reported().await;
-        assert!(why.contains("`test`") && why.contains("a bug"), "{why}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_early_end_is_a_failure_and_a_rightful_one_is_none() {
-        let fatal = Fatal::default();
-
-        keep_running("ended", fatal.clone(), || false, || async {}).await;
-        assert!(fatal.reported().await.contains("too early"));
-
-        let fatal = Fatal::default();
-        keep_running("stopped", fatal.clone(), || true, || async {}).await;
-        assert!(fatal.0.borrow().is_none());
+        assert_eq!(starts.load(Ordering::Relaxed), 2);
     }
 }

@@ -7,11 +7,12 @@ use crate::{
         eventually,
         service::{Service, command},
         town::{INTAKE, Plan, Town, critical, person},
-        twilio::{Answers, Message},
+        twilio::{ACCOUNT, AUTH_TOKEN, Answers, Message, sign},
     },
     torture::{compare, drain, odd_answer, torture_size},
     trouble::past_the_lease,
 };
+use futures::future::join_all;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use std::{io::Write, time::Duration};
@@ -186,6 +187,106 @@ async fn three_replicas_never_overshoot_the_limit() {
     .await;
     assert_eq!(town.twilio.messages().len(), 100);
     assert_eq!(others.len(), 2);
+}
+
+/// Every replica gets receipts for the same messages at the same time, in opposite orders.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn receipts_that_overlap_in_three_replicas_are_all_taken() {
+    let Some(database) = Database::postgres("receipts_that_overlap_in_three_replicas").await else {
+        return;
+    };
+    // Four thousand receipts in the long form of the torture.
+    let (people, rounds) = if std::env::var("NIGHTBELL_TORTURE").is_ok() {
+        (400, 3)
+    } else {
+        (100, 1)
+    };
+    let town = Plan::on(database).set("DAILY_LIMIT", "100000").build().await;
+    let others = [town.start_another(), town.start_another()];
+    for ticket in 0..people / 20 {
+        let twenty: Vec<Value> = (0..20)
+            .map(|one| person(&format!("+1415{}", 2_000_000 + ticket * 20 + one)))
+            .collect();
+        town.raise(&critical(&ticket.to_string(), &twenty)).await;
+    }
+    let messages = town.twilio.accepted(people).await;
+    let addresses = [&town.service.address, &others[0].address, &others[1].address];
+    // In each group one half is good news, decided together, and the other half bad news, decided one by one; what is the
+    // first half of one replica's group is the second half of another's.
+    let mut answers = Vec::new();
+    for hundred in messages.chunks(100) {
+        for round in 0..rounds {
+            let replicas = addresses.iter().enumerate().map(|(replica, address)| {
+                join_all(hundred.iter().enumerate().map(move |(index, message)| {
+                    let is_good = (index < hundred.len() / 2) == ((replica + round) % 2 == 0);
+                    let code = 30_003 + replica * 10 + round;
+                    if is_good {
+                        town_report(address, message, "sent", None)
+                    } else {
+                        town_report(address, message, "undelivered", Some(code))
+                    }
+                }))
+            });
+            answers.extend(join_all(replicas).await.concat());
+        }
+        let last = hundred
+            .iter()
+            .map(|message| town_report(addresses[0], message, "delivered", None));
+        answers.extend(join_all(last).await);
+    }
+
+    let refused = answers.iter().filter(|status| **status != 204).count();
+    let _ = writeln!(
+        std::io::stderr(),
+        "{} overlapping receipts in 3 replicas: {refused} not taken",
+        answers.len()
+    );
+    assert_eq!((answers.len(), refused), (people * (3 * rounds + 1), 0));
+    let open = "select count(*) from delivery where state <> 'delivered'";
+    assert_eq!(town.database.number(open).await, 0);
+}
+
+/// Posts a receipt to one of several replicas.
+async fn town_report(address: &str, message: &Message, word: &str, code: Option<usize>) -> u16 {
+    let code = code.map(|code| code.to_string());
+    let mut form = vec![
+        ("AccountSid", ACCOUNT),
+        ("To", message.to.as_str()),
+        ("MessageSid", &message.sid),
+        ("MessageStatus", word),
+    ];
+    form.extend(code.as_deref().map(|code| ("ErrorCode", code)));
+    let url = message.callback.clone().unwrap();
+    let query = url.split('#').next().unwrap().split_once('?').unwrap().1.to_owned();
+    let answer = client()
+        .post(format!("http://{address}/twilio/status?{query}"))
+        .header("x-twilio-signature", sign(AUTH_TOKEN, &url, &form))
+        .form(&form)
+        .send()
+        .await;
+    answer.unwrap().status().as_u16()
+}
+
+/// At one message a second, a hundred people who opted out must not cost a hundred seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn turns_that_end_in_a_stop_are_not_lost() {
+    let Some(database) = Database::postgres("turns_that_end_in_a_stop_are_not_lost").await else {
+        return;
+    };
+    let town = Plan::on(database).set("SMS__PER_SECOND", "1").build().await;
+    let number = |one: usize| format!("+1415{}", 2_000_000 + one);
+    for one in 0..100 {
+        let body = json!({"phone": number(one)});
+        let added = town.admin(reqwest::Method::POST, "/v1/opt-outs", Some(body)).await;
+        assert_eq!(added.status, 201);
+    }
+    let opted_out: Vec<Value> = (0..100).map(|one| person(&number(one))).collect();
+    town.raise(&critical("1", &opted_out)).await;
+
+    let alert = town.raise(&critical("2", &[person("+14155550101")])).await;
+
+    town.stand(&alert, &["accepted"]).await;
+    assert_eq!(town.twilio.messages().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,7 +24,57 @@ stories![
     a_clock_that_jumps_sends_nothing_twice,
     connections_that_are_not_made_are_tried_again,
     every_state_that_is_not_final_has_a_way_out_in_a_fresh_process,
+    tasks_that_panic_are_said_and_started_anew,
+    tasks_that_go_on_panicking_end_the_process,
 ];
+
+/// Later than the calendar goes (the year 9999), so that reading the clock fails inside the program.
+const BEYOND_THE_CALENDAR: i64 = 400_000_000_000;
+
+fn at_the_present(database: Database, story: &str) -> Option<Plan> {
+    let now = jiff::Timestamp::now().strftime("%F %T").to_string();
+    hasty(database).at(&now, story)
+}
+
+async fn tasks_that_panic_are_said_and_started_anew(database: Database) {
+    let Some(plan) = at_the_present(database, "tasks that panic") else {
+        return;
+    };
+    let town = plan.build().await;
+    let first = town.raise(&critical("0", &[person("+14155550100")])).await;
+    town.stand(&first, &["accepted"]).await;
+
+    town.turn_clock_by(BEYOND_THE_CALENDAR);
+    for task in ["sweep", "reconcile", "make reports", "clean up", "begin to send"] {
+        town.service.logged(&format!("task=\"{task}\"")).await;
+    }
+    town.turn_clock_by(0);
+
+    // The call never comes back: the sweep has to notice, and the search to find that it was never there.
+    let somebody = town.phone("+14155550101", [Answers::Hangs]);
+    let alert = town.raise(&critical("1", &[somebody])).await;
+    let delivery = town.stand(&alert, &["accepted"]).await.remove(0);
+    assert_eq!((&delivery["attempts"], town.twilio.messages().len()), (&json!(2), 2));
+}
+
+async fn tasks_that_go_on_panicking_end_the_process(database: Database) {
+    let Some(plan) = at_the_present(database, "tasks that go on panicking") else {
+        return;
+    };
+    let mut town = plan.build().await;
+    let first = town.raise(&critical("0", &[person("+14155550100")])).await;
+    town.stand(&first, &["accepted"]).await;
+
+    town.turn_clock_by(BEYOND_THE_CALENDAR);
+    let status = town.service.ended().await;
+
+    assert_eq!(status.code(), Some(1), "{status:?}");
+    let log = town.service.log();
+    assert!(
+        log.contains("nightbell: the task `") && log.contains("failed 5 times within a minute"),
+        "{log}"
+    );
+}
 
 fn hasty(database: Database) -> Plan {
     Plan::on(database)

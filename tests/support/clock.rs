@@ -27,7 +27,11 @@ impl Clock {
     /// Turns the clock to a UTC time like `2026-11-20 23:50:00`.
     pub fn turn_to(&self, time: &str) {
         let wanted: jiff::Timestamp = format!("{}Z", time.replace(' ', "T")).parse().unwrap();
-        let offset = wanted.duration_since(jiff::Timestamp::now()).as_secs();
+        self.turn_by(wanted.duration_since(jiff::Timestamp::now()).as_secs());
+    }
+
+    /// Turns the clock so many seconds away from the real one.
+    pub fn turn_by(&self, offset: i64) {
         // Replaced in one step, so that the process never reads half a line.
         let new = self.file.with_extension("new");
         std::fs::write(&new, format!("{offset:+}\n")).unwrap();

@@ -151,6 +151,11 @@ impl Town {
         self.clock.as_ref().unwrap().turn_to(time);
     }
 
+    /// Turns the service's clock so many seconds away from the real one.
+    pub fn turn_clock_by(&self, seconds: i64) {
+        self.clock.as_ref().unwrap().turn_by(seconds);
+    }
+
     pub async fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Reply {
         let mut request = self
             .client
