@@ -26,3 +26,4 @@ mod sending;
 mod silence;
 mod torture;
 mod trouble;
+mod upgrade;

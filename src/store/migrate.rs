@@ -12,9 +12,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// For as long as a change takes, so without the limits of ordinary work; but a lock on a table is waited for in short
 /// pieces, since everybody else queues behind us meanwhile.
-const LIMITS: [(&str, &str); 2] = [("lock_timeout", "2s"), ("statement_timeout", "0")];
+const LIMITS: [(&str, &str); 2] = [("lock_timeout", "1s"), ("statement_timeout", "0")];
 /// How often a change is tried again whose table others held.
-const TRIES: u32 = 60;
+const TRIES: u32 = 120;
 
 /// Applies what is missing.
 pub(super) async fn postgres(options: &PgConnectOptions) -> Result<(), OpenError> {

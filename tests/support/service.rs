@@ -7,6 +7,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+/// The version before this one, if `NIGHTBELL_TEST_BEFORE` names its program: for stories of upgrades.
+pub fn binary_before() -> Option<String> {
+    std::env::var("NIGHTBELL_TEST_BEFORE").ok()
+}
+
 /// The program under test. `NIGHTBELL_TEST_BINARY` names another build of it, to see a story fail on an older one.
 fn binary() -> String {
     std::env::var("NIGHTBELL_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_nightbell").to_owned())
@@ -38,12 +43,23 @@ impl Service {
         Self::try_start_as(environment, folder, &[])
     }
 
+    /// Starts another build of it.
+    pub fn start_build(program: &str, environment: &BTreeMap<String, String>, folder: &std::path::Path) -> Self {
+        let mut command = Command::new(program);
+        command.env_clear().envs(environment).current_dir(folder);
+        Self::try_run(command, &[]).unwrap_or_else(|log| panic!("{program} did not start:\n{log}"))
+    }
+
     fn try_start_as(
         environment: &BTreeMap<String, String>,
         folder: &std::path::Path,
         arguments: &[&str],
     ) -> Result<Self, String> {
-        let mut child = command(environment, folder)
+        Self::try_run(command(environment, folder), arguments)
+    }
+
+    fn try_run(mut command: Command, arguments: &[&str]) -> Result<Self, String> {
+        let mut child = command
             .arg("serve")
             .args(arguments)
             .stdin(Stdio::null())

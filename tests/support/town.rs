@@ -49,6 +49,16 @@ impl Plan {
         plan.set("DATABASE_URL", &url)
     }
 
+    /// The service's environment so far.
+    pub fn settings(&self) -> &BTreeMap<String, String> {
+        &self.settings
+    }
+
+    /// Where it will run.
+    pub fn folder(&self) -> &std::path::Path {
+        self.database.folder.path()
+    }
+
     /// Sets `NIGHTBELL_<key>`.
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.settings.insert(format!("NIGHTBELL_{key}"), value.to_owned());
