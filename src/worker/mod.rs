@@ -4,6 +4,7 @@
 
 mod backend;
 mod cleanup;
+mod clock;
 mod nightly;
 mod pace;
 mod post;
@@ -12,6 +13,7 @@ mod send;
 mod sweep;
 mod timer;
 
+pub use clock::Clock;
 pub use nightly::{Night, NightRules};
 pub use post::Posted;
 
@@ -50,6 +52,8 @@ pub struct Worker {
     pub wake: Arc<Notify>,
     /// Marks the leases of this process.
     pub owner: String,
+    /// What is known of the wall clock.
+    pub clock: Arc<Clock>,
 }
 
 /// After the database was not there at the beginning.
@@ -76,12 +80,13 @@ impl Worker {
             }
         }
         let mut beside = tokio::task::JoinSet::new();
+        beside.spawn(clock::run(Arc::clone(&self), stop.clone()));
         beside.spawn(sweep::run(Arc::clone(&self), stop.clone()));
         beside.spawn(sweep::run_probes(Arc::clone(&self), stop.clone()));
         beside.spawn(reconcile::run(Arc::clone(&self), stop.clone()));
         beside.spawn(listen(Arc::clone(&self)));
         beside.spawn(nightly::run(Arc::clone(&night), stop.clone()));
-        beside.spawn(cleanup::run(Arc::clone(&night), stop.clone()));
+        beside.spawn(cleanup::run(Arc::clone(&night), Arc::clone(&self.clock), stop.clone()));
         let posting = tokio::spawn(post::run(Arc::clone(&night), stop.clone()));
         backend::run(Arc::clone(&self), stop, drain).await;
         beside.shutdown().await;
