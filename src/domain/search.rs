@@ -62,10 +62,12 @@ impl Wanted<'_> {
         self.is_within(CLOCK_SLACK + WRONG_CLOCK_SLACK, message)
     }
 
-    /// Whether it was made while the attempt lasted, give or take `slack`, by our clock or by the provider's.
+    /// Whether it was made while the attempt lasted, give or take `slack`, by our clock or by the provider's. By a clock that
+    /// went back meanwhile, the attempt ended before it began.
     fn is_within(&self, slack: SignedDuration, message: &Listed) -> bool {
-        let from = self.begun_at.min(after(self.begun_at, self.ahead));
-        let to = self.ended_at.max(after(self.ended_at, self.ahead));
+        let (first, last) = (self.begun_at.min(self.ended_at), self.begun_at.max(self.ended_at));
+        let from = first.min(after(first, self.ahead));
+        let to = last.max(after(last, self.ahead));
         let window = after(from, -slack)..=after(to, slack);
         message.created_at.is_none_or(|at| window.contains(&at))
     }
@@ -270,6 +272,18 @@ mod tests {
                 let list = [listed("SM1", second, Some(OURS))];
                 assert_eq!(verdict_on(by_their_clock, &list, &[]), "SM1", "{minutes} {second}");
             }
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_ended_before_it_began_is_looked_for_at_both_times() {
+        let turned_back = Wanted {
+            ended_at: at(-7_200),
+            ..wanted()
+        };
+        for second in [5, -7_195] {
+            let list = [listed("SM1", second, Some(OURS))];
+            assert_eq!(verdict_on(turned_back, &list, &[]), "SM1", "{second}");
         }
     }
 

@@ -2,9 +2,9 @@
 //! Absent: how it is seen that a clock is or was wrong (`domain::clock`, `worker::clock`).
 
 use super::{
-    Db, StoreError,
+    Db, StoreError, Tx,
     alarms::{self, About},
-    locking, ms, read,
+    ms, read,
     tx::Rows,
     within,
 };
@@ -34,31 +34,25 @@ const LONGEST_MAIL_LEASE: SignedDuration = SignedDuration::from_mins(7);
 impl Db {
     /// Marks every attempt whose outcome is open as begun at a time that nobody can vouch for. Returns how many.
     pub async fn doubt_open_attempts(&self, now: Timestamp) -> Result<usize, StoreError> {
-        let open: Option<String> = read!(self, |pool| {
-            sqlx::query_scalar(
-            "select d.id from delivery d cross join attempt t
-             where t.delivery_id = d.id and t.number = d.attempts and d.state in ('sending', 'unknown', 'unconfirmed') and (d.state = 'sending' or d.due_at is not null)
-                and t.clock_doubtful_at is null limit 1"
-        )
-        .fetch_optional(pool)
-        .await
-        })?;
-        if open.is_none() {
-            return Ok(0);
-        }
         let mut marked = 0;
         loop {
-            let mut tx = self.begin().await?;
-            // Locked like everywhere: deliveries by their id, before their attempts.
-            let open: Vec<(String, i64)> = locking!(
-                tx,
+            let mut open: Vec<(String, i64)> = read!(self, |pool| sqlx::query_as(
                 "select d.id, d.attempts from delivery d cross join attempt t
-                 where t.delivery_id = d.id and t.number = d.attempts and d.state in ('sending', 'unknown', 'unconfirmed') and (d.state = 'sending' or d.due_at is not null)
-                    and t.clock_doubtful_at is null order by d.id limit $1",
-                "for update of d",
-                |conn, sql| sqlx::query_as(sql).bind(BATCH).fetch_all(conn).await
-            )?;
-            let count = open.len();
+                 where t.delivery_id = d.id and t.number = d.attempts and t.clock_doubtful_at is null
+                    and d.state in ('sending', 'unknown', 'unconfirmed')
+                    and (d.state = 'sending' or d.due_at is not null) limit $1"
+            )
+            .bind(BATCH)
+            .fetch_all(pool)
+            .await)?;
+            if open.is_empty() {
+                return Ok(marked);
+            }
+            open.sort_unstable();
+            let mut tx = self.begin().await?;
+            lock_all(&mut tx, open.iter().map(|(id, _)| id.as_str())).await?;
+            marked += open.len();
+            let is_last = is_less_than_a_batch(open.len());
             let rows: Rows = open.into_iter().collect();
             tx.queue(
                 "update attempt set clock_doubtful_at = $2 from rows($1) as r
@@ -66,8 +60,7 @@ impl Db {
                 [rows.into(), ms(now).into()],
             );
             tx.commit().await?;
-            marked += count;
-            if i64::try_from(count).is_ok_and(|count| count < BATCH) {
+            if is_last {
                 return Ok(marked);
             }
         }
@@ -116,7 +109,7 @@ impl Db {
             loop {
                 let count = self.clamp_deliveries(rules, now).await?;
                 clamped += count;
-                if i64::try_from(count).is_ok_and(|count| count < BATCH) {
+                if is_less_than_a_batch(count) {
                     break;
                 }
             }
@@ -134,7 +127,7 @@ impl Db {
         let due: Vec<String> = read!(self, |pool| sqlx::query_scalar(
             "select id from delivery
              where state in ('pending', 'deferred', 'unknown', 'unconfirmed', 'accepted', 'sent') and due_at > $2
-                and updated_at > $1 order by id limit $3"
+                and updated_at > $1 limit $3"
         )
         .bind(far)
         .bind(ms(now))
@@ -142,7 +135,7 @@ impl Db {
         .fetch_all(pool)
         .await)?;
         let leased: Vec<String> = read!(self, |pool| sqlx::query_scalar(
-            "select id from delivery where lease_until > $2 and updated_at > $1 order by id limit $3"
+            "select id from delivery where lease_until > $2 and updated_at > $1 limit $3"
         )
         .bind(far)
         .bind(lease_end)
@@ -157,14 +150,7 @@ impl Db {
             return Ok(0);
         }
         let mut tx = self.begin().await?;
-        for id in &ids {
-            let _: Option<String> = locking!(
-                tx,
-                "select id from delivery where id = $1",
-                "for update",
-                |conn, sql| sqlx::query_scalar(sql).bind(id).fetch_optional(conn).await
-            )?;
-        }
+        lock_all(&mut tx, ids.iter().map(String::as_str)).await?;
         let rows: Rows = ids.iter().map(|id| [id]).collect();
         // Of a call that may be under way the lease is not cut shorter than one from now.
         tx.queue(
@@ -235,4 +221,16 @@ impl Db {
         .map(drop))?;
         tx.commit().await
     }
+}
+
+fn is_less_than_a_batch(count: usize) -> bool {
+    i64::try_from(count).is_ok_and(|count| count < BATCH)
+}
+
+/// Locks deliveries in the order of their ids, as everybody does.
+async fn lock_all<'a>(tx: &mut Tx, ids: impl Iterator<Item = &'a str>) -> Result<(), StoreError> {
+    let rows: Rows = ids.map(|id| [id]).collect();
+    let sql = "select d.id from rows($1) as r cross join delivery d where d.id = r.value ->> 0 order by d.id";
+    tx.ask::<(String,)>(sql, "for update of d", [rows.into()]).await?;
+    Ok(())
 }

@@ -329,9 +329,8 @@ impl Db {
         let Some(mut row) = lock_unmoved(&mut tx, look).await? else {
             return Ok(false);
         };
-        let recorded =
-            within!(tx, |conn| {
-                sqlx::query(
+        let recorded = within!(tx, |conn| {
+            sqlx::query(
             "update attempt set outcome = 'absent' where delivery_id = $1 and number = $2 and clock_doubtful_at is null"
         )
         .bind(&look.delivery_id)
@@ -339,7 +338,7 @@ impl Db {
         .execute(conn)
         .await
         .map(|done| done.rows_affected())
-            })?;
+        })?;
         if recorded == 0 {
             return Ok(false);
         }
