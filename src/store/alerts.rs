@@ -222,11 +222,15 @@ impl Db {
 
     /// The alert of a ticket, if it is certain without a write that a critical event adds nothing to it.
     async fn find_duplicate(&self, event: &Event, later: LaterRecipients) -> Result<Option<String>, StoreError> {
+        let told_is_enough = later == LaterRecipients::Untold && event.id.is_none();
+        if !told_is_enough && event.id.is_none() {
+            return Ok(None);
+        }
         let lookup = Lookup {
             source: event.source.clone(),
             ticket_id: event.ticket.id.clone(),
             event_id: event.id.clone(),
-            told_is_enough: later == LaterRecipients::Untold && event.id.is_none(),
+            told_is_enough,
         };
         self.groups.look_up(lookup).await
     }

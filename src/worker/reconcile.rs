@@ -59,9 +59,14 @@ pub async fn run(worker: Arc<Worker>, mut stop: watch::Receiver<bool>) {
             _ = ticks.tick() => {}
             // There may be more for the place that is free now.
             () = under_way.one_ends(), if under_way.is_full() => {}
-            _ = stop.changed() => {}
+            () = stopped(&mut stop) => return,
         }
     }
+}
+
+/// Ends when `stop` turns true, or nobody is left to say so.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// Takes what is due, as far as there are places, and begins to look. Returns whether there is more to do at once.
