@@ -17,6 +17,7 @@ stories![
     with_a_wrong_clock_nothing_is_taken_for_absent,
     begun_by_a_wrong_clock_that_is_right_again_it_is_not_sent_twice,
     begun_by_a_wrong_clock_that_a_restart_corrects_it_is_not_sent_twice,
+    lost_by_a_wrong_clock_that_a_restart_corrects_it_is_not_sent_twice,
     a_clock_that_went_back_leaves_no_delivery_waiting,
     a_clock_that_went_back_while_the_service_was_down_leaves_no_delivery_waiting,
     after_a_jump_forward_nothing_expires_and_nothing_is_forgotten,
@@ -169,7 +170,7 @@ async fn begun_by_a_wrong_clock_that_is_right_again_it_is_not_sent_twice(databas
 
 async fn begun_by_a_wrong_clock_that_a_restart_corrects_it_is_not_sent_twice(database: Database) {
     let is_sqlite = database.is_sqlite;
-    for minutes in [12, -12, 25, -25] {
+    for minutes in [-12, 12, -25, 25] {
         let database = if is_sqlite {
             Database::sqlite()
         } else {
@@ -185,6 +186,37 @@ async fn begun_by_a_wrong_clock_that_a_restart_corrects_it_is_not_sent_twice(dat
 
         town.service.kill();
         town.turn_own_clock_to(&minutes_from_now(0));
+        town.restart();
+
+        is_not_sent_again(&town, &alert).await;
+    }
+}
+
+async fn lost_by_a_wrong_clock_that_a_restart_corrects_it_is_not_sent_twice(database: Database) {
+    let is_sqlite = database.is_sqlite;
+    for minutes in [-12, 12, -25, 25] {
+        let database = if is_sqlite {
+            Database::sqlite()
+        } else {
+            match Database::postgres("a lost answer and a clock that a restart corrects").await {
+                Some(database) => database,
+                None => return,
+            }
+        };
+        let plan = hasty(database).set("SMS__RECONCILE_AFTER", "10s");
+        let Some(mut town) = with_wrong_clock(plan, minutes, "a lost answer, then a corrected clock").await else {
+            return;
+        };
+        town.twilio.fail_reads(true);
+        let alert = a_call_under_way(&town).await;
+        // The attempt has its end, by the wrong clock, and no list was read.
+        town.stand(&alert, &["unknown"]).await;
+
+        town.service.kill();
+        town.turn_own_clock_to(&minutes_from_now(0));
+        town.twilio.fail_reads(false);
+        town.settings
+            .insert("NIGHTBELL_SMS__RECONCILE_AFTER".into(), "1s".into());
         town.restart();
 
         is_not_sent_again(&town, &alert).await;
@@ -299,12 +331,12 @@ async fn after_a_jump_forward_nothing_expires_and_nothing_is_forgotten(database:
         .await;
 
     town.turn_clock_to("2026-11-23 13:00:00");
-    let detail = alarm(&town, "clock_jumped").await;
     town.twilio.close(false);
     town.admin(Method::PUT, "/v1/limit", Some(json!({"limit": 10}))).await;
 
     town.stand(&deferred, &["accepted"]).await;
     town.stand(&waits, &["accepted", "accepted"]).await;
+    let detail = alarm(&town, "clock_jumped").await;
     assert!(detail.contains("3 d "), "{detail}");
     eventually("the mail of the alarm", async || {
         let subjects: Vec<String> = smtp.mails().iter().map(Mail::subject).collect();

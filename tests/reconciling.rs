@@ -469,7 +469,7 @@ async fn what_needs_no_call_waits_for_no_call(database: Database) {
 
     let people: Vec<Value> = (0..20)
         .map(|index| {
-            let phone = format!("+1415555020{index:02}");
+            let phone = format!("+14155550{}", 200 + index);
             town.twilio.hang_lists_of(&phone);
             town.phone(&phone, [Answers::AcceptsWith500])
         })

@@ -91,7 +91,7 @@ macro_rules! due_looks {
                 and case when t.provider = $4 and t.account = $5 then 'ours' else 'others' end = $6
                 and d.phone not in (select value from ",
             $json,
-            ") order by d.due_at, d.id limit $3"
+            ") order by due_at, id limit $3"
         )
     };
 }
