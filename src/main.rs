@@ -10,15 +10,15 @@
 //! app/           composition root: opens the rooms, runs them together, stops them in order; commands that use them
 //! telemetry.rs   the log
 //! supervise.rs   tasks that panic or end early are started anew, or end the process
-//! domain/        event, phone, message, delivery (the state machine), news, search, day; nightly (when a run is due),
+//! domain/        event, phone, message, delivery (the state machine), news, search, clock, day; nightly (when a run is due),
 //!                report, alarm, letter   no I/O, no clock
 //! store/         all SQL: tx (a transaction and its trips), writer (SQLite's one connection), session (PostgreSQL's, each
 //!                wait with an end), migrate, waits; group (what comes together shares
-//!                a transaction); alerts, deliveries, sending, receipts, looks, limits, opt-outs, holds, alarms, lists; and of the
+//!                a transaction); alerts, deliveries, sending, receipts, looks, limits, opt-outs, holds, clocks, alarms, lists; and of the
 //!                night: job_runs (the ledger), reports, mails, cleanup
 //! provider/      who carries messages: log (test mode), twilio
 //! mail/          how mails look, and SMTP
-//! worker/        backend (apalis over deliveries), send, sweep (what time alone decides), reconcile (asking again);
+//! worker/        backend (apalis over deliveries), send, sweep (what time alone decides), reconcile (asking again), clock (is ours right?);
 //!                nightly (reports, mails of alarms), post (sends mails), cleanup
 //! http/          the doors: events, receipts, admin API, reports, health
 //! ```

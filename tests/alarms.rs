@@ -8,12 +8,15 @@ use crate::support::{
 };
 use reqwest::Method;
 use serde_json::json;
+use std::sync::Arc;
+use tokio::sync::Notify;
 
 stories![
     nobody_told_is_mailed_at_once,
     a_storm_makes_one_mail_a_minute,
     each_kind_of_alarm_says_what_to_do,
     the_last_recipient_of_a_source_who_opts_out_is_an_alarm,
+    an_alarm_does_not_wait_behind_a_report_that_hangs,
 ];
 
 async fn nobody_told_is_mailed_at_once(database: Database) {
@@ -164,4 +167,34 @@ async fn the_last_recipient_of_a_source_who_opts_out_is_an_alarm(database: Datab
         "{}",
         mail.text()
     );
+}
+
+async fn an_alarm_does_not_wait_behind_a_report_that_hangs(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let Some(plan) = Plan::on(database)
+        .mailing(&smtp)
+        .set("REPORT__WHEN", "always")
+        .at("2026-11-20 23:59:00", "a report that hangs")
+    else {
+        return;
+    };
+    let town = plan.build().await;
+    town.service.logged("ready").await;
+    // The server has the report and thinks about it for as long as it is waited for.
+    smtp.hold_answer(Some(Arc::new(Notify::new())));
+    crate::support::eventually("the beginning of the ledger", async || {
+        let runs = town.database.number("select count(*) from job_run").await;
+        if runs == 2 { Ok(()) } else { Err(runs) }
+    })
+    .await;
+    town.turn_clock_to("2026-11-21 00:00:01");
+    let report = smtp.received(1).await.remove(0);
+    assert!(report.message_id().starts_with("report."), "{}", report.subject());
+
+    smtp.hold_answer(None);
+    let refused = town.phone("+14155550101", [Answers::Refuses(400, 21211)]);
+    town.raise(&critical("1", &[refused])).await;
+
+    let alarm = smtp.received(2).await.remove(1);
+    assert_eq!(alarm.subject(), "Nightbell: nobody was told (ticket #101)");
 }

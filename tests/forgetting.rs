@@ -15,6 +15,13 @@ stories![
     killed_in_the_middle_the_clean_up_is_complete_after_the_restart,
 ];
 
+/// Turns the clock while the service is down: a running one would take it for a clock that jumped, and clean up nothing.
+fn restart_at(town: &mut Town, time: &str) {
+    town.service.kill();
+    town.turn_clock_to(time);
+    town.restart();
+}
+
 async fn cleaned_up(town: &Town, day: &str) {
     let sql =
         format!("select count(*) from job_run where job = 'cleanup' and day = '{day}' and finished_at is not null");
@@ -46,7 +53,7 @@ async fn old_receipts_go_and_personal_data_is_taken_out(database: Database) {
     let Some(plan) = forgetful(database, "clean-up") else {
         return;
     };
-    let town = plan.build().await;
+    let mut town = plan.build().await;
     let old = a_delivered_alert(&town, "1", "+14155550101").await;
     town.admin(
         reqwest::Method::POST,
@@ -55,7 +62,7 @@ async fn old_receipts_go_and_personal_data_is_taken_out(database: Database) {
     )
     .await;
 
-    town.turn_clock_to("2026-11-07 00:00:01");
+    restart_at(&mut town, "2026-11-07 00:00:01");
     cleaned_up(&town, "2026-11-06").await;
     assert_eq!(town.database.number("select count(*) from receipt").await, 0);
     assert_eq!(
@@ -65,7 +72,7 @@ async fn old_receipts_go_and_personal_data_is_taken_out(database: Database) {
     );
     let young = a_delivered_alert(&town, "2", "+14155550102").await;
 
-    town.turn_clock_to("2026-11-22 00:00:01");
+    restart_at(&mut town, "2026-11-22 00:00:01");
     cleaned_up(&town, "2026-11-21").await;
 
     let alert = town.get(&format!("/v1/alerts/{old}")).await;
@@ -114,9 +121,9 @@ async fn the_event_of_a_forgotten_ticket_is_still_a_duplicate(database: Database
         return;
     };
     let plan = plan.set("SOURCES__DEFAULT__LATER_RECIPIENTS", "each");
-    let town = plan.build().await;
+    let mut town = plan.build().await;
     let alert = a_delivered_alert(&town, "1", "+14155550101").await;
-    town.turn_clock_to("2026-12-24 00:00:01");
+    restart_at(&mut town, "2026-12-24 00:00:01");
     cleaned_up(&town, "2026-12-23").await;
     assert!(town.get(&format!("/v1/alerts/{alert}")).await["subject"].is_null());
 
@@ -135,11 +142,11 @@ async fn people_are_named_anew_on_a_forgotten_alert_that_told_nobody(database: D
     let Some(plan) = forgetful(database, "a forgotten alert that told nobody") else {
         return;
     };
-    let town = plan.build().await;
+    let mut town = plan.build().await;
     let refused = town.phone("+14155550101", [Answers::Refuses(400, 21211), Answers::Accepts]);
     let alert = town.raise(&critical("1", std::slice::from_ref(&refused))).await;
     town.stand(&alert, &["failed"]).await;
-    town.turn_clock_to("2026-12-24 00:00:01");
+    restart_at(&mut town, "2026-12-24 00:00:01");
     cleaned_up(&town, "2026-12-23").await;
 
     let again = town.post(&critical("1", &[refused])).await;
@@ -154,7 +161,7 @@ async fn people_are_named_anew_on_a_forgotten_alert_that_told_nobody(database: D
         town.get(&format!("/v1/alerts/{alert}")).await["subject"],
         "Printer on fire"
     );
-    town.turn_clock_to("2026-12-26 00:00:01");
+    restart_at(&mut town, "2026-12-26 00:00:01");
     cleaned_up(&town, "2026-12-25").await;
     assert_eq!(
         town.get(&format!("/v1/alerts/{alert}")).await["subject"],
@@ -173,7 +180,7 @@ async fn killed_in_the_middle_the_clean_up_is_complete_after_the_restart(databas
     }
     // Receipts go, and then it stops: alerts cannot be changed.
     town.database.break_writes("update", "alert").await;
-    town.turn_clock_to("2026-12-24 00:00:01");
+    restart_at(&mut town, "2026-12-24 00:00:01");
     eventually("a clean-up that stands half-way", async || {
         let receipts = town.database.number("select count(*) from receipt").await;
         let log = town.service.log();

@@ -23,6 +23,9 @@ stories![
     an_operator_may_send_again,
     many_lost_answers_end_accepted_without_a_second_message,
     the_provider_is_down_for_an_hour_and_nothing_fails,
+    a_slow_number_holds_up_nobody_else,
+    what_needs_no_call_waits_for_no_call,
+    a_list_without_end_proves_nothing,
 ];
 
 /// Short times, so that a story need not wait.
@@ -428,4 +431,66 @@ async fn the_provider_is_down_for_an_hour_and_nothing_fails(database: Database) 
     town.turn_clock_to("2026-11-20 13:06:00");
     town.stand(&alert, &["accepted"; 20]).await;
     assert_eq!(town.twilio.messages().len(), 20, "each once");
+}
+
+/// Lists that hang are waited for longer than any story has patience.
+fn patient(database: Database) -> Plan {
+    hasty(database).set("SMS__TIMEOUT", "120s").set("SMS__LEASE", "240s")
+}
+
+async fn a_slow_number_holds_up_nobody_else(database: Database) {
+    let town = patient(database).build().await;
+    let slow = "+14155550101";
+    town.twilio.hang_lists_of(slow);
+    for ticket in 0..12 {
+        let lost = town.phone(slow, [Answers::AcceptsWith500]);
+        let alert = town.raise(&critical(&ticket.to_string(), &[lost])).await;
+        town.stand(&alert, &["unknown"]).await;
+    }
+
+    let lost = town.phone("+14155550102", [Answers::AcceptsWith500]);
+    let alert = town.raise(&critical("12", &[lost])).await;
+
+    town.stand(&alert, &["accepted"]).await;
+}
+
+async fn what_needs_no_call_waits_for_no_call(database: Database) {
+    let mut town = patient(database).set("SMS__RECONCILE_AFTER", "4s").build().await;
+    town.twilio.fail_reads(true);
+    let lost = town.phone("+14155550101", [Answers::AcceptsWith500]);
+    let of_another_account = town.raise(&critical("1", &[lost])).await;
+    town.stand(&of_another_account, &["unknown"]).await;
+    town.service.kill();
+    town.settings.insert(
+        "NIGHTBELL_TWILIO__ACCOUNT_SID".into(),
+        "AC00000000000000000000000000000002".into(),
+    );
+    town.restart();
+
+    let people: Vec<Value> = (0..20)
+        .map(|index| {
+            let phone = format!("+14155550{}", 200 + index);
+            town.twilio.hang_lists_of(&phone);
+            town.phone(&phone, [Answers::AcceptsWith500])
+        })
+        .collect();
+    town.raise(&critical("2", &people)).await;
+
+    town.stand(&of_another_account, &["unconfirmed"]).await;
+}
+
+async fn a_list_without_end_proves_nothing(database: Database) {
+    let town = hasty(database).build().await;
+    let phone = "+14155550101";
+    // The fake gives two messages a page: more pages than are read.
+    for ticket in 0..82 {
+        town.raise(&critical(&ticket.to_string(), &[person(phone)])).await;
+    }
+    town.twilio.accepted(82).await;
+
+    let lost = town.phone(phone, [Answers::Hangs]);
+    let alert = town.raise(&critical("lost", &[lost])).await;
+
+    town.stand(&alert, &["unconfirmed"]).await;
+    assert_eq!(town.twilio.messages_to(phone).len(), 82);
 }

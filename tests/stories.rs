@@ -10,6 +10,7 @@
 mod support;
 
 mod alarms;
+mod clocks;
 mod commands;
 mod crashes;
 mod forgetting;
@@ -22,6 +23,7 @@ mod plans;
 mod receipts;
 mod reconciling;
 mod replicas;
+mod retries;
 mod sending;
 mod silence;
 mod torture;

@@ -9,7 +9,7 @@ use crate::{
         nightly::Job,
     },
     mail::{Mailer, Templates},
-    store::{Db, Limits, OpenError, RunState, report_key},
+    store::{Db, Limits, Mails, OpenError, RunState, report_key},
     worker::{Night, Posted},
 };
 use anyhow::{Context, bail};
@@ -145,7 +145,7 @@ async fn send_kept(night: &Night, key: &str, is_mail: bool) -> anyhow::Result<()
         );
         return Ok(());
     }
-    match night.post_one(Some(key)).await.map_err(explained)? {
+    match night.post_one(Mails::Named(key)).await.map_err(explained)? {
         Some(Posted::Sent) => eprintln!("mailed"),
         Some(Posted::Kept(why)) => bail!(
             "{} ({}); the mail is kept, and `nightbell serve` tries again",

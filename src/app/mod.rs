@@ -89,6 +89,7 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
         rules: worker_rules(&config),
         wake,
         owner: night.owner.clone(),
+        clock: Arc::default(),
     });
     let drain = (config.sms.timeout + SEND_DRAIN).unsigned_abs();
     let mut idle = stopping.clone();

@@ -16,6 +16,10 @@ words! {
         LimitReached = "limit_reached",
         /// Everybody that a source tells has opted out.
         LastRecipientOptedOut = "last_recipient_opted_out",
+        /// Our clock and the provider's differ.
+        ClockDiffers = "clock_differs",
+        /// Our clock went forward by more than an hour at once.
+        ClockJumped = "clock_jumped",
     }
 }
 
@@ -28,6 +32,8 @@ impl AlarmKind {
             Self::Unconfirmed => "a message may not have been sent",
             Self::LimitReached => "the daily limit is reached",
             Self::LastRecipientOptedOut => "the last recipient opted out",
+            Self::ClockDiffers => "this machine's clock is wrong",
+            Self::ClockJumped => "this machine's clock jumped forward",
         }
     }
 
@@ -49,6 +55,12 @@ impl AlarmKind {
             Self::LastRecipientOptedOut => {
                 "Name somebody else in the helpdesk or in the fallback recipients of the source. Until then its alerts reach nobody."
             }
+            Self::ClockDiffers => {
+                "Let NTP keep the clock (chrony, systemd-timesyncd; `timedatectl` shows it). Until it is right no list proves that a message is absent: where an answer was lost, a person has to decide."
+            }
+            Self::ClockJumped => {
+                "If the new time is right, or the machine slept, nothing needs to be done. If it is wrong, set it within the hour (NTP): for so long nothing expires and nothing is cleaned up."
+            }
         }
     }
 
@@ -60,6 +72,8 @@ impl AlarmKind {
             Self::LastRecipientOptedOut => 2,
             Self::Unconfirmed => 3,
             Self::LimitReached => 4,
+            Self::ClockDiffers => 5,
+            Self::ClockJumped => 6,
         }
     }
 }

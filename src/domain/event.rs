@@ -31,6 +31,8 @@ pub struct Event {
     pub meaning: Meaning,
     /// When it happened; the arrival time where the event says nothing usable.
     pub occurred_at: Timestamp,
+    /// Whether the event says when it happened.
+    pub is_dated: bool,
     pub ticket: Ticket,
     pub client: Client,
     pub recipients: Vec<Recipient>,
@@ -121,9 +123,11 @@ pub fn parse(document: &Value, received_at: Timestamp) -> Result<Event, Vec<Faul
     let ticket = root.member("ticket");
     ticket.expect_object(&mut faults);
     let meaning = read_meaning(&ticket, kind.as_deref(), &mut faults);
+    let said_at = read_time(root.member("occurred_at").text(&mut Vec::new()), received_at);
     let event = Event {
         id: id(&root.member("id"), &mut faults),
-        occurred_at: read_time(root.member("occurred_at").text(&mut Vec::new()), received_at),
+        occurred_at: said_at.unwrap_or(received_at),
+        is_dated: said_at.is_some(),
         ticket: read_ticket(&ticket, meaning.as_ref(), &mut faults),
         client: read_client(&root.member("client"), &mut faults),
         recipients: root
@@ -246,19 +250,17 @@ fn id(place: &Reader<'_>, faults: &mut Vec<Fault>) -> Option<String> {
     Some(id).filter(|id| !id.is_empty())
 }
 
-/// Reads RFC 3339, with or without a colon in the offset. What cannot be read, or is absurd, becomes the arrival time.
-fn read_time(raw: Option<&str>, received_at: Timestamp) -> Timestamp {
+/// Reads RFC 3339, with or without a colon in the offset. `None` if it cannot be read or is absurd.
+fn read_time(raw: Option<&str>, received_at: Timestamp) -> Option<Timestamp> {
     let read = |raw: &str| {
         raw.parse::<Timestamp>()
             .or_else(|_| Timestamp::strptime("%Y-%m-%dT%H:%M:%S%.f%z", raw))
             .ok()
     };
-    raw.and_then(|raw| read(raw.trim()))
-        .filter(|at| {
-            let age = received_at.duration_since(*at);
-            age <= MAX_AGE && age >= -MAX_AHEAD
-        })
-        .unwrap_or(received_at)
+    raw.and_then(|raw| read(raw.trim())).filter(|at| {
+        let age = received_at.duration_since(*at);
+        age <= MAX_AGE && age >= -MAX_AHEAD
+    })
 }
 
 #[cfg(test)]
@@ -335,7 +337,10 @@ mod tests {
             "",
             "2026-13-45T00:00:00Z",
         ] {
-            assert_eq!(read_time(Some(raw), now()), now(), "{raw}");
+            assert_eq!(read_time(Some(raw), now()), None, "{raw}");
+            let document = json!({"occurred_at": raw, "ticket": {"id": 1, "urgency": "low"}});
+            let event = parse(&document, now()).unwrap();
+            assert_eq!((event.occurred_at, event.is_dated), (now(), false), "{raw}");
         }
         for raw in [
             "2026-11-20T09:24:38Z",
@@ -344,7 +349,7 @@ mod tests {
             "2026-11-20T09:24:38.000000000Z",
         ] {
             assert_eq!(
-                read_time(Some(raw), now()).as_second(),
+                read_time(Some(raw), now()).unwrap().as_second(),
                 "2026-11-20T09:24:38Z".parse::<Timestamp>().unwrap().as_second(),
                 "{raw}"
             );

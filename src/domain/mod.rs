@@ -2,6 +2,7 @@
 //! time takes the time as an argument, so midnight and daylight saving are plain unit tests.
 
 pub mod alarm;
+pub mod clock;
 pub mod day;
 pub mod delivery;
 pub mod event;

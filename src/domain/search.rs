@@ -4,7 +4,7 @@
 //! The marker of a message is its text, with its number and its time. It survives what Twilio does to texts: the prefix
 //! of trial accounts, smart encoding (other punctuation and blanks for the same), and trimmed blanks.
 
-use super::{day::after, delivery::News};
+use super::{clock::Stamp, day::after, delivery::News};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashSet;
 
@@ -12,6 +12,17 @@ use std::collections::HashSet;
 const TRIAL_PREFIX: &str = "Sent from your Twilio trial account - ";
 /// How far the provider's clock may be from ours. Wider is safer: it can only make us less certain.
 const CLOCK_SLACK: SignedDuration = SignedDuration::from_mins(10);
+/// How much further away the same text still may be it: our clock may have been wrong when the attempt began, and right
+/// again since.
+const WRONG_CLOCK_SLACK: SignedDuration = SignedDuration::from_mins(30);
+
+/// A complete list of the messages to a number.
+#[derive(Debug)]
+pub struct Listing {
+    pub messages: Vec<Listed>,
+    /// What the provider's clock read while it answered.
+    pub stamps: Vec<Stamp>,
+}
 
 /// A message in the provider's list, to the number that was asked for.
 #[derive(Debug, Clone)]
@@ -36,6 +47,30 @@ pub struct Wanted<'a> {
     pub begun_at: Timestamp,
     /// When its answer was recorded; now, if none was.
     pub ended_at: Timestamp,
+    /// How far the provider's clock is ahead of ours.
+    pub ahead: SignedDuration,
+}
+
+impl Wanted<'_> {
+    /// Whether a message may be it by its time. One without a time may be of any time.
+    fn is_near(&self, message: &Listed) -> bool {
+        self.is_within(CLOCK_SLACK, message)
+    }
+
+    /// Whether a message may be it if our clock was wrong when the attempt began. No other message matters.
+    pub fn is_around(&self, message: &Listed) -> bool {
+        self.is_within(CLOCK_SLACK + WRONG_CLOCK_SLACK, message)
+    }
+
+    /// Whether it was made while the attempt lasted, give or take `slack`, by our clock or by the provider's. By a clock that
+    /// went back meanwhile, the attempt ended before it began.
+    fn is_within(&self, slack: SignedDuration, message: &Listed) -> bool {
+        let (first, last) = (self.begun_at.min(self.ended_at), self.begun_at.max(self.ended_at));
+        let from = first.min(after(first, self.ahead));
+        let to = last.max(after(last, self.ahead));
+        let window = after(from, -slack)..=after(to, slack);
+        message.created_at.is_none_or(|at| window.contains(&at))
+    }
 }
 
 /// What one complete list says of a message.
@@ -58,25 +93,19 @@ pub fn judge(wanted: Wanted<'_>, list: &[Listed], owned: &HashSet<String>) -> Ve
         .enumerate()
         .filter(|(_, message)| !owned.contains(&message.message_id))
     {
-        let in_window = is_near(wanted.begun_at, wanted.ended_at, message);
+        let is_near = wanted.is_near(message);
         match message.text.as_deref().map(|text| compare(wanted.text, text)) {
-            _ if !in_window => {}
-            Some(Likeness::Same) => {
+            Some(Likeness::Same) if is_near => {
                 if oldest.is_none_or(|oldest| message.created_at < list[oldest].created_at) {
                     oldest = Some(place);
                 }
             }
-            Some(Likeness::Different) => {}
-            Some(Likeness::Unclear) | None => verdict = Verdict::CannotTell,
+            Some(Likeness::Same) if wanted.is_around(message) => verdict = Verdict::CannotTell,
+            Some(Likeness::Unclear) | None if is_near => verdict = Verdict::CannotTell,
+            Some(Likeness::Same | Likeness::Different | Likeness::Unclear) | None => {}
         }
     }
     oldest.map_or(verdict, Verdict::Found)
-}
-
-/// Whether a message may be of an attempt that began and ended then. One without a time may be of any time.
-pub fn is_near(begun_at: Timestamp, ended_at: Timestamp, message: &Listed) -> bool {
-    let window = after(begun_at, -CLOCK_SLACK)..=after(ended_at, CLOCK_SLACK);
-    message.created_at.is_none_or(|at| window.contains(&at))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -127,6 +156,7 @@ mod tests {
             text: OURS,
             begun_at: at(0),
             ended_at: at(60),
+            ahead: SignedDuration::ZERO,
         }
     }
 
@@ -143,7 +173,11 @@ mod tests {
     }
 
     fn verdict(list: &[Listed], owned: &[&str]) -> String {
-        match judge(wanted(), list, &owned.iter().map(|id| (*id).to_owned()).collect()) {
+        verdict_on(wanted(), list, owned)
+    }
+
+    fn verdict_on(wanted: Wanted<'_>, list: &[Listed], owned: &[&str]) -> String {
+        match judge(wanted, list, &owned.iter().map(|id| (*id).to_owned()).collect()) {
             Verdict::Found(place) => list[place].message_id.clone(),
             other => format!("{other:?}"),
         }
@@ -204,6 +238,53 @@ mod tests {
             verdict(&[listed("SM1", 5, None), listed("SM2", 5, Some(OURS))], &[]),
             "SM2"
         );
+    }
+
+    #[test]
+    fn the_same_text_a_little_outside_of_its_time_leaves_it_open() {
+        for second in [-700, 700, -2_300, 2_300] {
+            let list = [listed("SM1", second, Some(OURS))];
+            assert_eq!(
+                verdict(&list, &[]),
+                "CannotTell",
+                "{second}: a clock may have been wrong"
+            );
+            assert_eq!(verdict(&list, &["SM1"]), "NotThere", "{second}: another attempt's");
+        }
+        let other = OURS.replace("108749", "108750");
+        let reworded = OURS.replace("page", "site");
+        for text in [Some(other.as_str()), Some(&reworded), None] {
+            assert_eq!(verdict(&[listed("SM1", 700, text)], &[]), "NotThere", "{text:?}");
+        }
+        assert_eq!(
+            verdict(&[listed("SM1", 700, Some(OURS)), listed("SM2", 5, Some(OURS))], &[]),
+            "SM2",
+            "what is found is found"
+        );
+    }
+
+    #[test]
+    fn the_window_is_as_much_wider_as_the_clocks_differ() {
+        for minutes in [12, -12, 300, -300] {
+            let ahead = SignedDuration::from_mins(minutes);
+            let by_their_clock = Wanted { ahead, ..wanted() };
+            for second in [5, 5 + minutes * 60] {
+                let list = [listed("SM1", second, Some(OURS))];
+                assert_eq!(verdict_on(by_their_clock, &list, &[]), "SM1", "{minutes} {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_ended_before_it_began_is_looked_for_at_both_times() {
+        let turned_back = Wanted {
+            ended_at: at(-7_200),
+            ..wanted()
+        };
+        for second in [5, -7_195] {
+            let list = [listed("SM1", second, Some(OURS))];
+            assert_eq!(verdict_on(turned_back, &list, &[]), "SM1", "{second}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
         message::Addressee,
         text::clean_line,
     },
-    store::{Accepted, Addition, LaterRecipients, NewDelivery},
+    store::{Accepted, Addition, LaterRecipients, NewDelivery, Resolved},
 };
 use axum::{
     Json,
@@ -139,16 +139,16 @@ async fn resolve(
     unknown_ticket: &str,
     now: jiff::Timestamp,
 ) -> Result<Response, Problem> {
-    Ok(
-        match office.store.resolve(&event.source, &event.ticket.id, now).await? {
-            Some(resolved) => {
-                tracing::info!(alert.id = %resolved.alert_id, source = %event.source, ticket.id = %event.ticket.id, canceled = resolved.canceled, "alert closed");
-                Json(json!({"outcome": "resolved", "alert_id": resolved.alert_id, "canceled": resolved.canceled}))
-                    .into_response()
-            }
-            None => Json(json!({"outcome": "ignored", "reason": unknown_ticket})).into_response(),
-        },
-    )
+    Ok(match office.store.resolve(event, now).await? {
+        Some(Resolved::Closed { alert_id, canceled }) => {
+            tracing::info!(alert.id = %alert_id, source = %event.source, ticket.id = %event.ticket.id, canceled, "alert closed");
+            Json(json!({"outcome": "resolved", "alert_id": alert_id, "canceled": canceled})).into_response()
+        }
+        Some(Resolved::Duplicate { alert_id }) => {
+            Json(json!({"outcome": "duplicate", "alert_id": alert_id})).into_response()
+        }
+        None => Json(json!({"outcome": "ignored", "reason": unknown_ticket})).into_response(),
+    })
 }
 
 fn show(delivery: &Addition) -> Value {

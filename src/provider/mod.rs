@@ -5,11 +5,12 @@ pub mod log;
 pub mod twilio;
 
 use crate::domain::{
+    clock::Stamp,
     delivery::{ProviderName, State},
     news::Answer,
     phone::PhoneNumber,
     report::Explanation,
-    search::Listed,
+    search::{Listed, Listing},
 };
 use jiff::Timestamp;
 
@@ -64,7 +65,7 @@ impl Provider {
 
     /// Every message to a number that the provider has, or only those since `since`. `None` if the list is not complete
     /// or cannot be read: then it says nothing.
-    pub async fn search(&self, to: &PhoneNumber, since: Option<Timestamp>) -> Option<Vec<Listed>> {
+    pub async fn search(&self, to: &PhoneNumber, since: Option<Timestamp>) -> Option<Listing> {
         match self {
             Self::Log => None,
             Self::Twilio(client) => client.search(to, since).await,
@@ -76,6 +77,14 @@ impl Provider {
         match self {
             Self::Log => None,
             Self::Twilio(client) => client.fetch(message_id).await,
+        }
+    }
+
+    /// What the provider's clock read in its latest reply; `None` if it has none or says nothing.
+    pub fn clock(&self) -> Option<Stamp> {
+        match self {
+            Self::Log => None,
+            Self::Twilio(client) => client.clock(),
         }
     }
 

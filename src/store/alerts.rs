@@ -68,10 +68,16 @@ pub enum Accepted {
 }
 
 /// What became of an event that ends an alert.
-pub struct Resolved {
-    pub alert_id: String,
-    pub canceled: usize,
+pub enum Resolved {
+    /// The alert is closed; so many deliveries are canceled by it.
+    Closed { alert_id: String, canceled: usize },
+    /// A late retry: the alert was closed by this very event, and has been opened again since.
+    Duplicate { alert_id: String },
 }
+
+/// What an event said of a ticket, for the ids that an alert has seen.
+const CRITICAL: &str = "critical";
+const OVER: &str = "over";
 
 /// What is already on an alert.
 #[derive(sqlx::FromRow)]
@@ -115,13 +121,9 @@ impl Db {
         compose: impl FnOnce() -> Vec<NewDelivery>,
     ) -> Result<Accepted, StoreError> {
         let (source, ticket_id) = (&event.source, &event.ticket.id);
-        let answers_duplicates = later == LaterRecipients::Untold;
         let was_seen = self.seen.has(source, ticket_id);
         // Most duplicates are answered here, from what is committed, without waiting for the writer.
-        if answers_duplicates
-            && was_seen
-            && let Some(alert_id) = self.find_told_alert(source, ticket_id).await?
-        {
+        if was_seen && let Some(alert_id) = self.find_duplicate(event, later).await? {
             return Ok(Accepted::Duplicate { alert_id });
         }
         let new = compose();
@@ -133,14 +135,15 @@ impl Db {
             if is_new {
                 return Ok(Accepted::New { alert_id, deliveries });
             }
-            if answers_duplicates && let Some(alert_id) = self.find_told_alert(source, ticket_id).await? {
+            if let Some(alert_id) = self.find_duplicate(event, later).await? {
                 return Ok(Accepted::Duplicate { alert_id });
             }
         }
         self.accept_alone(event, later, &new, now).await
     }
 
-    /// What few events need: nobody on them can be told, or their ticket is known and nobody on it was.
+    /// What few events need: nobody on them can be told, or their ticket is known and nobody on it was, or the alert has not
+    /// seen their id.
     async fn accept_alone(
         &self,
         event: &Event,
@@ -161,7 +164,26 @@ impl Db {
             return Ok(Accepted::New { alert_id, deliveries });
         }
 
-        let (alert_id, closed_at, stripped_at) = lock_alert(&mut tx, &event.source, &event.ticket.id).await?;
+        let Locked {
+            id: alert_id,
+            closed_at,
+            stripped_at,
+            event_id,
+            close_occurred_at,
+        } = lock_alert(&mut tx, &event.source, &event.ticket.id)
+            .await?
+            .ok_or(sqlx::Error::RowNotFound)?;
+        if let Some(id) = &event.id
+            && (event_id.as_ref() == Some(id) || !note_event(&mut tx, &alert_id, CRITICAL, id, now).await?)
+        {
+            return Ok(Accepted::Duplicate { alert_id });
+        }
+        let ended_at = close_occurred_at.or(closed_at);
+        if event.is_dated && ended_at.is_some_and(|ended_at| ms(event.occurred_at) <= ended_at) {
+            // It tells of a time before the close, so it changes nothing; but its id is seen now.
+            tx.commit().await?;
+            return Ok(Accepted::Duplicate { alert_id });
+        }
         let known = deliveries_of(&mut tx, &alert_id).await?;
         let (mut told, mut on_its_way) = (false, false);
         for delivery in &known {
@@ -177,6 +199,7 @@ impl Db {
         }
         // Of a stripped alert nobody knows any more whom it told: they must not be told again.
         if told && (later == LaterRecipients::Untold || closed_at.is_some() || stripped_at.is_some()) {
+            tx.commit().await?;
             return Ok(Accepted::Duplicate { alert_id });
         }
         if stripped_at.is_some() {
@@ -184,6 +207,13 @@ impl Db {
         }
         let deliveries = add_to_alert(&mut tx, &alert_id, &known, new, told, now).await?;
         if deliveries.is_empty() {
+            // Nothing of that, then; only the id is seen.
+            drop(tx);
+            if let Some(id) = &event.id {
+                let mut tx = self.begin().await?;
+                note_event(&mut tx, &alert_id, CRITICAL, id, now).await?;
+                tx.commit().await?;
+            }
             return Ok(Accepted::Duplicate { alert_id });
         }
         pace::ring(&mut tx).await?;
@@ -191,31 +221,55 @@ impl Db {
         Ok(Accepted::New { alert_id, deliveries })
     }
 
-    /// The open alert of a ticket, if somebody on it was told or is being told.
-    async fn find_told_alert(&self, source: &str, ticket_id: &str) -> Result<Option<String>, StoreError> {
+    /// The alert of a ticket, if it is certain without a write that a critical event adds nothing to it.
+    async fn find_duplicate(&self, event: &Event, later: LaterRecipients) -> Result<Option<String>, StoreError> {
+        let told_is_enough = later == LaterRecipients::Untold && event.id.is_none();
+        if !told_is_enough && event.id.is_none() {
+            return Ok(None);
+        }
         let lookup = Lookup {
-            source: source.to_owned(),
-            ticket_id: ticket_id.to_owned(),
+            source: event.source.clone(),
+            ticket_id: event.ticket.id.clone(),
+            event_id: event.id.clone(),
+            told_is_enough,
         };
         self.groups.look_up(lookup).await
     }
 
     /// Closes the alert of a ticket and cancels what has not begun to be sent. `None` if the ticket has no alert.
-    pub async fn resolve(&self, source: &str, ticket_id: &str, now: Timestamp) -> Result<Option<Resolved>, StoreError> {
+    pub async fn resolve(&self, event: &Event, now: Timestamp) -> Result<Option<Resolved>, StoreError> {
         let mut tx = self.begin().await?;
-        let closed: Option<String> = within!(tx, |conn| {
-            sqlx::query_scalar(
-            "update alert set closed_at = coalesce(closed_at, $3) where source = $1 and ticket_id = $2 returning id"
-        )
-        .bind(source)
-        .bind(ticket_id)
-        .bind(ms(now))
-        .fetch_optional(conn)
-        .await
-        })?;
-        let Some(alert_id) = closed else {
+        let Some(alert) = lock_alert(&mut tx, &event.source, &event.ticket.id).await? else {
             return Ok(None);
         };
+        let alert_id = alert.id;
+        if let Some(id) = &event.id
+            && !note_event(&mut tx, &alert_id, OVER, id, now).await?
+        {
+            // It was said before. If the alert is open all the same, it was opened again since.
+            return Ok(Some(match alert.closed_at {
+                Some(_) => Resolved::Closed { alert_id, canceled: 0 },
+                None => Resolved::Duplicate { alert_id },
+            }));
+        }
+        // A helpdesk whose clock is ahead must not make news of the next hours old.
+        let occurred_at = if event.is_dated {
+            event.occurred_at.min(now)
+        } else {
+            now
+        };
+        within!(tx, |conn| {
+            sqlx::query(
+                "update alert set closed_at = coalesce(closed_at, $2),
+                    close_occurred_at = case when close_occurred_at > $3 then close_occurred_at else $3 end where id = $1",
+            )
+            .bind(&alert_id)
+            .bind(ms(now))
+            .bind(ms(occurred_at))
+            .execute(conn)
+            .await
+            .map(drop)
+        })?;
         let mut canceled = 0;
         for delivery in deliveries_of(&mut tx, &alert_id).await? {
             let Some(mut row) = transitions::lock(&mut tx, &delivery.id).await? else {
@@ -233,7 +287,7 @@ impl Db {
             );
         }
         tx.commit().await?;
-        Ok(Some(Resolved { alert_id, canceled }))
+        Ok(Some(Resolved::Closed { alert_id, canceled }))
     }
 }
 
@@ -367,57 +421,84 @@ pub(super) async fn commit_inserts(mut tx: Tx, alerts: &[Arc<NewAlert>]) -> Resu
     Ok(alerts.iter().map(|alert| inserted.contains(&alert.id)).collect())
 }
 
-/// A ticket whose alert is looked for.
+/// A critical event whose alert is looked for.
 pub(super) struct Lookup {
     source: String,
     ticket_id: String,
+    event_id: Option<String>,
+    /// Whether an open alert on which somebody is told makes it a duplicate; else only an id that the alert has seen.
+    told_is_enough: bool,
 }
 
-/// The open alerts of tickets on which somebody was told or is being told, from what is committed. On SQLite by a
-/// connection that is kept in `reader`.
+/// What `look_up_all` finds of an alert: a line for each delivery.
+#[derive(sqlx::FromRow)]
+struct Found {
+    place: i64,
+    id: String,
+    closed_at: Option<i64>,
+    state: String,
+    seen: i64,
+}
+
+macro_rules! look_up {
+    ($rows:literal) => {
+        concat!(
+            "select cast(r.value ->> 0 as bigint) as place, a.id, a.closed_at, d.state,
+                (select count(*) from alert_event e where e.alert_id = a.id and e.kind = 'critical'
+                    and e.event_id = r.value ->> 3) + case when a.event_id = r.value ->> 3 then 1 else 0 end as seen
+             from ",
+            $rows,
+            " cross join alert a cross join delivery d
+             where a.source = r.value ->> 1 and a.ticket_id = r.value ->> 2 and d.alert_id = a.id"
+        )
+    };
+}
+
+/// The alerts of tickets to which these events certainly add nothing, from what is committed. On SQLite by a connection
+/// that is kept in `reader`.
 pub(super) async fn look_up_all(
     engine: &Engine,
     reader: &mut Option<PoolConnection<Sqlite>>,
     lookups: &[Arc<Lookup>],
 ) -> Result<Vec<Option<String>>, StoreError> {
-    const SQL: &str = "select cast(r.value ->> 0 as bigint), a.id, d.state
-         from json_each($1) as r cross join alert a cross join delivery d
-         where a.source = r.value ->> 1 and a.ticket_id = r.value ->> 2 and a.closed_at is null and d.alert_id = a.id";
     let rows: Vec<String> = lookups
         .iter()
         .enumerate()
-        .map(|(place, lookup)| to_json(&(place, &lookup.source, &lookup.ticket_id)))
+        .map(|(place, lookup)| to_json(&(place, &lookup.source, &lookup.ticket_id, &lookup.event_id)))
         .collect();
     let rows = format!("[{}]", rows.join(","));
-    let found: Vec<(i64, String, String)> = match engine {
+    let found: Vec<Found> = match engine {
         Engine::Sqlite { reader: pool, .. } => {
             let mut connection = match reader.take() {
                 Some(connection) => connection,
                 None => pool.acquire().await?,
             };
-            let found = sqlx::query_as(SQL).bind(rows).fetch_all(&mut *connection).await?;
+            let found = sqlx::query_as(look_up!("json_each($1) as r"))
+                .bind(rows)
+                .fetch_all(&mut *connection)
+                .await?;
             *reader = Some(connection);
             found
         }
         Engine::Postgres(pool) => {
             let mut session = pool.session().await?;
-            call!(session, |conn| sqlx::query_as(
-                "select cast(r.value ->> 0 as bigint), a.id, d.state
-                 from json_array_elements(cast($1 as json)) as r(value) cross join alert a cross join delivery d
-                 where a.source = r.value ->> 1 and a.ticket_id = r.value ->> 2 and a.closed_at is null
-                    and d.alert_id = a.id",
-            )
+            call!(session, |conn| sqlx::query_as(look_up!(
+                "json_array_elements(cast($1 as json)) as r(value)"
+            ))
             .bind(rows)
             .fetch_all(conn)
             .await)?
         }
     };
     let mut told = vec![None; lookups.len()];
-    for (place, alert_id, state) in found {
-        if State::parse(&state).is_some_and(State::tells)
-            && let Some(place) = usize::try_from(place).ok().and_then(|place| told.get_mut(place))
-        {
-            *place = Some(alert_id);
+    for found in found {
+        let place = usize::try_from(found.place).unwrap_or(usize::MAX);
+        let (Some(lookup), Some(told)) = (lookups.get(place), told.get_mut(place)) else {
+            continue;
+        };
+        let is_told = found.closed_at.is_none() && State::parse(&found.state).is_some_and(State::tells);
+        if found.seen > 0 || (is_told && lookup.told_is_enough) {
+            *told = Some(found.id);
         }
     }
     Ok(told)
@@ -523,21 +604,50 @@ async fn insert_alert(tx: &mut Tx, id: &str, event: &Event, now: Timestamp) -> R
     Ok(!inserted.is_empty())
 }
 
-/// Finds an alert that is there and keeps it from changing until the commit.
-async fn lock_alert(
-    tx: &mut Tx,
-    source: &str,
-    ticket_id: &str,
-) -> Result<(String, Option<i64>, Option<i64>), StoreError> {
+/// An alert as a transaction sees it: locked until the commit.
+#[derive(sqlx::FromRow)]
+struct Locked {
+    id: String,
+    closed_at: Option<i64>,
+    stripped_at: Option<i64>,
+    event_id: Option<String>,
+    close_occurred_at: Option<i64>,
+}
+
+/// Finds the alert of a ticket and keeps it from changing until the commit.
+async fn lock_alert(tx: &mut Tx, source: &str, ticket_id: &str) -> Result<Option<Locked>, StoreError> {
     Ok(within!(tx, |conn| {
         sqlx::query_as(
             "update alert set closed_at = closed_at where source = $1 and ticket_id = $2
-             returning id, closed_at, stripped_at",
+             returning id, closed_at, stripped_at, event_id, close_occurred_at",
         )
         .bind(source)
         .bind(ticket_id)
-        .fetch_one(conn)
+        .fetch_optional(conn)
         .await
+    })?)
+}
+
+/// Notes that the alert has seen the event. Returns whether it had not seen it before.
+async fn note_event(
+    tx: &mut Tx,
+    alert_id: &str,
+    kind: &'static str,
+    event_id: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    Ok(within!(tx, |conn| {
+        sqlx::query(
+            "insert into alert_event (alert_id, kind, event_id, received_at) values ($1, $2, $3, $4)
+             on conflict (alert_id, kind, event_id) do nothing",
+        )
+        .bind(alert_id)
+        .bind(kind)
+        .bind(event_id)
+        .bind(ms(now))
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected() > 0)
     })?)
 }
 

@@ -280,6 +280,11 @@ async fn strip(tx: &mut Tx, id: &str, before: Timestamp, now: Timestamp) -> Resu
     .execute(conn)
     .await
     .map(drop))?;
+    within!(tx, |conn| sqlx::query("delete from alert_event where alert_id = $1")
+        .bind(id)
+        .execute(conn)
+        .await
+        .map(drop))?;
     within!(tx, |conn| sqlx::query(
         "delete from attempt where delivery_id in (select id from delivery where alert_id = $1)"
     )

@@ -64,7 +64,7 @@ impl Db {
         let claimed: Option<(String, i64)> = match &mut tx.connection {
             Connection::Sqlite(held) => {
                 sqlx::query_as(
-                    "update delivery set lease_token = $1, lease_until = $2, claims = claims + 1 where id = (
+                    "update delivery set lease_token = $1, lease_until = $2, claims = claims + 1, updated_at = $3 where id = (
                          select id from delivery
                          where state = 'pending' and due_at <= $3 and (lease_until is null or lease_until <= $3)
                              and not exists (select 1 from provider_hold where provider = $4 and account = $5)
@@ -81,7 +81,7 @@ impl Db {
             }
             Connection::Postgres(session) => call!(session, |conn| {
                 sqlx::query_as(
-                    "update delivery set lease_token = $1, lease_until = $2, claims = claims + 1 where id = (
+                    "update delivery set lease_token = $1, lease_until = $2, claims = claims + 1, updated_at = $3 where id = (
                          select id from delivery
                          where state = 'pending' and due_at <= $3 and (lease_until is null or lease_until <= $3)
                              and not exists (select 1 from provider_hold where provider = $4 and account = $5)

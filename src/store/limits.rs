@@ -245,7 +245,7 @@ pub(super) async fn release(tx: &mut Tx, day: LocalDay, configured: i64, now: Ti
         };
         // Due since it arrived, so that it goes before newer ones.
         let landing = transitions::Landing {
-            due_at: Some(at(received_at)),
+            due_at: Some(at(received_at).min(now)),
             detail: "a slot of the daily limit is free".into(),
             ..Default::default()
         };

@@ -3,13 +3,14 @@
 //! (see `worker::reconcile`).
 
 use super::{
-    Connection, Db, StoreError, Tx,
+    Connection, Db, Engine, StoreError, Tx,
     alarms::{self, About},
     at, limits, ms, opt_outs, read,
     receipts::{self, Told},
     sending::Attempt,
     session::call,
     transitions::{self, Landing, Row},
+    tx::to_json,
     within,
 };
 use crate::domain::{
@@ -41,6 +42,10 @@ pub struct Look {
     pub received_at: Timestamp,
     /// Whether the ticket's end has made it pointless: then it is not sent again, whatever the lists prove.
     pub is_over: bool,
+    /// Whether our clock was wrong, or turned, while its outcome was open: then its absence cannot be proven.
+    pub is_doubtful: bool,
+    /// Which process took it.
+    owner: String,
 }
 
 #[derive(sqlx::FromRow)]
@@ -59,72 +64,172 @@ struct LookRow {
     received_at: i64,
     round: i64,
     closed_at: Option<i64>,
+    clock_doubtful_at: Option<i64>,
+}
+
+/// Who asks, and through which account.
+#[derive(Clone, Copy, Debug)]
+pub struct Looker<'a> {
+    /// Marks the leases of this process.
+    pub owner: &'a str,
+    pub provider: &'a str,
+    pub account: &'a str,
+    pub lease: SignedDuration,
+}
+
+/// Marks the lease of a delivery that is being asked about at this moment: then not even its owner takes it.
+const BUSY: &str = "/busy";
+
+/// Deliveries that are due to be asked about: through the account at $4 and $5 (`ours` at $6) or another (`others`), but for
+/// the numbers in the JSON at $7.
+macro_rules! due_looks {
+    ($json:literal) => {
+        concat!(
+            "select d.id from delivery d cross join attempt t
+             where t.delivery_id = d.id and t.number = d.attempts
+                and d.state in ('unknown', 'unconfirmed', 'accepted', 'sent') and d.due_at <= $2
+                and (d.lease_until is null or d.lease_until <= $2 or d.lease_token = $1)
+                and case when t.provider = $4 and t.account = $5 then 'ours' else 'others' end = $6
+                and d.phone not in (select value from ",
+            $json,
+            ") order by due_at, id limit $3"
+        )
+    };
+}
+
+/// Takes them.
+macro_rules! take_looks {
+    ($json:literal, $lock:literal) => {
+        concat!(
+            "update delivery set lease_token = $1 || $9, lease_until = $8, updated_at = $2 where id in (",
+            due_looks!($json),
+            $lock,
+            ") returning id"
+        )
+    };
 }
 
 impl Db {
-    /// Takes up to `most` deliveries that are due to be asked about. `owner` keeps them until `now + lease`, so that the
-    /// looks of one search come from one process, whose monotonic clock counts the time between them.
+    /// Takes up to `most` deliveries that are due to be asked about through the looker's own account, none of them for a
+    /// number among `but`. The owner keeps them until `now + lease`, so that the looks of one search come from one process,
+    /// whose monotonic clock counts the time between them; each comes once until it is looked at again or put back.
     pub async fn take_looks(
         &self,
-        owner: &str,
-        lease: SignedDuration,
+        looker: Looker<'_>,
+        most: i64,
+        but: &[&str],
+        now: Timestamp,
+    ) -> Result<Vec<Look>, StoreError> {
+        self.take("ours", looker, most, but, now).await
+    }
+
+    /// Takes those of other accounts and providers, which nobody can be asked about.
+    pub async fn take_looks_of_others(
+        &self,
+        looker: Looker<'_>,
         most: i64,
         now: Timestamp,
     ) -> Result<Vec<Look>, StoreError> {
-        let due: Option<String> = read!(self, |pool| {
-            sqlx::query_scalar(
-                "select id from delivery where state in ('unknown', 'unconfirmed', 'accepted', 'sent')
-                and due_at <= $1 limit 1",
-            )
-            .bind(ms(now))
-            .fetch_optional(pool)
-            .await
-        })?;
+        self.take("others", looker, most, &[], now).await
+    }
+
+    async fn take(
+        &self,
+        whose: &'static str,
+        looker: Looker<'_>,
+        most: i64,
+        but: &[&str],
+        now: Timestamp,
+    ) -> Result<Vec<Look>, StoreError> {
+        let but = to_json(&but);
+        let due: Option<String> = match &self.engine {
+            Engine::Sqlite { reader, .. } => {
+                sqlx::query_scalar(due_looks!("json_each($7)"))
+                    .bind(looker.owner)
+                    .bind(ms(now))
+                    .bind(1_i64)
+                    .bind(looker.provider)
+                    .bind(looker.account)
+                    .bind(whose)
+                    .bind(&but)
+                    .fetch_optional(reader)
+                    .await?
+            }
+            Engine::Postgres(pool) => {
+                let mut session = pool.session().await?;
+                call!(session, |conn| sqlx::query_scalar(due_looks!(
+                    "json_array_elements_text(cast($7 as json))"
+                ))
+                .bind(looker.owner)
+                .bind(ms(now))
+                .bind(1_i64)
+                .bind(looker.provider)
+                .bind(looker.account)
+                .bind(whose)
+                .bind(&but)
+                .fetch_optional(conn)
+                .await)?
+            }
+        };
         if due.is_none() {
             return Ok(Vec::new());
         }
+        let lease_until = ms(after(now, looker.lease));
         let mut tx = self.begin().await?;
         tx.flush().await?;
         let ids: Vec<String> = match &mut tx.connection {
             Connection::Sqlite(held) => {
-                sqlx::query_scalar(
-                    "update delivery set lease_token = $1, lease_until = $2 where id in (
-                         select id from delivery
-                         where state in ('unknown', 'unconfirmed', 'accepted', 'sent') and due_at <= $3
-                             and (lease_until is null or lease_until <= $3 or lease_token = $1)
-                             order by due_at, id limit $4)
-                     returning id",
-                )
-                .bind(owner)
-                .bind(ms(after(now, lease)))
-                .bind(ms(now))
-                .bind(most)
-                .fetch_all(held.get()?)
-                .await?
+                sqlx::query_scalar(take_looks!("json_each($7)", ""))
+                    .bind(looker.owner)
+                    .bind(ms(now))
+                    .bind(most)
+                    .bind(looker.provider)
+                    .bind(looker.account)
+                    .bind(whose)
+                    .bind(&but)
+                    .bind(lease_until)
+                    .bind(BUSY)
+                    .fetch_all(held.get()?)
+                    .await?
             }
             Connection::Postgres(session) => call!(session, |conn| {
-                sqlx::query_scalar(
-                    "update delivery set lease_token = $1, lease_until = $2 where id in (
-                         select id from delivery
-                         where state in ('unknown', 'unconfirmed', 'accepted', 'sent') and due_at <= $3
-                             and (lease_until is null or lease_until <= $3 or lease_token = $1)
-                             order by due_at, id limit $4 for update skip locked)
-                     returning id",
-                )
-                .bind(owner)
-                .bind(ms(after(now, lease)))
+                sqlx::query_scalar(take_looks!(
+                    "json_array_elements_text(cast($7 as json))",
+                    " for update of d skip locked"
+                ))
+                .bind(looker.owner)
                 .bind(ms(now))
                 .bind(most)
+                .bind(looker.provider)
+                .bind(looker.account)
+                .bind(whose)
+                .bind(&but)
+                .bind(lease_until)
+                .bind(BUSY)
                 .fetch_all(conn)
                 .await
             })?,
         };
         let mut looks = Vec::with_capacity(ids.len());
         for id in ids {
-            looks.extend(find_look(&mut tx, &id, now).await?);
+            looks.extend(find_look(&mut tx, &id, looker.owner, now).await?);
         }
         tx.commit().await?;
         Ok(looks)
+    }
+
+    /// Gives a delivery back that was taken and is not asked about now. Its owner keeps it.
+    pub async fn put_look_back(&self, look: &Look) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        tx.queue(
+            "update delivery set lease_token = $2 where id = $1 and lease_token = $3",
+            [
+                look.delivery_id.as_str().into(),
+                look.owner.as_str().into(),
+                format!("{}{BUSY}", look.owner).as_str().into(),
+            ],
+        );
+        tx.commit().await
     }
 
     /// Which of these messages belong to attempts already.
@@ -214,27 +319,33 @@ impl Db {
         Ok(moved)
     }
 
-    /// The provider's lists prove that it never had it: the slot goes back, and it is owed again.
+    /// The provider's lists prove that it never had it: the slot goes back, and it is owed again. Returns whether it was
+    /// recorded: not if meanwhile it moved, or its time became doubtful.
     pub async fn record_absent(
         &self,
         look: &Look,
         day: LocalDay,
         configured_limit: i64,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
         limits::lock_day(&mut tx, day).await?;
         let Some(mut row) = lock_unmoved(&mut tx, look).await? else {
-            return Ok(());
+            return Ok(false);
         };
-        within!(tx, |conn| sqlx::query(
-            "update attempt set outcome = 'absent' where delivery_id = $1 and number = $2"
+        let recorded = within!(tx, |conn| {
+            sqlx::query(
+            "update attempt set outcome = 'absent' where delivery_id = $1 and number = $2 and clock_doubtful_at is null"
         )
         .bind(&look.delivery_id)
         .bind(look.attempt)
         .execute(conn)
         .await
-        .map(drop))?;
+        .map(|done| done.rows_affected())
+        })?;
+        if recorded == 0 {
+            return Ok(false);
+        }
         let detail = format!(
             "attempt {}: the provider's lists prove that it was never sent",
             look.attempt
@@ -252,7 +363,8 @@ impl Db {
         .await?;
         limits::return_slot(&mut tx, &look.delivery_id, look.attempt, now).await?;
         limits::release(&mut tx, day, configured_limit, now).await?;
-        tx.commit().await
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// The provider's lists do not have it, and it is not to be sent again by itself: a person decides.
@@ -323,11 +435,12 @@ impl Db {
         look: &Look,
         look_at: Option<Timestamp>,
         lease: SignedDuration,
+        now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         within!(tx, |conn| {
             sqlx::query(
-                "update delivery set due_at = $2, lease_until = $3, looks = looks + 1
+                "update delivery set due_at = $2, lease_until = $3, lease_token = $6, looks = looks + 1, updated_at = $7
                 where id = $1 and state = $4 and attempts = $5",
             )
             .bind(&look.delivery_id)
@@ -335,6 +448,8 @@ impl Db {
             .bind(look_at.map(|look_at| ms(after(look_at, lease))))
             .bind(look.state.as_str())
             .bind(look.attempt)
+            .bind(&look.owner)
+            .bind(ms(now))
             .execute(conn)
             .await
             .map(drop)
@@ -343,12 +458,12 @@ impl Db {
     }
 }
 
-async fn find_look(tx: &mut Tx, id: &str, now: Timestamp) -> Result<Option<Look>, StoreError> {
+async fn find_look(tx: &mut Tx, id: &str, owner: &str, now: Timestamp) -> Result<Option<Look>, StoreError> {
     let row: Option<LookRow> = within!(tx, |conn| {
         sqlx::query_as(
             "select d.id as delivery_id, d.state, t.number as attempt, t.provider, t.account,
             coalesce(d.provider_message_id, t.message_id) as message_id, d.phone, d.message, t.begun_at,
-             t.answered_at, d.looks, d.received_at, d.round, a.closed_at
+             t.answered_at, d.looks, d.received_at, d.round, a.closed_at, t.clock_doubtful_at
          from delivery d join alert a on a.id = d.alert_id
              join attempt t on t.delivery_id = d.id and t.number = d.attempts where d.id = $1",
         )
@@ -375,6 +490,8 @@ async fn find_look(tx: &mut Tx, id: &str, now: Timestamp) -> Result<Option<Look>
         looks: row.looks,
         received_at: at(row.received_at),
         is_over: row.closed_at.is_some() && row.round == 0,
+        is_doubtful: row.clock_doubtful_at.is_some(),
+        owner: owner.to_owned(),
     }))
 }
 

@@ -31,6 +31,28 @@ pub struct Mail {
     token: String,
 }
 
+/// Which mails are to be taken.
+#[derive(Clone, Copy, Debug)]
+pub enum Mails<'a> {
+    /// Those of alarms.
+    Alarms,
+    /// All others.
+    Others,
+    /// The one with this key, whenever its next try is due.
+    Named(&'a str),
+}
+
+impl<'a> Mails<'a> {
+    /// The key and the word that the statements know.
+    fn arguments(self) -> (Option<&'a str>, &'static str) {
+        match self {
+            Self::Alarms => (None, "alarms"),
+            Self::Others => (None, "others"),
+            Self::Named(key) => (Some(key), ""),
+        }
+    }
+}
+
 /// Mails that should have gone and have not.
 #[derive(Debug)]
 pub struct MailTrouble {
@@ -184,22 +206,24 @@ impl Db {
         tx.commit().await
     }
 
-    /// Takes the mail that has waited longest, until `now + lease`; or the one named by `key`, whenever its next try is
-    /// due.
+    /// Takes the mail of this kind that has waited longest, until `now + lease`.
     pub async fn take_mail(
         &self,
         owner: &str,
-        key: Option<&str>,
+        which: Mails<'_>,
         lease: SignedDuration,
         now: Timestamp,
     ) -> Result<Option<Mail>, StoreError> {
+        let (key, kind) = which.arguments();
         let waiting: Option<String> = read!(self, |pool| {
             sqlx::query_scalar(
                 "select id from mail where sent_at is null and due_at is not null
-                    and ((due_at <= $1 and $2 is null) or subject_key = $2) and (lease_until is null or lease_until <= $1) limit 1",
+                    and ((due_at <= $1 and $2 is null and case kind when 'alarms' then 'alarms' else 'others' end = $3)
+                        or subject_key = $2) and (lease_until is null or lease_until <= $1) limit 1",
             )
             .bind(ms(now))
             .bind(key)
+            .bind(kind)
             .fetch_optional(pool)
             .await
         })?;
@@ -214,7 +238,8 @@ impl Db {
                 sqlx::query_as(
                     "update mail set lease_token = $1, lease_until = $2, tries = tries + 1 where id = (
                         select id from mail where sent_at is null and due_at is not null
-                            and ((due_at <= $3 and $4 is null) or subject_key = $4) and (lease_until is null or lease_until <= $3) order by due_at, id limit 1)
+                            and ((due_at <= $3 and $4 is null and case kind when 'alarms' then 'alarms' else 'others' end = $5)
+                                or subject_key = $4) and (lease_until is null or lease_until <= $3) order by due_at, id limit 1)
                      returning id, kind, subject_key, message_id, subject, body_text, body_html, attachment_name,
                         attachment, created_at, tries, settled",
                 )
@@ -222,6 +247,7 @@ impl Db {
                 .bind(ms(after(now, lease)))
                 .bind(ms(now))
                 .bind(key)
+                .bind(kind)
                 .fetch_optional(held.get()?)
                 .await?
             }
@@ -229,7 +255,8 @@ impl Db {
                 sqlx::query_as(
                     "update mail set lease_token = $1, lease_until = $2, tries = tries + 1 where id = (
                         select id from mail where sent_at is null and due_at is not null
-                            and ((due_at <= $3 and $4 is null) or subject_key = $4) and (lease_until is null or lease_until <= $3) order by due_at, id limit 1
+                            and ((due_at <= $3 and $4 is null and case kind when 'alarms' then 'alarms' else 'others' end = $5)
+                                or subject_key = $4) and (lease_until is null or lease_until <= $3) order by due_at, id limit 1
                             for update skip locked)
                      returning id, kind, subject_key, message_id, subject, body_text, body_html, attachment_name,
                         attachment, created_at, tries, settled",
@@ -238,6 +265,7 @@ impl Db {
                 .bind(ms(after(now, lease)))
                 .bind(ms(now))
                 .bind(key)
+                .bind(kind)
                 .fetch_optional(conn)
                 .await
             })?,

@@ -7,6 +7,7 @@
 mod alarms;
 mod alerts;
 mod cleanup;
+mod clocks;
 mod deliveries;
 mod group;
 mod holds;
@@ -28,15 +29,16 @@ mod tx;
 mod waits;
 mod writer;
 
-pub use alerts::{Accepted, Addition, LaterRecipients, NewDelivery};
+pub use alerts::{Accepted, Addition, LaterRecipients, NewDelivery, Resolved};
 pub use cleanup::{Ages, Batch, Old};
+pub use clocks::ClampRules;
 pub use deliveries::{Claimed, Resent, SweepRules};
 pub use group::BegunBatch;
 pub use job_runs::{Asker, Run, RunState};
 pub use limits::LimitStatus;
 pub use lists::{AlertFilter, AlertView, DeliveryFilter, DeliveryView, Page};
-pub use looks::Look;
-pub use mails::{KeptReport, Mail, report_key};
+pub use looks::{Look, Looker};
+pub use mails::{KeptReport, Mail, Mails, report_key};
 pub use moving::{PAGE, TABLES};
 pub use opt_outs::OptOut;
 pub use receipts::Recorded;

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 /// Every table, in the order in which rows may be inserted: what others refer to comes first. Not `pace`, which is the old
 /// server's time of day.
-pub const TABLES: [&str; 12] = [
+pub const TABLES: [&str; 13] = [
     "alert",
+    "alert_event",
     "delivery",
     "attempt",
     "timeline",

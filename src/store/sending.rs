@@ -35,6 +35,9 @@ use tokio::sync::Notify;
 /// How long a delivery steps aside for those before it in the line.
 const A_MOMENT: SignedDuration = SignedDuration::from_millis(500);
 
+/// An event that is newer than now by more than this came after somebody turned the clock. Replicas' clocks differ by less.
+const TURNED: SignedDuration = SignedDuration::from_mins(1);
+
 /// What `begin_send` decides by.
 #[derive(Clone, Debug)]
 pub struct BeginRules {
@@ -171,11 +174,14 @@ pub(super) struct DueRules {
 
 impl DueRules {
     /// What time it is for an order that is carried out at `began_at`, beside events of which the newest came at `newest`.
-    /// `None` once its day is over: then it is to be asked for anew.
+    /// `None` once its day is over, or the clock was turned meanwhile: then it is to be asked for anew.
     fn at(&self, began_at: Instant, newest: Option<Timestamp>) -> Option<Timestamp> {
         let waited = began_at.saturating_duration_since(self.asked_at).as_millis();
         let waited = SignedDuration::from_millis(i64::try_from(waited).unwrap_or(i64::MAX));
         let now = after(self.now, waited);
+        if newest.is_some_and(|newest| newest > after(now, TURNED)) {
+            return None;
+        }
         let now = newest.map_or(now, |newest| newest.max(now));
         (now < self.rules.tomorrow).then_some(now)
     }
@@ -628,8 +634,8 @@ async fn stop(
 /// Puts the delivery back into the line for a moment. Not a move: nothing is written on its timeline.
 fn put_off(tx: &mut Tx, id: &str, now: Timestamp) {
     tx.queue(
-        "update delivery set lease_token = null, lease_until = null, claims = 0, due_at = $2 where id = $1",
-        [id.into(), ms(after(now, A_MOMENT)).into()],
+        "update delivery set lease_token = null, lease_until = null, claims = 0, due_at = $2, updated_at = $3 where id = $1",
+        [id.into(), ms(after(now, A_MOMENT)).into(), ms(now).into()],
     );
 }
 
@@ -893,6 +899,30 @@ mod tests {
             "not older than its event"
         );
         assert_eq!(order.at(after(1_000), None), None);
+        let turned = DueRules {
+            rules: BeginRules {
+                tomorrow: midnight + SignedDuration::from_hours(24),
+                ..order.rules.clone()
+            },
+            idle: Arc::default(),
+            is_withdrawn: AtomicBool::new(false),
+            ..order
+        };
+        let after_the_jump = asked + SignedDuration::from_hours(1);
+        assert_eq!(
+            turned.at(after(700), Some(after_the_jump)),
+            None,
+            "the clock was turned"
+        );
+        let order = DueRules {
+            rules: BeginRules {
+                tomorrow: midnight,
+                ..turned.rules.clone()
+            },
+            idle: Arc::default(),
+            is_withdrawn: AtomicBool::new(false),
+            ..turned
+        };
         assert_eq!(order.at(after(0), Some(midnight)), None);
     }
 }

@@ -1,7 +1,7 @@
 //! The nightly clean-up: a job of its own, in batches so small that events pass between them. Absent: what is deleted and
 //! what stays (see `store::cleanup`).
 
-use super::{nightly::Night, now, timer::every_second};
+use super::{clock::Clock, nightly::Night, now, timer::every_second};
 use crate::{
     domain::{
         day::{LocalDay, after},
@@ -24,11 +24,17 @@ const MAX_BATCH: i64 = 1_000;
 /// Pages that one step gives back to the file system.
 const PAGES: u32 = 20;
 
-/// Cleans up every night until `stop` turns true.
-pub async fn run(night: Arc<Night>, stop: watch::Receiver<bool>) {
-    every_second("clean up", night, stop, |night| async move {
-        let now = now();
-        night.clean_up(night.newest_due(now), now).await
+/// Cleans up every night until `stop` turns true; not while a jump of the clock may make things look old.
+pub async fn run(night: Arc<Night>, clock: Arc<Clock>, stop: watch::Receiver<bool>) {
+    every_second("clean up", Arc::new((night, clock)), stop, |room| async move {
+        let (night, clock) = (&room.0, &room.1);
+        // One run after the other, so that a clock that jumps in the middle keeps the next one from beginning.
+        loop {
+            let now = now();
+            if clock.holds() || !night.clean_up_next(night.newest_due(now), now).await? {
+                return Ok(());
+            }
+        }
     })
     .await;
 }
@@ -63,14 +69,21 @@ struct Done {
 impl Night {
     /// Cleans up for every night that is due, up to `newest`.
     pub async fn clean_up(&self, newest: LocalDay, now: Timestamp) -> Result<(), StoreError> {
-        while let Some(run) = self.take_run(Job::Cleanup, newest, now).await? {
-            self.clean_up_once(run).await?;
-        }
+        while self.clean_up_next(newest, now).await? {}
         Ok(())
     }
 
-    async fn clean_up_once(&self, run: Run) -> Result<(), StoreError> {
-        let begun = now();
+    /// Cleans up for the oldest night that is due, up to `newest`. Returns whether there was one.
+    async fn clean_up_next(&self, newest: LocalDay, now: Timestamp) -> Result<bool, StoreError> {
+        let Some(run) = self.take_run(Job::Cleanup, newest, now).await? else {
+            return Ok(false);
+        };
+        self.clean_up_once(run, now).await?;
+        Ok(true)
+    }
+
+    /// What is old is decided by the time at which it `begun`, whatever clocks do meanwhile.
+    async fn clean_up_once(&self, run: Run, begun: Timestamp) -> Result<(), StoreError> {
         let ages = self.ages(begun);
         let mut done = Done::default();
         let (store, run_ref) = (&self.store, &run);

@@ -4,6 +4,7 @@
 
 mod backend;
 mod cleanup;
+mod clock;
 mod nightly;
 mod pace;
 mod post;
@@ -12,6 +13,7 @@ mod send;
 mod sweep;
 mod timer;
 
+pub use clock::Clock;
 pub use nightly::{Night, NightRules};
 pub use post::Posted;
 
@@ -54,6 +56,8 @@ pub struct Worker {
     pub wake: Arc<Notify>,
     /// Marks the leases of this process.
     pub owner: String,
+    /// What is known of the wall clock.
+    pub clock: Arc<Clock>,
 }
 
 /// After the database was not there at the beginning.
@@ -80,6 +84,7 @@ impl Worker {
         drop(wait);
         let mut beside = JoinSet::new();
         let worker = || (Arc::clone(&self), stop.clone());
+        beside.spawn(self.watch("watch the clock", worker(), |(worker, stop)| clock::run(worker, stop)));
         beside.spawn(self.watch("sweep", worker(), |(worker, stop)| sweep::run(worker, stop)));
         beside.spawn(self.watch("probe the provider", worker(), |(worker, stop)| {
             sweep::run_probes(worker, stop)
@@ -90,7 +95,10 @@ impl Worker {
         beside.spawn(self.watch("make reports", of_the_night(), |(night, stop)| {
             nightly::run(night, stop)
         }));
-        beside.spawn(self.watch("clean up", of_the_night(), |(night, stop)| cleanup::run(night, stop)));
+        let clock = Arc::clone(&self.clock);
+        beside.spawn(self.watch("clean up", of_the_night(), move |(night, stop)| {
+            cleanup::run(night, Arc::clone(&clock), stop)
+        }));
         let posting = self.watch("send mail", of_the_night(), |(night, stop)| post::run(night, stop));
         let sending = self.watch("send messages", worker(), move |(worker, stop)| {
             backend::run(worker, stop, drain)

@@ -4,18 +4,25 @@ use super::{nightly::Night, now, timer::every_second};
 use crate::{
     domain::{day::after, letter},
     mail::{self, Mailer, Outcome, Why},
-    store::{Mail, StoreError},
+    store::{Mail, Mails, StoreError},
 };
 use jiff::SignedDuration;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
-/// Sends until `stop` turns true; the talk that is under way then ends by itself.
+/// Sends until `stop` turns true; the talks that are under way then end by themselves. Alarms go beside the rest: a
+/// server may think about a report for minutes.
 pub async fn run(night: Arc<Night>, stop: watch::Receiver<bool>) {
-    every_second("send mail", night, stop, |night| async move {
-        night.post_one(None).await.map(drop)
-    })
-    .await;
+    let alarms = every_second(
+        "send mails of alarms",
+        Arc::clone(&night),
+        stop.clone(),
+        |night| async move { night.post_one(Mails::Alarms).await.map(drop) },
+    );
+    let others = every_second("send mail", night, stop, |night| async move {
+        night.post_one(Mails::Others).await.map(drop)
+    });
+    tokio::join!(alarms, others);
 }
 
 /// For a minute, or as long as the database takes to say no: within the lease.
@@ -31,12 +38,12 @@ pub enum Posted {
 }
 
 impl Night {
-    /// Sends the mail that has waited longest, or the one named by `key`. `None` if none is due.
-    pub async fn post_one(&self, key: Option<&str>) -> Result<Option<Posted>, StoreError> {
+    /// Sends the mail of this kind that has waited longest. `None` if none is due.
+    pub async fn post_one(&self, which: Mails<'_>) -> Result<Option<Posted>, StoreError> {
         let Some(mailer) = &self.mailer else {
             return Ok(None);
         };
-        let Some(mail) = self.store.take_mail(&self.owner, key, lease(), now()).await? else {
+        let Some(mail) = self.store.take_mail(&self.owner, which, lease(), now()).await? else {
             return Ok(None);
         };
         let outcome = mailer

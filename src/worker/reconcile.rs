@@ -5,26 +5,31 @@
 use super::{Worker, now};
 use crate::{
     domain::{
+        clock,
         day::{LocalDay, after},
         delivery::{Change, State},
         search::{self, Listed, Verdict, Wanted},
     },
     provider::Provider,
-    store::{Look, StoreError},
+    store::{Look, Looker, StoreError},
 };
-use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    task::{Id, JoinSet},
+};
 
 const EVERY: Duration = Duration::from_millis(500);
-/// How many deliveries are taken at once, and how many of them are asked about at the same time.
-const BATCH: i64 = 32;
+/// How many deliveries the provider is asked about at the same time, and how many of one number.
 const AT_ONCE: usize = 8;
+const AT_ONCE_OF_A_NUMBER: usize = 2;
+/// How many deliveries that nobody can be asked about are taken at once.
+const BATCH: i64 = 32;
 /// Absence is believed after this many complete lists.
 const LISTS_FOR_ABSENCE: usize = 3;
 /// From here on, searches that ended otherwise are forgotten.
@@ -35,31 +40,143 @@ const ASK_FOR: SignedDuration = SignedDuration::from_hours(3 * 24);
 /// The provider filters by days of its own zone: a day more on either side misses nothing.
 const FILTER_SLACK: SignedDuration = SignedDuration::from_hours(24);
 
-/// Looks until `stop` turns true.
-pub async fn run(worker: Arc<Worker>, stop: watch::Receiver<bool>) {
-    let searches = Searches::default();
+/// Looks until `stop` turns true. A look that takes long takes one place and holds up nothing but its own number; those
+/// that need no call take none.
+pub async fn run(worker: Arc<Worker>, mut stop: watch::Receiver<bool>) {
+    let searches = Arc::new(Searches::default());
+    let mut under_way = UnderWay::default();
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !*stop.borrow() {
-        ticks.tick().await;
-        match worker
-            .store
-            .take_looks(&worker.owner, worker.rules.lease, BATCH, now())
-            .await
-        {
-            Ok(looks) => {
-                if i64::try_from(looks.len()).is_ok_and(|taken| taken == BATCH) {
-                    ticks.reset_immediately();
-                }
-                stream::iter(looks)
-                    .for_each_concurrent(AT_ONCE, |look| handle(&worker, &searches, look))
-                    .await;
-            }
+        match round(&worker, &searches, &mut under_way).await {
+            Ok(true) => continue,
+            Ok(false) => {}
             Err(error) => {
                 tracing::warn!(error = %error.explain(), "cannot read which deliveries to ask about; will try again")
             }
         }
+        tokio::select! {
+            _ = ticks.tick() => {}
+            // There may be more for the place that is free now.
+            () = under_way.one_ends(), if under_way.is_full() => {}
+            () = stopped(&mut stop) => return,
+        }
     }
+}
+
+/// Ends when `stop` turns true, or nobody is left to say so.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Takes what is due, as far as there are places, and begins to look. Returns whether there is more to do at once.
+async fn round(worker: &Arc<Worker>, searches: &Arc<Searches>, under_way: &mut UnderWay) -> Result<bool, StoreError> {
+    let looker = Looker {
+        owner: &worker.owner,
+        provider: worker.provider.name().as_str(),
+        account: worker.provider.account(),
+        lease: worker.rules.lease,
+    };
+    let others = worker.store.take_looks_of_others(looker, BATCH, now()).await?;
+    let more = is_as_many(&others, BATCH);
+    for look in others {
+        handle(worker, searches, look).await;
+    }
+    under_way.reap();
+    let free = i64::try_from(under_way.free()).unwrap_or(0);
+    if free == 0 {
+        return Ok(more);
+    }
+    let looks = worker
+        .store
+        .take_looks(looker, free, &under_way.full_numbers(), now())
+        .await?;
+    let more = more || is_as_many(&looks, free);
+    for look in looks {
+        if under_way.takes(&look) {
+            under_way.begin(
+                &look,
+                handle_one(Arc::clone(worker), Arc::clone(searches), look.clone()),
+            );
+        } else {
+            worker.store.put_look_back(&look).await?;
+        }
+    }
+    Ok(more && under_way.free() > 0)
+}
+
+fn is_as_many(looks: &[Look], most: i64) -> bool {
+    i64::try_from(looks.len()).is_ok_and(|taken| taken == most)
+}
+
+/// The looks that are under way, each in its place.
+#[derive(Default)]
+struct UnderWay {
+    tasks: JoinSet<()>,
+    /// Which number each of them is about.
+    numbers: HashMap<Id, String>,
+}
+
+impl UnderWay {
+    fn free(&self) -> usize {
+        AT_ONCE.saturating_sub(self.numbers.len())
+    }
+
+    fn is_full(&self) -> bool {
+        self.free() == 0
+    }
+
+    fn of_number(&self, number: &str) -> usize {
+        self.numbers.values().filter(|busy| *busy == number).count()
+    }
+
+    /// Whether there is a place for this look.
+    fn takes(&self, look: &Look) -> bool {
+        !self.is_full() && self.of_number(look.to.as_e164()) < AT_ONCE_OF_A_NUMBER
+    }
+
+    /// The numbers that have all their places.
+    fn full_numbers(&self) -> Vec<&str> {
+        let numbers = self.numbers.values().map(String::as_str);
+        numbers
+            .filter(|number| self.of_number(number) >= AT_ONCE_OF_A_NUMBER)
+            .collect()
+    }
+
+    fn begin(&mut self, look: &Look, looking: impl Future<Output = ()> + Send + 'static) {
+        let task = self.tasks.spawn(looking);
+        self.numbers.insert(task.id(), look.to.as_e164().to_owned());
+    }
+
+    /// Frees the places of those that have ended.
+    fn reap(&mut self) {
+        while let Some(ended) = self.tasks.try_join_next_with_id() {
+            self.leave(ended);
+        }
+    }
+
+    /// Waits until one of them ends.
+    async fn one_ends(&mut self) {
+        match self.tasks.join_next_with_id().await {
+            Some(ended) => self.leave(ended),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn leave(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => id,
+            Err(error) => {
+                tracing::error!(%error, "looking for a delivery failed inside Nightbell; it will be looked for again");
+                error.id()
+            }
+        };
+        self.numbers.remove(&id);
+    }
+}
+
+async fn handle_one(worker: Arc<Worker>, searches: Arc<Searches>, look: Look) {
+    handle(&worker, &searches, look).await;
 }
 
 async fn handle(worker: &Worker, searches: &Searches, look: Look) {
@@ -70,9 +187,13 @@ async fn handle(worker: &Worker, searches: &Searches, look: Look) {
     if let Err(error) = done {
         tracing::warn!(delivery.id = %look.delivery_id, error = %error.explain(), "cannot record what the provider says; will look again");
         let later = after(now(), worker.rules.reconcile_after.min(worker.rules.poll_after));
-        // If this fails too, the whole database is in trouble, and the next round waits for it.
-        let _ = worker.store.look_again(&look, Some(later), worker.rules.lease).await;
+        // If this fails too, the whole database is in trouble, and the lease ends by itself.
+        let _ = look_again(worker, &look, Some(later)).await;
     }
+}
+
+async fn look_again(worker: &Worker, look: &Look, look_at: Option<Timestamp>) -> Result<(), StoreError> {
+    worker.store.look_again(look, look_at, worker.rules.lease, now()).await
 }
 
 /// Asks by message id about a delivery that has gone silent.
@@ -102,11 +223,8 @@ async fn ask(worker: &Worker, look: &Look) -> Result<(), StoreError> {
         }
     }
     let next = after(now(), gap(worker.rules.poll_after, look.looks + 1));
-    let is_over = next > after(look.begun_at, ASK_FOR);
-    worker
-        .store
-        .look_again(look, (!is_over).then_some(next), worker.rules.lease)
-        .await
+    let is_over = next > after(look.begun_at, worker.clock.expire_after(ASK_FOR));
+    look_again(worker, look, (!is_over).then_some(next)).await
 }
 
 /// Searches the provider's list for a message whose answer was lost.
@@ -132,36 +250,37 @@ async fn search(worker: &Worker, searches: &Searches, look: &Look) -> Result<(),
     };
     let proof = searches.add(look, seen, reconcile_after.unsigned_abs(), Instant::now());
     let now = now();
-    let later = next_look(look, reconcile_after, worker.rules.expire_after, now);
+    let expire_after = worker.clock.expire_after(worker.rules.expire_after);
+    let later = next_look(look, reconcile_after, expire_after, now);
     match (proof, look.state) {
-        (Proof::Absent, _) if worker.rules.resend_when_absent || look.is_over => {
-            tracing::warn!(delivery.id = %look.delivery_id, attempt = look.attempt, "the provider never had it");
+        // Turned in this very moment, the clock proves nothing any more: the next look will know.
+        (Proof::Absent, _) if worker.clock.is_unsettled() => {
             searches.forget(look);
-            worker
+            look_again(worker, look, Some(after(now, reconcile_after / 2))).await
+        }
+        (Proof::Absent, _) if worker.rules.resend_when_absent || look.is_over => {
+            searches.forget(look);
+            let day = LocalDay::of(now, &worker.rules.time_zone);
+            if worker
                 .store
-                .record_absent(
-                    look,
-                    LocalDay::of(now, &worker.rules.time_zone),
-                    worker.rules.daily_limit,
-                    now,
-                )
-                .await?;
-            worker.wake.notify_one();
-            Ok(())
+                .record_absent(look, day, worker.rules.daily_limit, now)
+                .await?
+            {
+                tracing::warn!(delivery.id = %look.delivery_id, attempt = look.attempt, "the provider never had it");
+                worker.wake.notify_one();
+                return Ok(());
+            }
+            // Where it has moved meanwhile, this changes nothing.
+            look_again(worker, look, Some(after(now, reconcile_after / 2))).await
         }
         (Proof::Absent, State::Unknown) => worker.store.record_not_found(look, later, now).await,
         (Proof::CannotTell, State::Unknown) => worker.store.record_cannot_tell(look, later, now).await,
-        (Proof::Open, State::Unknown) => {
-            worker
-                .store
-                .look_again(look, Some(after(now, reconcile_after / 2)), worker.rules.lease)
-                .await
-        }
+        (Proof::Open, State::Unknown) => look_again(worker, look, Some(after(now, reconcile_after / 2))).await,
         (Proof::Absent | Proof::CannotTell | Proof::Open, _) => {
             if later.is_none() {
                 searches.forget(look);
             }
-            worker.store.look_again(look, later, worker.rules.lease).await
+            look_again(worker, look, later).await
         }
     }
 }
@@ -191,20 +310,31 @@ async fn look_into_list(worker: &Worker, look: &Look, whole: bool) -> Result<Loo
     if !is_ours(&worker.provider, look) {
         return Ok(Looked::Not(Seen::Nothing));
     }
-    let since = (!whole).then(|| after(look.begun_at, -FILTER_SLACK));
-    let Some(mut list) = worker.provider.search(&look.to, since).await else {
+    // Asked by the day of the provider, which a wrong clock of ours may not know.
+    let ahead = worker
+        .clock
+        .ahead(worker.provider.clock().as_slice())
+        .unwrap_or_default();
+    let since = (!whole).then(|| after(look.begun_at, -FILTER_SLACK).min(after(look.begun_at, ahead - FILTER_SLACK)));
+    // One list may be long; it ends before others may take the delivery for forgotten.
+    let searching = worker.provider.search(&look.to, since);
+    let Ok(Some(listing)) = tokio::time::timeout(worker.rules.lease.unsigned_abs(), searching).await else {
         return Ok(Looked::Not(Seen::Nothing));
     };
-    // One list may be long; only what was made around the attempt matters.
-    list.retain(|message| search::is_near(look.begun_at, look.ended_at, message));
-    let owned = worker.store.owned_messages(&look.provider, &list).await?;
+    let ahead = worker.clock.ahead(&listing.stamps).unwrap_or_default();
     let wanted = Wanted {
         text: &look.message,
         begun_at: look.begun_at,
         ended_at: look.ended_at,
+        ahead,
     };
+    let mut list = listing.messages;
+    // Only what was made around the attempt matters.
+    list.retain(|message| wanted.is_around(message));
+    let owned = worker.store.owned_messages(&look.provider, &list).await?;
     let found = match search::judge(wanted, &list, &owned) {
         Verdict::Found(place) if !worker.store.has_twin_on_its_way(look).await? => place,
+        Verdict::NotThere if look.is_doubtful || clock::differs(ahead) => return Ok(Looked::Not(Seen::Open)),
         Verdict::NotThere => return Ok(Looked::Not(Seen::NotThere { whole })),
         Verdict::Found(_) | Verdict::CannotTell => return Ok(Looked::Not(Seen::Open)),
     };

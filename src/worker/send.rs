@@ -92,7 +92,7 @@ pub fn begin_rules(worker: &Worker, now: jiff::Timestamp) -> BeginRules {
         tomorrow: day.end(&rules.time_zone),
         configured_limit: rules.daily_limit,
         lease: rules.lease,
-        expire_after: rules.expire_after,
+        expire_after: worker.clock.expire_after(rules.expire_after),
     }
 }
 
@@ -269,6 +269,7 @@ mod tests {
             rules: rules(),
             wake: Arc::default(),
             owner: "test".into(),
+            clock: Arc::default(),
         };
         Stage {
             worker: Arc::new(worker),

@@ -25,7 +25,7 @@ async fn sweep(worker: Arc<Worker>) -> Result<(), StoreError> {
         .store
         .sweep(
             SweepRules {
-                expire_after: rules.expire_after,
+                expire_after: worker.clock.expire_after(rules.expire_after),
             },
             now,
         )

@@ -1,12 +1,16 @@
 //! Moves a whole process in time with Debian's libfaketime: its wall clock reads what the story says, its timers run on.
 
 use super::{database::Folder, left_out};
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicI64, Ordering},
+};
 
 /// A clock that a story turns.
 pub struct Clock {
     library: PathBuf,
     file: PathBuf,
+    ahead_s: AtomicI64,
 }
 
 impl Clock {
@@ -19,6 +23,7 @@ impl Clock {
         let clock = Self {
             library,
             file: folder.path().join("clock"),
+            ahead_s: AtomicI64::new(0),
         };
         clock.turn_to(start);
         Some(clock)
@@ -36,6 +41,12 @@ impl Clock {
         let new = self.file.with_extension("new");
         std::fs::write(&new, format!("{offset:+}\n")).unwrap();
         std::fs::rename(new, &self.file).unwrap();
+        self.ahead_s.store(offset, Ordering::Relaxed);
+    }
+
+    /// How many seconds it is ahead of the real time.
+    pub fn ahead_s(&self) -> i64 {
+        self.ahead_s.load(Ordering::Relaxed)
     }
 
     pub fn environment(&self) -> Vec<(String, String)> {

@@ -97,6 +97,7 @@ impl Plan {
     pub async fn build(self) -> Town {
         let twilio = Twilio::start().await;
         let plan = self.set("TWILIO__BASE_URL", &twilio.url);
+        twilio.set_clock(plan.clock.as_ref().map_or(0, Clock::ahead_s));
         let service = Service::start(&plan.settings, plan.database.folder.path());
         Town {
             service,
@@ -156,8 +157,14 @@ impl Town {
         Service::start(&self.settings, self.database.folder.path())
     }
 
-    /// Turns the service's clock.
+    /// Turns everybody's clock: the service's, and the provider's with it.
     pub fn turn_clock_to(&self, time: &str) {
+        self.turn_own_clock_to(time);
+        self.twilio.set_clock(self.clock.as_ref().unwrap().ahead_s());
+    }
+
+    /// Turns the service's clock only.
+    pub fn turn_own_clock_to(&self, time: &str) {
         self.clock.as_ref().unwrap().turn_to(time);
     }
 

@@ -13,7 +13,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex},
 };
 use tokio::sync::watch;
@@ -70,6 +70,16 @@ struct Books {
     /// Put before every text, as trial accounts have it.
     prefix: &'static str,
     next_sid: u64,
+    /// How many seconds its clock is ahead of the real time.
+    ahead_s: i64,
+    /// Numbers whose lists are never answered.
+    slow: HashSet<String>,
+}
+
+impl Books {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::now() + jiff::SignedDuration::from_secs(self.ahead_s)
+    }
 }
 
 /// The fake and its books.
@@ -150,6 +160,7 @@ impl Twilio {
                     .insert(header::CONNECTION, "close".parse().unwrap());
                 response
             }))
+            .layer(axum::middleware::map_response_with_state(Arc::clone(&books), date))
             .with_state(Arc::clone(&books));
         let door = Door::open();
         let url = format!("http://{}", door.address);
@@ -182,6 +193,16 @@ impl Twilio {
     /// From now on lists and single messages cannot be read, or can be again.
     pub fn fail_reads(&self, fail: bool) {
         self.books.lock().unwrap().reads_fail = fail;
+    }
+
+    /// Sets its clock, which its replies and its messages show, to so many seconds ahead of the real time.
+    pub fn set_clock(&self, ahead_s: i64) {
+        self.books.lock().unwrap().ahead_s = ahead_s;
+    }
+
+    /// From now on lists of this number are never answered.
+    pub fn hang_lists_of(&self, phone: &str) {
+        self.books.lock().unwrap().slow.insert(phone.to_owned());
     }
 
     /// From now on texts are changed as a trial account's are.
@@ -262,6 +283,14 @@ pub fn sign(token: &str, url: &str, form: &[(&str, &str)]) -> String {
 }
 
 type SharedBooks = State<Arc<Mutex<Books>>>;
+
+/// Dates every reply, as servers do (RFC 9110, 6.6.1).
+async fn date(State(books): SharedBooks, mut response: Response) -> Response {
+    let now = books.lock().unwrap().now();
+    let date = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    response.headers_mut().insert(header::DATE, date.parse().unwrap());
+    response
+}
 
 fn refusal(status: u16, code: i64) -> Response {
     let body = json!({"code": code, "message": "The 'To' number +14155550101 …", "more_info": format!("https://www.twilio.com/docs/errors/{code}"), "status": status});
@@ -353,7 +382,7 @@ fn write_down(books: &Mutex<Books>, form: HashMap<String, String>) -> Value {
         callback: form.get("StatusCallback").cloned(),
         form,
         status: "queued".into(),
-        at: jiff::Timestamp::now(),
+        at: books.now(),
     };
     let shown = show(&message);
     books.messages.push(message);
@@ -378,6 +407,12 @@ async fn list(
     Path(account): Path<String>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {
+    let is_slow = query
+        .get("To")
+        .is_some_and(|to| books.lock().unwrap().slow.contains(to));
+    if is_slow {
+        return std::future::pending().await;
+    }
     let books = books.lock().unwrap();
     if books.refuses_account || account != ACCOUNT {
         return refusal(401, 20003);

@@ -3,22 +3,31 @@
 
 use super::{answer, codes, receipt};
 use crate::{
-    domain::{news::Answer, phone::PhoneNumber, search::Listed},
+    domain::{
+        clock::Stamp,
+        news::Answer,
+        phone::PhoneNumber,
+        search::{Listed, Listing},
+    },
     provider::Outgoing,
 };
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 use url::Url;
 
 /// Twilio's replies are a few kilobytes; more than this is not Twilio.
 const MAX_REPLY: usize = 256 * 1024;
 /// A page of a list: entries have about 1.5 KB and a text of up to 1,600 characters.
 const MAX_PAGE: usize = 8 * 1024 * 1024;
-const PAGE_SIZE: &str = "200";
+/// Twilio gives at most 1,000 (Messages list resource, "PageSize"); half as many fit into `MAX_PAGE` however long they are.
+const PAGE_SIZE: &str = "500";
 /// A number with more messages than this is not searched to the end; then nobody can tell.
-const MAX_PAGES: usize = 250;
+const MAX_PAGES: usize = 40;
 /// Idle connections are dropped before Twilio's side drops them, so that a send does not meet a dead one.
 const POOL_IDLE: Duration = Duration::from_secs(20);
 /// Receipts are worth repeating for as long as Twilio allows: five retries, on every kind of failure
@@ -57,6 +66,8 @@ pub struct Client {
     http: reqwest::Client,
     account: Account,
     messages_url: String,
+    /// What Twilio's clock read in its latest good reply.
+    clock: Mutex<Option<Stamp>>,
 }
 
 impl Client {
@@ -79,7 +90,21 @@ impl Client {
             http,
             account,
             messages_url,
+            clock: Mutex::default(),
         })
+    }
+
+    /// What Twilio's clock read in its latest good reply.
+    pub fn clock(&self) -> Option<Stamp> {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads Twilio's clock off a good reply. Other replies may be a proxy's.
+    fn read_clock(&self, reply: &reqwest::Response, sent: Instant) -> Option<Stamp> {
+        let date = reply.headers().get(reqwest::header::DATE)?.to_str().ok()?;
+        let stamp = Stamp::of_reply(date, sent, Instant::now()).filter(|_| reply.status().is_success())?;
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(stamp);
+        Some(stamp)
     }
 
     pub fn account(&self) -> &str {
@@ -103,6 +128,7 @@ impl Client {
         if let Some(callback) = &callback {
             form.push(("StatusCallback", callback));
         }
+        let sent = Instant::now();
         match self
             .sign_in(self.http.post(&self.messages_url).form(&form))
             .send()
@@ -110,6 +136,7 @@ impl Client {
         {
             Err(error) => answer::of_failure(&error),
             Ok(reply) => {
+                self.read_clock(&reply, sent);
                 let status = reply.status().as_u16();
                 let retry_after = reply
                     .headers()
@@ -138,7 +165,7 @@ impl Client {
     }
 
     /// Lists every message to `to`, following all pages. `None` unless the list is complete and every entry readable.
-    pub async fn search(&self, to: &PhoneNumber, since: Option<Timestamp>) -> Option<Vec<Listed>> {
+    pub async fn search(&self, to: &PhoneNumber, since: Option<Timestamp>) -> Option<Listing> {
         let mut url = Url::parse(&self.messages_url).ok()?;
         url.query_pairs_mut()
             .append_pair("To", to.as_e164())
@@ -148,9 +175,10 @@ impl Client {
             url.query_pairs_mut()
                 .append_pair("DateSent>", &since.strftime("%F").to_string());
         }
-        let mut messages = Vec::new();
+        let (mut messages, mut stamps) = (Vec::new(), Vec::new());
         for _ in 0..MAX_PAGES {
-            let page: MessagePage = self.get(url).await?;
+            let (page, stamp): (MessagePage, _) = self.get(url).await?;
+            stamps.extend(stamp);
             for message in page
                 .messages
                 .into_iter()
@@ -167,7 +195,7 @@ impl Client {
                         return None;
                     }
                 }
-                None => return Some(messages),
+                None => return Some(Listing { messages, stamps }),
             }
         }
         None
@@ -183,16 +211,19 @@ impl Client {
             "Messages",
             &format!("{message_id}.json"),
         ]);
-        self.get::<MessageEntry>(url).await?.read()
+        self.get::<MessageEntry>(url).await?.0.read()
     }
 
-    /// One reply of 200, read as `T`.
-    async fn get<T: serde::de::DeserializeOwned>(&self, url: Url) -> Option<T> {
+    /// One reply of 200, read as `T`, and what Twilio's clock read.
+    async fn get<T: serde::de::DeserializeOwned>(&self, url: Url) -> Option<(T, Option<Stamp>)> {
+        let sent = Instant::now();
         let reply = self.sign_in(self.http.get(url)).send().await.ok()?;
         if reply.status() != reqwest::StatusCode::OK {
             return None;
         }
-        serde_json::from_slice(&read_limited(reply, MAX_PAGE).await?).ok()
+        let stamp = self.read_clock(&reply, sent);
+        let read = serde_json::from_slice(&read_limited(reply, MAX_PAGE).await?).ok()?;
+        Some((read, stamp))
     }
 
     fn sign_in(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {

@@ -1,0 +1,236 @@
+//! What a wrong clock leaves behind: attempts of which nobody can say when they began, and times of a future that is over.
+//! Absent: how it is seen that a clock is or was wrong (`domain::clock`, `worker::clock`).
+
+use super::{
+    Db, StoreError, Tx,
+    alarms::{self, About},
+    ms, read,
+    tx::Rows,
+    within,
+};
+use crate::domain::{alarm::AlarmKind, day::after};
+use jiff::{SignedDuration, Timestamp};
+
+/// Times by which `clamp_times` decides.
+#[derive(Clone, Copy, Debug)]
+pub struct ClampRules {
+    pub lease: SignedDuration,
+    /// When the next local day begins.
+    pub tomorrow: Timestamp,
+}
+
+/// Clocks of replicas may be so far apart.
+const SLACK: SignedDuration = SignedDuration::from_secs(30);
+/// How often the time is written down, by which it is seen that it went back.
+const MARK_EVERY: SignedDuration = SignedDuration::from_mins(1);
+/// How many rows one transaction changes at most, so that it never holds up the writer for long.
+const BATCH: i64 = 200;
+/// Beyond these no rule of ours sets a time (`holds`, `job_runs`, `domain::letter`, `worker::post`).
+const LONGEST_PROBE: SignedDuration = SignedDuration::from_mins(1);
+const LONGEST_RUN: SignedDuration = SignedDuration::from_secs(30);
+const LONGEST_MAIL_WAIT: SignedDuration = SignedDuration::from_mins(30);
+const LONGEST_MAIL_LEASE: SignedDuration = SignedDuration::from_mins(7);
+
+impl Db {
+    /// Marks every attempt whose outcome is open as begun at a time that nobody can vouch for. Returns how many.
+    pub async fn doubt_open_attempts(&self, now: Timestamp) -> Result<usize, StoreError> {
+        let mut marked = 0;
+        loop {
+            let mut open: Vec<(String, i64)> = read!(self, |pool| sqlx::query_as(
+                "select d.id, d.attempts from delivery d cross join attempt t
+                 where t.delivery_id = d.id and t.number = d.attempts and t.clock_doubtful_at is null
+                    and d.state in ('sending', 'unknown', 'unconfirmed')
+                    and (d.state = 'sending' or d.due_at is not null) limit $1"
+            )
+            .bind(BATCH)
+            .fetch_all(pool)
+            .await)?;
+            if open.is_empty() {
+                return Ok(marked);
+            }
+            open.sort_unstable();
+            let mut tx = self.begin().await?;
+            lock_all(&mut tx, open.iter().map(|(id, _)| id.as_str())).await?;
+            marked += open.len();
+            let is_last = is_less_than_a_batch(open.len());
+            let rows: Rows = open.into_iter().collect();
+            tx.queue(
+                "update attempt set clock_doubtful_at = $2 from rows($1) as r
+                 where attempt.delivery_id = r.value ->> 0 and attempt.number = cast(r.value ->> 1 as bigint)",
+                [rows.into(), ms(now).into()],
+            );
+            tx.commit().await?;
+            if is_last {
+                return Ok(marked);
+            }
+        }
+    }
+
+    /// Raises an alarm about `subject` of which no transaction knows, unless it was raised already.
+    pub async fn raise_alarm(
+        &self,
+        kind: AlarmKind,
+        subject: &str,
+        detail: String,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let raised: Option<String> = read!(self, |pool| sqlx::query_scalar(
+            "select id from alarm where kind = $1 and subject = $2"
+        )
+        .bind(kind.as_str())
+        .bind(subject)
+        .fetch_optional(pool)
+        .await)?;
+        if raised.is_some() {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        alarms::raise(&mut tx, kind, subject, About::default(), detail, now).await?;
+        tx.commit().await
+    }
+
+    /// Once a second: if the clock went back, whatever waits for a time of the old future waits for it no longer. That it
+    /// went back is seen by what was written, so a restart, or another process, sees it too. Returns how many deliveries
+    /// were changed.
+    pub async fn clamp_times(&self, rules: ClampRules, now: Timestamp) -> Result<usize, StoreError> {
+        let far = ms(after(now, SLACK));
+        let (mark, latest): (Option<i64>, Option<i64>) = read!(self, |pool| sqlx::query_as(
+            "select (select updated_at from setting where name = 'clock'),
+                (select case when due_at > $1 then updated_at end from delivery where state = 'pending'
+                    and due_at is not null order by due_at desc limit 1)"
+        )
+        .bind(far)
+        .fetch_one(pool)
+        .await)?;
+        // A process whose clock is ahead may have written it, or none yet wrote down the time.
+        let went_back = mark.is_none_or(|mark| mark > far) || latest.is_some_and(|latest| latest > far);
+        let mut clamped = 0;
+        if went_back {
+            loop {
+                let count = self.clamp_deliveries(rules, now).await?;
+                clamped += count;
+                if is_less_than_a_batch(count) {
+                    break;
+                }
+            }
+            self.clamp_the_rest(now).await?;
+        }
+        if went_back || mark.is_none_or(|mark| mark <= ms(after(now, -MARK_EVERY))) {
+            self.write_mark(now).await?;
+        }
+        Ok(clamped)
+    }
+
+    /// A batch of deliveries that were written by a clock which is ahead of ours. Each only once: it is written by ours then.
+    async fn clamp_deliveries(&self, rules: ClampRules, now: Timestamp) -> Result<usize, StoreError> {
+        let (far, lease_end) = (ms(after(now, SLACK)), ms(after(now, rules.lease)));
+        let due: Vec<String> = read!(self, |pool| sqlx::query_scalar(
+            "select id from delivery
+             where state in ('pending', 'deferred', 'unknown', 'unconfirmed', 'accepted', 'sent') and due_at > $2
+                and updated_at > $1 limit $3"
+        )
+        .bind(far)
+        .bind(ms(now))
+        .bind(BATCH)
+        .fetch_all(pool)
+        .await)?;
+        let leased: Vec<String> = read!(self, |pool| sqlx::query_scalar(
+            "select id from delivery where lease_until > $2 and updated_at > $1 limit $3"
+        )
+        .bind(far)
+        .bind(lease_end)
+        .bind(BATCH)
+        .fetch_all(pool)
+        .await)?;
+        let mut ids: Vec<String> = due.into_iter().chain(leased).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.truncate(usize::try_from(BATCH).unwrap_or(usize::MAX));
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let mut tx = self.begin().await?;
+        lock_all(&mut tx, ids.iter().map(String::as_str)).await?;
+        let rows: Rows = ids.iter().map(|id| [id]).collect();
+        // Of a call that may be under way the lease is not cut shorter than one from now.
+        tx.queue(
+            "update delivery set
+                due_at = case when state = 'deferred' and due_at > $4 then $4
+                    when state <> 'deferred' and due_at > $3 then $3 else due_at end,
+                lease_until = case when lease_until > $5 then $5 else lease_until end,
+                received_at = case when state in ('pending', 'deferred') and received_at > $3 then $3 else received_at end,
+                updated_at = $3
+             from rows($1) as r where delivery.id = r.value ->> 0 and delivery.updated_at > $2",
+            [
+                rows.into(),
+                far.into(),
+                ms(now).into(),
+                ms(rules.tomorrow).into(),
+                lease_end.into(),
+            ],
+        );
+        tx.commit().await?;
+        Ok(ids.len())
+    }
+
+    /// Times beside deliveries that lie further ahead than any rule of ours would have set them.
+    async fn clamp_the_rest(&self, now: Timestamp) -> Result<(), StoreError> {
+        let beyond = |longest: SignedDuration| ms(after(now, longest + SLACK));
+        let mut tx = self.begin().await?;
+        for (sql, longest, new) in [
+            (
+                "update provider_hold set probe_at = $2 where probe_at > $1",
+                LONGEST_PROBE,
+                ms(now),
+            ),
+            (
+                "update job_run set lease_until = $2 where lease_until > $1 and finished_at is null",
+                LONGEST_RUN,
+                ms(after(now, LONGEST_RUN)),
+            ),
+            (
+                "update mail set due_at = $2 where due_at > $1 and sent_at is null",
+                LONGEST_MAIL_WAIT,
+                ms(now),
+            ),
+            (
+                "update mail set lease_until = $2 where lease_until > $1 and sent_at is null",
+                LONGEST_MAIL_LEASE,
+                ms(after(now, LONGEST_MAIL_LEASE)),
+            ),
+        ] {
+            within!(tx, |conn| sqlx::query(sql)
+                .bind(beyond(longest))
+                .bind(new)
+                .execute(conn)
+                .await
+                .map(drop))?;
+        }
+        tx.commit().await
+    }
+
+    async fn write_mark(&self, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        within!(tx, |conn| sqlx::query(
+            "insert into setting (name, value, updated_at) values ('clock', '', $1)
+             on conflict (name) do update set updated_at = excluded.updated_at"
+        )
+        .bind(ms(now))
+        .execute(conn)
+        .await
+        .map(drop))?;
+        tx.commit().await
+    }
+}
+
+fn is_less_than_a_batch(count: usize) -> bool {
+    i64::try_from(count).is_ok_and(|count| count < BATCH)
+}
+
+/// Locks deliveries in the order of their ids, as everybody does.
+async fn lock_all<'a>(tx: &mut Tx, ids: impl Iterator<Item = &'a str>) -> Result<(), StoreError> {
+    let rows: Rows = ids.map(|id| [id]).collect();
+    let sql = "select d.id from rows($1) as r cross join delivery d where d.id = r.value ->> 0 order by d.id";
+    tx.ask::<(String,)>(sql, "for update of d", [rows.into()]).await?;
+    Ok(())
+}

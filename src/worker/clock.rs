@@ -1,0 +1,158 @@
+//! Watches the wall clock of this process: against its monotonic clock, against the provider's, and against what is
+//! written already. Absent: what is decided by it (see `domain::clock`), and what is written (`store::clocks`).
+
+use super::{Worker, now, timer::every_second};
+use crate::{
+    domain::{
+        alarm::AlarmKind,
+        clock::{self, Stamp, Step, Watch},
+        day::{LocalDay, to_millisecond},
+    },
+    store::{ClampRules, StoreError},
+};
+use jiff::{SignedDuration, Timestamp};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+
+/// Readings that are further apart belong to two moments.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// What this process knows of its wall clock. In memory only: a restart begins anew.
+#[derive(Debug, Default)]
+pub struct Clock(Mutex<Watch>);
+
+impl Clock {
+    /// Reads both clocks; every question begins with that, so that no decision is made between a step and its discovery.
+    fn read(&self) -> (MutexGuard<'_, Watch>, Instant, Timestamp) {
+        let mut watch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, wall) = read_both();
+        watch.look(at, wall);
+        (watch, at, wall)
+    }
+
+    /// Whether the clock jumped forward within the last hour, so that things may look old that are not.
+    pub fn holds(&self) -> bool {
+        let (watch, at, _) = self.read();
+        watch.holds(at)
+    }
+
+    /// After how long something is too old now: never, after a jump.
+    pub fn expire_after(&self, configured: SignedDuration) -> SignedDuration {
+        if self.holds() { SignedDuration::MAX } else { configured }
+    }
+
+    /// Whether the clock was turned and open attempts are not marked yet.
+    pub fn is_unsettled(&self) -> bool {
+        !self.read().0.unsettled().is_empty()
+    }
+
+    /// How far the provider's clock is ahead of ours; the one that is farthest off, of several stamps. `None` if nothing
+    /// is known of it.
+    pub fn ahead(&self, stamps: &[Stamp]) -> Option<SignedDuration> {
+        let (watch, at, wall) = self.read();
+        let trusted = stamps.iter().filter(|stamp| watch.trusts(stamp));
+        trusted
+            .map(|stamp| stamp.ahead(at, wall))
+            .max_by_key(|ahead| ahead.abs())
+    }
+
+    fn unsettled(&self) -> Vec<Step> {
+        self.read().0.unsettled().to_vec()
+    }
+
+    fn settle(&self, count: usize) {
+        self.read().0.settle(count);
+    }
+}
+
+/// Both clocks at one moment: read anew if this process stood still between them.
+fn read_both() -> (Instant, Timestamp) {
+    loop {
+        let (at, wall) = (Instant::now(), Timestamp::now());
+        if at.elapsed() < AT_ONCE {
+            return (at, wall);
+        }
+    }
+}
+
+/// Watches until `stop` turns true.
+pub async fn run(worker: Arc<Worker>, stop: watch::Receiver<bool>) {
+    every_second("watch the clock", worker, stop, look).await;
+}
+
+async fn look(worker: Arc<Worker>) -> Result<(), StoreError> {
+    let steps = worker.clock.unsettled();
+    if !steps.is_empty() {
+        tell_steps(&worker, &steps).await?;
+        worker.clock.settle(steps.len());
+    }
+    let stamp = worker.provider.clock();
+    if let Some(ahead) = worker
+        .clock
+        .ahead(stamp.as_slice())
+        .filter(|ahead| clock::differs(*ahead))
+    {
+        tell_difference(&worker, ahead).await?;
+    }
+    let now = now();
+    let today = LocalDay::of(now, &worker.rules.time_zone);
+    let rules = ClampRules {
+        lease: worker.rules.lease,
+        tomorrow: today.end(&worker.rules.time_zone),
+    };
+    let clamped = worker.store.clamp_times(rules, now).await?;
+    if clamped > 0 {
+        tracing::warn!(
+            deliveries = clamped,
+            "the clock went back: deliveries that waited for a time which is far again wait for it no longer"
+        );
+        worker.wake.notify_one();
+    }
+    Ok(())
+}
+
+/// The clock was turned: what is open now may have been begun by another time.
+async fn tell_steps(worker: &Worker, steps: &[Step]) -> Result<(), StoreError> {
+    let now = now();
+    let doubtful = worker.store.doubt_open_attempts(now).await?;
+    for step in steps {
+        let direction = if step.by.is_negative() { "back" } else { "forward" };
+        let by = clock::span(step.by);
+        tracing::warn!(
+            step_s = step.by.as_secs(),
+            attempts = doubtful,
+            "the clock went {direction} by {by} at once; of attempts that are open now, absence is never concluded"
+        );
+        if step.is_jump {
+            let time = to_millisecond(now).strftime("%F %T");
+            let detail = format!("the clock of this machine went forward by {by} at once; it now reads {time} UTC");
+            let subject = now.strftime("%F %H").to_string();
+            worker
+                .store
+                .raise_alarm(AlarmKind::ClockJumped, &subject, detail, now)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Our clock and the provider's differ: an alarm once a day. What is begun meanwhile stays doubtful, also when the clock is
+/// set right while no process watches it.
+async fn tell_difference(worker: &Worker, ahead: SignedDuration) -> Result<(), StoreError> {
+    let now = now();
+    worker.store.doubt_open_attempts(now).await?;
+    let provider = worker.provider.name();
+    let direction = if ahead.is_negative() { "ahead of" } else { "behind" };
+    let detail = format!(
+        "the clock of this machine is {} {direction} the one of {provider}",
+        clock::span(ahead)
+    );
+    let subject = format!("{provider}/{}", now.strftime("%F"));
+    worker
+        .store
+        .raise_alarm(AlarmKind::ClockDiffers, &subject, detail, now)
+        .await
+}
