@@ -11,6 +11,7 @@ mod support;
 
 mod alarms;
 mod commands;
+mod connections;
 mod crashes;
 mod forgetting;
 mod groups;
