@@ -174,7 +174,9 @@ fn tell(text: &str) {
 
 /// Events pass while 2,000 clients hold half a request each and 300 post a mebibyte that nobody signed.
 async fn flood(town: Town, wanted_open: usize, what: &str) {
-    post_events(&town, "calm", 10).await;
+    // The first phone number loads the numbering plans.
+    post_events(&town, "first", 10).await;
+    let calm = post_events(&town, "calm", 100).await;
     let before_mb = peak_memory_mb(town.service.pid());
 
     let half_open = half_open(&town.service.address, 2000).await;
@@ -183,14 +185,17 @@ async fn flood(town: Town, wanted_open: usize, what: &str) {
     let took = post_events(&town, "flood", 500).await;
 
     let peak_mb = peak_memory_mb(town.service.pid());
-    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
+    let figures = |took: &[Duration]| {
+        let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
+        format!("p50 {:?}, p99 {:?}, most {:?}", at(0.5), at(0.99), at(1.0))
+    };
     tell(&format!(
-        "{what}: {} half open, 300 unsigned; {} events: p50 {:?}, p99 {:?}, most {:?}; peak memory {before_mb} -> {peak_mb} MB",
+        "{what}: before {} events: {}; with {} half open and 300 unsigned {}: {}; peak memory {before_mb} -> {peak_mb} MB",
+        calm.len(),
+        figures(&calm),
         half_open.len(),
         took.len(),
-        at(0.5),
-        at(0.99),
-        at(1.0)
+        figures(&took)
     ));
     assert!(
         peak_mb < before_mb + 150,

@@ -316,9 +316,9 @@ mod tests {
             axum::response::IntoResponse::into_response(refused).status()
         };
 
-        let last = (0..300).map(|host| refuse(format!("2001:db8:0:1::{host:x}"))).last();
+        let answers: Vec<StatusCode> = (0..300).map(|host| refuse(format!("2001:db8:0:1::{host:x}"))).collect();
 
-        assert_eq!(last, Some(StatusCode::TOO_MANY_REQUESTS), "one network");
+        assert_eq!(answers[299], StatusCode::TOO_MANY_REQUESTS, "one network");
         assert_eq!(refuse("2001:db8:0:2::1".into()), StatusCode::FORBIDDEN, "another");
     }
 }

@@ -212,8 +212,15 @@ async fn answer(
 async fn sweep(connections: &Connections, stop: &watch::Receiver<bool>) -> Infallible {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut last, mut is_patient) = (Instant::now(), false);
     loop {
         ticks.tick().await;
+        // After a freeze of this process, what came meanwhile is not read yet: the clients are not to blame. Once, though.
+        is_patient = !is_patient && last.elapsed() > 4 * TICK;
+        last = Instant::now();
+        if is_patient {
+            continue;
+        }
         let is_stopping = *stop.borrow();
         let cut_off = connections.close_overdue(connections.now_ms(), is_stopping);
         if cut_off > 0 {
