@@ -20,7 +20,7 @@
 //! mail/          how mails look, and SMTP
 //! worker/        backend (apalis over deliveries), send, sweep (what time alone decides), reconcile (asking again), clock (is ours right?);
 //!                nightly (reports, mails of alarms), post (sends mails), cleanup
-//! http/          the doors: events, receipts, admin API, reports, health
+//! http/          the doors: connections, events, receipts, admin API, reports, health
 //! ```
 //!
 //! Who may import whom: `main -> cli -> app -> {http, worker} -> {store, provider, mail} -> domain`. `http` and `worker`

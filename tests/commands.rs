@@ -252,3 +252,29 @@ fn an_open_address_without_tokens_is_refused() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("auth.intake_tokens") && text(&output.stderr).contains("auth.admin_tokens"));
 }
+
+#[test]
+fn an_empty_token_in_a_list_is_refused() {
+    let folder = Folder::new();
+    let file = folder.path().join("nightbell.toml");
+    std::fs::write(&file, "[sources.acme]\ntokens = [\"a\", \"\"]\n").unwrap();
+    let environment = [
+        ("NIGHTBELL_AUTH__INTAKE_TOKENS", "secret-a,,secret-b"),
+        ("NIGHTBELL_AUTH__ADMIN_TOKENS", "secret-c,"),
+    ];
+
+    let output = run(
+        &environment,
+        &["config", "check", "--config", file.to_str().unwrap()],
+        b"",
+    );
+
+    let err = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    for key in ["auth.intake_tokens", "auth.admin_tokens", "sources.acme.tokens"] {
+        assert!(err.contains(&format!("`{key}` has an empty entry")), "{err}");
+    }
+    assert!(!err.contains("secret-"), "tokens are never shown: {err}");
+    let not_set = run(&[("NIGHTBELL_AUTH__INTAKE_TOKENS", "")], &["config", "check"], b"");
+    assert_eq!(not_set.status.code(), Some(0), "{not_set:?}");
+}

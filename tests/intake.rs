@@ -16,6 +16,7 @@ stories![
     bad_input_gets_a_clear_error_and_nothing_is_stored,
     odd_input_is_taken_and_cleaned,
     only_good_tokens_come_in,
+    strangers_behind_a_proxy_are_counted_apart,
     what_asks_for_nothing_is_ignored_and_says_why,
     resolving_cancels_what_has_not_begun,
     a_later_event_adds_people_only_if_nobody_was_told,
@@ -266,6 +267,34 @@ async fn only_good_tokens_come_in(database: Database) {
         "ready"
     );
     assert_eq!(town.request(Method::GET, "/nothing", &[], Vec::new()).await.status, 404);
+}
+
+async fn strangers_behind_a_proxy_are_counted_apart(database: Database) {
+    let town = Plan::on(database)
+        .set("HTTP__TRUSTED_PROXIES", "127.0.0.1")
+        .build()
+        .await;
+    let knock = async |from: String| {
+        let headers = [("x-forwarded-for", from.as_str())];
+        town.request(Method::POST, "/v1/events", &headers, Vec::new())
+            .await
+            .status
+    };
+
+    for (flood, another) in [
+        ("198.51.100.1:PORT", "198.51.100.2:80"),
+        ("[2001:db8:0:1::PORT]:443", "[2001:db8:0:2::1]:443"),
+        ("192.0.2.99, 198.51.100.3:PORT", "192.0.2.99, 198.51.100.4:80"),
+    ] {
+        let answers =
+            futures::future::join_all((1..300).map(|port: u32| knock(flood.replace("PORT", &port.to_string())))).await;
+        assert!(answers.contains(&429), "{flood}: a flood is slowed");
+        assert_eq!(
+            knock(another.to_owned()).await,
+            401,
+            "{another} is somebody else than {flood}"
+        );
+    }
 }
 
 async fn what_asks_for_nothing_is_ignored_and_says_why(database: Database) {

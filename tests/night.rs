@@ -316,7 +316,7 @@ async fn a_mail_that_cannot_go_is_kept_and_tried_again(database: Database) {
         hour += 1;
         restart_at(&mut town, &format!("2026-11-21 {hour:02}:00:00"));
         let mail = eventually("the trouble in /readyz", async || {
-            let ready = town.request(Method::GET, "/readyz", &[], Vec::new()).await;
+            let ready = town.admin(Method::GET, "/readyz", None).await;
             assert_eq!(ready.status, 200, "mail is not what we live for");
             let mail = ready.body["details"]["mail"].clone();
             if mail["reason"].as_str().is_some_and(|text| text.contains(reason)) {
@@ -327,6 +327,13 @@ async fn a_mail_that_cannot_go_is_kept_and_tried_again(database: Database) {
         })
         .await;
         assert_eq!(mail["waiting"], 1, "{mail}");
+        for headers in [&[][..], &[("authorization", "Bearer wrong")]] {
+            let anybody = town.request(Method::GET, "/readyz", headers, Vec::new()).await;
+            let shown = &anybody.body["details"]["mail"];
+            assert_eq!((&shown["status"], &shown["since"]), (&mail["status"], &mail["since"]));
+            assert_eq!(shown["waiting"], 1, "how many is no secret");
+            assert_eq!(shown["reason"], Value::Null, "the mail server's name is: {shown}");
+        }
         town.service.logged(reason).await;
         let report = town.get("/v1/reports/2026-11-20").await;
         assert_eq!(report["mail"]["state"], "mailing");

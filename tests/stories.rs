@@ -12,6 +12,7 @@ mod support;
 mod alarms;
 mod clocks;
 mod commands;
+mod connections;
 mod crashes;
 mod forgetting;
 mod groups;

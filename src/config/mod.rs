@@ -457,6 +457,14 @@ mod tests {
         with(environment).faults.into_iter().map(|fault| fault.key).collect()
     }
 
+    fn file_fault_keys(text: &str) -> Vec<String> {
+        let path = std::env::temp_dir().join(format!("nightbell-{}.toml", uuid::Uuid::new_v4()));
+        std::fs::write(&path, text).unwrap();
+        let loaded = load(Some(&path), std::iter::empty());
+        std::fs::remove_file(path).unwrap();
+        loaded.faults.into_iter().map(|fault| fault.key).collect()
+    }
+
     #[test]
     fn no_configuration_at_all_is_a_good_one() {
         let loaded = with(&[]);
@@ -512,6 +520,34 @@ mod tests {
             ]),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn an_empty_token_in_a_list_is_a_fault() {
+        for (variable, key) in [
+            ("NIGHTBELL_AUTH__INTAKE_TOKENS", "auth.intake_tokens"),
+            ("NIGHTBELL_AUTH__ADMIN_TOKENS", "auth.admin_tokens"),
+            ("NIGHTBELL_SOURCES__ACME__TOKENS", "sources.acme.tokens"),
+        ] {
+            for value in ["a,,b", "a,", ",a", "a, ,b", ","] {
+                assert_eq!(fault_keys(&[(variable, value)]), [key], "{variable}={value}");
+            }
+            for value in ["", " ", "a", "a, b"] {
+                assert_eq!(fault_keys(&[(variable, value)]), [""; 0], "{variable}={value}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_token_in_a_file_is_a_fault() {
+        for (text, wrong) in [
+            ("[auth]\nintake_tokens = [\"a\", \"\"]", vec!["auth.intake_tokens"]),
+            ("[auth]\nadmin_tokens = [\" \"]", vec!["auth.admin_tokens"]),
+            ("[sources.acme]\ntokens = \"a,,b\"", vec!["sources.acme.tokens"]),
+            ("[auth]\nintake_tokens = [\"a\", \"b\"]\nadmin_tokens = []", vec![]),
+        ] {
+            assert_eq!(file_fault_keys(text), wrong, "{text}");
+        }
     }
 
     #[test]

@@ -370,12 +370,21 @@ impl Reader {
         secret.map(SecretString::from)
     }
 
-    /// Several secrets: a list, or separated by commas.
+    /// Several secrets: a list, or separated by commas. An empty one among them is a fault, for what was meant to stand
+    /// there would be missing, or nothing would be taken for a secret.
     pub fn secret_list(&mut self, key: &str) -> Vec<SecretString> {
-        let texts = match self.settings.get(key).map(|setting| &setting.value) {
+        let mut texts = match self.settings.get(key).map(|setting| &setting.value) {
             Some(Value::Array(_)) => self.strings(key),
-            _ => self.secret_text(key).map(|text| split_list(&text)).unwrap_or_default(),
+            _ => self
+                .secret_text(key)
+                .map(|text| text.split(',').map(|item| item.trim().to_owned()).collect())
+                .unwrap_or_default(),
         };
+        let count = texts.len();
+        texts.retain(|text| !text.trim().is_empty());
+        if texts.len() < count {
+            self.fault_secret(key, "has an empty entry: fill it in, or take it away with its comma");
+        }
         self.show(key, if texts.is_empty() { Shown::Unset } else { Shown::Secret });
         texts.into_iter().map(SecretString::from).collect()
     }

@@ -1,13 +1,16 @@
 //! Who may speak: bearer tokens compared in constant time, and limits on those who have none. Absent: signatures of
 //! providers (see `receipts`).
 
-use super::error::Problem;
+use super::{connections::counted, error::Problem};
 use axum::http::{HeaderMap, StatusCode, header};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
-use std::{net::IpAddr, num::NonZeroU32};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
+};
 use subtle::ConstantTimeEq;
 
 /// How many requests without a good token or signature one address may make at once, and then each second.
@@ -44,6 +47,11 @@ impl Tokens {
             digest: Sha256::digest(token.expose_secret()).into(),
             source: source.map(str::to_owned),
         }));
+    }
+
+    /// Whether the request carries one of these tokens, where nothing depends on it but what is shown.
+    pub fn has(&self, headers: &HeaderMap) -> bool {
+        self.find(headers).is_some()
     }
 
     /// Finds the token of `Authorization: Bearer …`. Always compares with every token.
@@ -105,12 +113,14 @@ impl Doorkeeper {
         }
     }
 
-    /// Turns a stranger away with `problem`, or with 429 if it comes too often.
+    /// Turns a stranger away with `problem`, or with 429 if it comes too often. The connection ends: its body, which may be
+    /// of any size, is not read.
     pub fn refuse_stranger(&self, headers: &HeaderMap, peer: IpAddr, problem: Problem) -> Problem {
         if self.strangers.len() > MAX_STRANGERS {
             self.strangers.retain_recent();
         }
-        match self.strangers.check_key(&self.client_address(headers, peer)) {
+        let address = counted(self.client_address(headers, peer));
+        match self.strangers.check_key(&address) {
             Ok(()) => problem,
             Err(_) => Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
@@ -118,22 +128,45 @@ impl Doorkeeper {
             )
             .retry_after(1),
         }
+        .and_close()
     }
 
-    /// The address that a request came from: of trusted proxies the nearest one that is none of them.
+    /// Whether this address is one of our own proxies, which speak for many clients.
+    pub fn is_proxy(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(&address))
+    }
+
+    /// The address that a request came from: of trusted proxies the nearest one that is none of them. What stands before
+    /// a hop that cannot be read was not told by anybody we trust, so there the last known address counts.
     fn client_address(&self, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
-        let is_proxy = |address: &IpAddr| self.trusted_proxies.iter().any(|net| net.contains(address));
-        if !is_proxy(&peer) {
-            return peer;
-        }
-        let hops = headers
+        // Several headers are one list (RFC 9110, 5.3).
+        let hops: Vec<&[u8]> = headers
             .get_all("x-forwarded-for")
             .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','));
-        let hops: Vec<IpAddr> = hops.filter_map(|hop| hop.trim().parse().ok()).collect();
-        hops.iter().rev().find(|hop| !is_proxy(hop)).copied().unwrap_or(peer)
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .collect();
+        let mut nearest = peer.to_canonical();
+        for hop in hops.into_iter().rev() {
+            if !self.is_proxy(nearest) {
+                break;
+            }
+            let Some(address) = read_hop(hop) else { break };
+            nearest = address;
+        }
+        nearest
     }
+}
+
+/// An address as proxies write it: bare, with a port, or of IPv6 in brackets.
+fn read_hop(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop).ok()?.trim();
+    let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
+    let address = text
+        .parse()
+        .or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()))
+        .ok()
+        .or_else(|| in_brackets().map(IpAddr::from))?;
+    Some(address.to_canonical())
 }
 
 #[cfg(test)]
@@ -206,5 +239,86 @@ mod tests {
             doorkeeper.client_address(&forwarded, "192.0.2.1".parse().unwrap()),
             "192.0.2.1".parse::<IpAddr>().unwrap()
         );
+    }
+
+    /// Who counts when the peer is a trusted proxy that says this.
+    fn behind_a_proxy(forwarded: &[&str]) -> String {
+        let doorkeeper = Doorkeeper::new(0, vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append("x-forwarded-for", value.parse().unwrap());
+        }
+        doorkeeper
+            .client_address(&headers, "10.2.2.2".parse().unwrap())
+            .to_string()
+    }
+
+    #[test]
+    fn a_hop_may_have_a_port_and_brackets() {
+        for (forwarded, counts) in [
+            ("198.51.100.9:4711", "198.51.100.9"),
+            ("[2001:db8::7]:4711", "2001:db8::7"),
+            ("[2001:db8::7]", "2001:db8::7"),
+            ("2001:db8::7", "2001:db8::7"),
+            ("::ffff:198.51.100.9", "198.51.100.9"),
+            ("[::ffff:198.51.100.9]:80", "198.51.100.9"),
+            (" 198.51.100.9:4711 , 10.1.1.1:80 ", "198.51.100.9"),
+            ("198.51.100.9, [fd00::1]:80", "198.51.100.9"),
+            ("198.51.100.9, ::ffff:10.1.1.1", "198.51.100.9"),
+        ] {
+            assert_eq!(behind_a_proxy(&[forwarded]), counts, "{forwarded}");
+        }
+    }
+
+    #[test]
+    fn what_stands_before_an_unreadable_hop_is_not_believed() {
+        for (forwarded, counts) in [
+            ("198.51.100.9, unknown", "10.2.2.2"),
+            ("unknown", "10.2.2.2"),
+            ("198.51.100.9,", "10.2.2.2"),
+            ("", "10.2.2.2"),
+            ("198.51.100.9, 300.1.1.1", "10.2.2.2"),
+            ("198.51.100.9, unknown, 10.1.1.1", "10.1.1.1"),
+            ("unknown, 198.51.100.9, 10.1.1.1", "198.51.100.9"),
+        ] {
+            assert_eq!(behind_a_proxy(&[forwarded]), counts, "{forwarded}");
+        }
+    }
+
+    #[test]
+    fn several_headers_are_one_list() {
+        assert_eq!(
+            behind_a_proxy(&["192.0.2.1", "198.51.100.9", "10.1.1.1"]),
+            "198.51.100.9"
+        );
+        assert_eq!(behind_a_proxy(&["198.51.100.9", "unknown"]), "10.2.2.2");
+    }
+
+    #[test]
+    fn a_proxy_that_comes_as_mapped_ipv4_is_known() {
+        let doorkeeper = Doorkeeper::new(0, vec!["10.0.0.0/8".parse().unwrap()]);
+        let forwarded = HeaderMap::from_iter([("x-forwarded-for".parse().unwrap(), "198.51.100.9".parse().unwrap())]);
+
+        assert_eq!(
+            doorkeeper
+                .client_address(&forwarded, "::ffff:10.2.2.2".parse().unwrap())
+                .to_string(),
+            "198.51.100.9"
+        );
+    }
+
+    #[test]
+    fn ipv6_strangers_are_limited_by_network() {
+        let doorkeeper = Doorkeeper::new(0, Vec::new());
+        let refuse = |peer: String| {
+            let problem = Problem::new(StatusCode::FORBIDDEN, "no");
+            let refused = doorkeeper.refuse_stranger(&HeaderMap::new(), peer.parse().unwrap(), problem);
+            axum::response::IntoResponse::into_response(refused).status()
+        };
+
+        let answers: Vec<StatusCode> = (0..300).map(|host| refuse(format!("2001:db8:0:1::{host:x}"))).collect();
+
+        assert_eq!(answers[299], StatusCode::TOO_MANY_REQUESTS, "one network");
+        assert_eq!(refuse("2001:db8:0:2::1".into()), StatusCode::FORBIDDEN, "another");
     }
 }

@@ -14,6 +14,7 @@ pub struct Problem {
     detail: String,
     errors: Vec<Fault>,
     retry_after_s: Option<u64>,
+    is_last: bool,
 }
 
 impl Problem {
@@ -23,6 +24,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             retry_after_s: None,
+            is_last: false,
         }
     }
 
@@ -51,12 +53,21 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// Says when to come again, in seconds.
     pub fn retry_after(self, seconds: u64) -> Self {
         Self {
             retry_after_s: Some(seconds),
             ..self
         }
+    }
+
+    /// Ends the connection with this answer: what the client still sends is not read.
+    pub fn and_close(self) -> Self {
+        Self { is_last: true, ..self }
     }
 }
 
@@ -87,6 +98,11 @@ impl IntoResponse for Problem {
             .into_response();
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.is_last {
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response

@@ -1,7 +1,7 @@
 //! `POST /v1/events`: what a helpdesk says about a ticket. The 202 comes after the commit and never waits for a
 //! provider.
 
-use super::{Office, SharedOffice, body, error::Problem, now};
+use super::{Office, SharedOffice, body, error::Problem, in_time, now};
 use crate::{
     config::Source,
     domain::{
@@ -22,6 +22,9 @@ use axum::{
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
+/// Said when the database does not answer at all.
+const NO_ANSWER: &str = "the database did not answer in time; it may or may not have been stored, so send it again: what was stored is answered as a duplicate";
+
 pub async fn post(
     State(office): SharedOffice,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -30,7 +33,7 @@ pub async fn post(
 ) -> Result<Response, Problem> {
     let allowed = office.doorkeeper.admit(&office.intake_tokens, &headers, peer.ip())?;
     expect_json(&headers)?;
-    let bytes = body::read(raw).await?;
+    let bytes = body::read(raw, body::TRUSTED).await?;
     let document = read_json(&bytes)?;
     let now = now();
     let event = event::parse(&document, now).map_err(|mut faults| {
@@ -114,10 +117,10 @@ async fn accept(office: &Office, source: &Source, event: &Event, now: jiff::Time
     } else {
         LaterRecipients::Untold
     };
-    let accepted = office
+    let accepting = office
         .store
-        .accept(event, later, now, || compose(office, source, event))
-        .await?;
+        .accept(event, later, now, || compose(office, source, event));
+    let accepted = in_time(accepting, NO_ANSWER).await?;
     Ok(match accepted {
         Accepted::New { alert_id, deliveries } => {
             office.wake.notify_one();
@@ -139,7 +142,8 @@ async fn resolve(
     unknown_ticket: &str,
     now: jiff::Timestamp,
 ) -> Result<Response, Problem> {
-    Ok(match office.store.resolve(event, now).await? {
+    let resolving = office.store.resolve(event, now);
+    Ok(match in_time(resolving, NO_ANSWER).await? {
         Some(Resolved::Closed { alert_id, canceled }) => {
             tracing::info!(alert.id = %alert_id, source = %event.source, ticket.id = %event.ticket.id, canceled, "alert closed");
             Json(json!({"outcome": "resolved", "alert_id": alert_id, "canceled": canceled})).into_response()

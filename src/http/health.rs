@@ -1,8 +1,13 @@
 //! Whether the process lives, and whether it can do its work.
 
-use super::{Office, SharedOffice, error::Problem, now};
+use super::{MAX_STORE_WAIT, Office, SharedOffice, error::Problem, now};
 use crate::store::{Db, StoreError};
-use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::IntoResponse,
+};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
@@ -10,25 +15,53 @@ use tokio::sync::Mutex;
 /// A check writes a row, and anybody may ask: so one answer serves for this long.
 const KEEP: Duration = Duration::from_secs(1);
 
-/// The last answer of the check.
+/// What must hold so that the answer is 200. One more condition is one more field here, found out in `find_out`, asked
+/// for in `hold`, and told in the details of `ready`.
+#[derive(Clone, Copy)]
+struct Conditions {
+    writable: bool,
+}
+
+impl Conditions {
+    async fn find_out(store: &Db) -> Self {
+        let writable = match tokio::time::timeout(MAX_STORE_WAIT, store.check_writable(now())).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error.explain(), "not ready: the database cannot be written");
+                false
+            }
+            Err(_) => {
+                tracing::warn!(
+                    after_s = MAX_STORE_WAIT.as_secs(),
+                    "not ready: the database does not answer"
+                );
+                false
+            }
+        };
+        Self { writable }
+    }
+
+    fn hold(self) -> bool {
+        self.writable
+    }
+}
+
+/// What was found out last.
 #[derive(Default)]
-pub struct Readiness(Mutex<Option<(Instant, bool)>>);
+pub struct Readiness(Mutex<Option<(Instant, Conditions)>>);
 
 impl Readiness {
-    /// Whether the database can be written now, or could be a moment ago.
-    async fn check(&self, store: &Db) -> bool {
+    /// How things stand now, or stood a moment ago.
+    async fn check(&self, store: &Db) -> Conditions {
         let mut last = self.0.lock().await;
-        if let Some((at, writable)) = *last
+        if let Some((at, conditions)) = *last
             && at.elapsed() < KEEP
         {
-            return writable;
+            return conditions;
         }
-        let result = store.check_writable(now()).await;
-        if let Err(error) = &result {
-            tracing::warn!(error = %error.explain(), "not ready: the database cannot be written");
-        }
-        *last = Some((Instant::now(), result.is_ok()));
-        result.is_ok()
+        let conditions = Conditions::find_out(store).await;
+        *last = Some((Instant::now(), conditions));
+        conditions
     }
 }
 
@@ -37,25 +70,31 @@ pub async fn alive() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// Whether mails go; if not, how many wait, since when and why.
-async fn mail_status(office: &Office) -> Value {
+/// Whether mails go; if not, how many wait and since when. Why not names the mail server, so only admins see it.
+async fn mail_status(office: &Office, is_admin: bool) -> Value {
     match office.store.mail_trouble().await {
         _ if !office.has_mail => json!({"status": "not configured: reports and alarms are kept and logged"}),
         Ok(None) => json!({"status": "ok"}),
-        Ok(Some(trouble)) => json!({
-            "status": "cannot be sent; will be tried again",
-            "waiting": trouble.waiting,
-            "since": trouble.since.to_string(),
-            "reason": trouble.reason,
-        }),
+        Ok(Some(trouble)) => {
+            let mut status = json!({
+                "status": "cannot be sent; will be tried again",
+                "waiting": trouble.waiting,
+                "since": trouble.since.to_string(),
+            });
+            if is_admin {
+                status["reason"] = trouble.reason.into();
+            }
+            status
+        }
         Err(_) => json!({"status": "unknown"}),
     }
 }
 
 /// `GET /readyz`: 200 while the database can be written. Trouble of the provider or of mail shows in the details only: events are
-/// taken and kept meanwhile.
-pub async fn ready(State(office): SharedOffice) -> Result<impl IntoResponse, Problem> {
-    let writable = office.readiness.check(&office.store).await;
+/// taken and kept meanwhile. Anybody may ask; an admin token shows more.
+pub async fn ready(State(office): SharedOffice, headers: HeaderMap) -> Result<impl IntoResponse, Problem> {
+    let conditions = office.readiness.check(&office.store).await;
+    let Conditions { writable } = conditions;
     let held = if writable {
         office.store.is_held(office.provider, &office.account).await
     } else {
@@ -66,18 +105,18 @@ pub async fn ready(State(office): SharedOffice) -> Result<impl IntoResponse, Pro
         Ok(false)
         | Err(StoreError::Database(_) | StoreError::Unreadable { .. } | StoreError::Broken | StoreError::Busy) => "ok",
     };
-    let status = if writable {
+    let status = if conditions.hold() {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
     let mail = if writable {
-        mail_status(&office).await
+        mail_status(&office, office.admin_tokens.has(&headers)).await
     } else {
         json!({"status": "unknown"})
     };
     let body = json!({
-        "status": if writable { "ready" } else { "not ready" },
+        "status": if conditions.hold() { "ready" } else { "not ready" },
         "details": {
             "database": {"engine": office.store.engine(), "status": if writable { "ok" } else { "cannot be written" }},
             "provider": {"driver": office.provider.as_str(), "status": provider},

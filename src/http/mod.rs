@@ -4,11 +4,13 @@
 mod admin_api;
 mod auth;
 mod body;
+mod connections;
 mod error;
 mod events;
 mod health;
 mod receipts;
 mod reports;
+mod server;
 
 pub use auth::{Doorkeeper, Tokens};
 pub use health::Readiness;
@@ -23,7 +25,7 @@ use crate::{
         nightly::NightlyTime,
         phone::Region,
     },
-    store::Db,
+    store::{Db, StoreError},
 };
 use axum::{
     Router,
@@ -33,10 +35,15 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
+use connections::Caps;
 use error::Problem;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use secrecy::SecretString;
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{
     net::TcpListener,
     sync::{Notify, watch},
@@ -77,6 +84,18 @@ impl Office {
     }
 }
 
+/// The longest that an answer waits for the database. Twilio gives a webhook 15 s in all (connection overrides, "tt"), and
+/// helpdesks block while they post: with a second to spare, events and receipts are answered within 10 s.
+const MAX_STORE_WAIT: Duration = Duration::from_secs(9);
+
+/// What the database answers, or 503 with `detail` if it does not in time.
+async fn in_time<T>(asked: impl Future<Output = Result<T, StoreError>>, detail: &'static str) -> Result<T, Problem> {
+    match tokio::time::timeout(MAX_STORE_WAIT, asked).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5)),
+    }
+}
+
 /// The present, as the database keeps it. The edge: below here, time is an argument.
 fn now() -> Timestamp {
     to_millisecond(Timestamp::now())
@@ -98,30 +117,35 @@ pub async fn serve(
     admin_listener: Option<TcpListener>,
     stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
+    let caps = Caps::of_this_process();
+    tracing::debug!(?caps, "taking connections");
     if doors == Doors::Health {
-        return run(listener, Router::new(), office, stop).await;
+        run(listener, Router::new(), office, caps, stop).await;
+        return Ok(());
     }
     let public = Router::new()
         .route("/v1/events", post(events::post))
         .route("/twilio/status", post(receipts::post_twilio));
     match admin_listener {
-        None => run(listener, public.merge(admin_api::routes(&office)), office, stop).await,
+        None => run(listener, public.merge(admin_api::routes(&office)), office, caps, stop).await,
         Some(admin) => {
-            let both = tokio::join!(
-                run(listener, public, Arc::clone(&office), stop.clone()),
-                run(admin, admin_api::routes(&office), Arc::clone(&office), stop)
+            let (caps, admin_caps) = caps.split();
+            tokio::join!(
+                run(listener, public, Arc::clone(&office), caps, stop.clone()),
+                run(admin, admin_api::routes(&office), Arc::clone(&office), admin_caps, stop)
             );
-            both.0.and(both.1)
         }
     }
+    Ok(())
 }
 
 async fn run(
     listener: TcpListener,
     routes: Router<Arc<Office>>,
     office: Arc<Office>,
-    mut stop: watch::Receiver<bool>,
-) -> std::io::Result<()> {
+    caps: Caps,
+    stop: watch::Receiver<bool>,
+) {
     let router = routes
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
@@ -130,12 +154,9 @@ async fn run(
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
         })
         .layer(middleware::from_fn(log_request))
-        .with_state(office);
-    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(async move {
-            let _ = stop.wait_for(|stop| *stop).await;
-        })
-        .await
+        .with_state(Arc::clone(&office));
+    let is_proxy = |address| office.doorkeeper.is_proxy(address);
+    server::serve(listener, router, caps, is_proxy, stop).await;
 }
 
 /// Logs each request by its route; the address itself may hold a phone number.

@@ -1,7 +1,7 @@
 //! `POST /twilio/status`: status callbacks. The signature is checked over the configured address, never over what the
 //! request says of itself. Kept means committed; what could not be stored is never answered with 2xx.
 
-use super::{SharedOffice, body, error::Problem, now};
+use super::{Office, SharedOffice, body, connections::Connection, error::Problem, in_time, now};
 use crate::{
     provider::twilio::{
         receipt,
@@ -11,18 +11,24 @@ use crate::{
 };
 use axum::{
     body::Body,
-    extract::{ConnectInfo, RawQuery, State},
+    extract::{ConnectInfo, Extension, RawQuery, State},
     http::{HeaderMap, StatusCode, header},
 };
 use jiff::Timestamp;
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
-/// Twilio gives a webhook 15 s in all (connection overrides, "tt"), so we stop at 10.
-const MAX_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+/// Nobody can be told from Twilio before the body is there, so little is taken, and nothing is read away. Receipts have a
+/// few hundred bytes.
+const BODY: body::Limits = body::Limits {
+    size: 64 * 1024,
+    wait: Duration::from_secs(10),
+    drain: 0,
+};
 /// How many rejected receipts are kept for a look.
 const KEPT: usize = 100;
 
@@ -58,16 +64,36 @@ impl Rejected {
 pub async fn post_twilio(
     State(office): SharedOffice,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(connection): Extension<Connection>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     raw: Body,
 ) -> Result<StatusCode, Problem> {
-    let bytes = body::read(raw).await?;
     let text = |name: &str| {
         headers
             .get(name)
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
+    };
+    let refused = "the signature is missing or not valid";
+    let signature = text("x-twilio-signature");
+    if signature.is_empty() {
+        let why = "it has no `X-Twilio-Signature` header".to_owned();
+        let problem = Problem::new(StatusCode::FORBIDDEN, refused);
+        return Err(reject(&office, &headers, peer.ip(), why, &[], problem));
+    }
+    let bytes = match connection.while_waiting(body::read(raw, BODY)).await {
+        Ok(bytes) => bytes,
+        Err(problem) => {
+            return Err(reject(
+                &office,
+                &headers,
+                peer.ip(),
+                problem.detail().to_owned(),
+                &[],
+                problem,
+            ));
+        }
     };
     let query = query.unwrap_or_default();
     let verdict = match &office.status_callback_url {
@@ -83,26 +109,14 @@ pub async fn post_twilio(
                 url: &url,
                 content_type: text(header::CONTENT_TYPE.as_str()),
                 body: &bytes,
-                signature: text("x-twilio-signature"),
+                signature,
             };
             signature::verify(signed, &office.twilio_tokens).map_err(|invalid| invalid.to_string())
         }
     };
     if let Err(why) = verdict {
-        tracing::warn!(
-            why,
-            "rejected a receipt; if Twilio sent it, compare `public_url` with the address set there, or try `nightbell receipt verify`"
-        );
-        let fields = url::form_urlencoded::parse(&bytes)
-            .map(|(name, _)| crate::domain::text::clean_line(&name, 40))
-            .take(40)
-            .collect();
-        office.rejected.add(RejectedReceipt { at: now(), why, fields });
-        return Err(office.doorkeeper.refuse_stranger(
-            &headers,
-            peer.ip(),
-            Problem::new(StatusCode::FORBIDDEN, "the signature is missing or not valid"),
-        ));
+        let problem = Problem::new(StatusCode::FORBIDDEN, refused);
+        return Err(reject(&office, &headers, peer.ip(), why, &bytes, problem));
     }
 
     let Some(receipt) = receipt::read(&query, &bytes) else {
@@ -112,13 +126,11 @@ pub async fn post_twilio(
         ));
     };
     let recording = office.store.record_receipt(receipt.clone(), office.poll_after, now());
-    let recorded = tokio::time::timeout(MAX_WAIT, recording).await.map_err(|_| {
-        Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the database did not answer in time; nothing was stored",
-        )
-        .retry_after(5)
-    })??;
+    let recorded = in_time(
+        recording,
+        "the database did not answer in time; it may or may not have been stored, so send it again",
+    )
+    .await?;
     match recorded {
         Recorded::Applied(state) => {
             tracing::debug!(message.id = %receipt.message_id, status = %receipt.status, %state, "receipt recorded")
@@ -131,4 +143,18 @@ pub async fn post_twilio(
         }
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Notes why a receipt is turned away, and what it looked like; no values.
+fn reject(office: &Office, headers: &HeaderMap, peer: IpAddr, why: String, body: &[u8], problem: Problem) -> Problem {
+    tracing::warn!(
+        why,
+        "rejected a receipt; if Twilio sent it, compare `public_url` with the address set there, or try `nightbell receipt verify`"
+    );
+    let fields = url::form_urlencoded::parse(body)
+        .map(|(name, _)| crate::domain::text::clean_line(&name, 40))
+        .take(40)
+        .collect();
+    office.rejected.add(RejectedReceipt { at: now(), why, fields });
+    office.doorkeeper.refuse_stranger(headers, peer, problem)
 }

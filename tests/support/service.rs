@@ -17,6 +17,9 @@ fn binary() -> String {
     std::env::var("NIGHTBELL_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_nightbell").to_owned())
 }
 
+/// The variable in a service's settings that limits how many files it may open.
+pub const OPEN_FILES: &str = "STORY_OPEN_FILES";
+
 /// A running `nightbell serve`.
 pub struct Service {
     child: Child,
@@ -156,7 +159,14 @@ impl Drop for Service {
 
 /// The program with a clean environment and these settings.
 pub fn command(environment: &BTreeMap<String, String>, folder: &std::path::Path) -> Command {
-    let mut command = Command::new(binary());
+    let mut command = match environment.get(OPEN_FILES) {
+        None => Command::new(binary()),
+        Some(count) => {
+            let mut limited = Command::new("/usr/bin/prlimit");
+            limited.args([&format!("--nofile={count}:{count}"), &binary()]);
+            limited
+        }
+    };
     command.env_clear().envs(environment).current_dir(folder);
     command
 }
