@@ -1,7 +1,7 @@
 //! Whether the process lives, and whether it can do its work.
 
 use super::{Office, SharedOffice, error::Problem, now};
-use crate::store::{Db, StoreError};
+use crate::store::{Db, Held};
 use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -52,18 +52,29 @@ async fn mail_status(office: &Office) -> Value {
     }
 }
 
+/// Whether the provider takes messages; if not, what is wrong and since when.
+async fn provider_status(office: &Office) -> String {
+    let (store, provider, account) = (&office.store, office.provider, &office.account);
+    let (held, silent_since) = (
+        store.held(provider, account).await,
+        store.silent_since(provider, account).await,
+    );
+    match (held, silent_since) {
+        (Ok(Some(Held { fault, since })), _) => format!("refuses our {fault}; sends are held since {since}"),
+        (_, Ok(Some(since))) => format!("cannot be reached since {since}"),
+        (Ok(None), Ok(None)) => "ok".into(),
+        (Err(_), _) | (_, Err(_)) => "unknown".into(),
+    }
+}
+
 /// `GET /readyz`: 200 while the database can be written. Trouble of the provider or of mail shows in the details only: events are
 /// taken and kept meanwhile.
 pub async fn ready(State(office): SharedOffice) -> Result<impl IntoResponse, Problem> {
     let writable = office.readiness.check(&office.store).await;
-    let held = if writable {
-        office.store.is_held(office.provider, &office.account).await
+    let provider = if writable {
+        provider_status(&office).await
     } else {
-        Ok(false)
-    };
-    let provider = match held {
-        Ok(true) => "refuses our account; sends are held",
-        Ok(false) | Err(StoreError::Database(_) | StoreError::Unreadable { .. } | StoreError::Broken) => "ok",
+        "unknown".into()
     };
     let status = if writable {
         StatusCode::OK

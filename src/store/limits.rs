@@ -194,6 +194,8 @@ pub(super) async fn count_ahead(
              where case when state in ('pending', 'deferred') then received_at end <= $1
                 and (case when state in ('pending', 'deferred') then received_at end < $1 or id < $2)
                 and (state = 'deferred' or due_at <= $4)
+                -- What brought a hold upon the others goes last.
+                and holds = 0
              limit $3) as ahead",
         )
         .bind(received_at)

@@ -7,6 +7,7 @@
 mod alarms;
 mod alerts;
 mod cleanup;
+mod contact;
 mod deliveries;
 mod group;
 mod holds;
@@ -29,6 +30,7 @@ pub use alerts::{Accepted, Addition, LaterRecipients, NewDelivery};
 pub use cleanup::{Ages, Batch, Old};
 pub use deliveries::{Claimed, Resent, SweepRules};
 pub use group::BegunBatch;
+pub use holds::{Held, Probed, Trials};
 pub use job_runs::{Asker, Run, RunState};
 pub use limits::LimitStatus;
 pub use lists::{AlertFilter, AlertView, DeliveryFilter, DeliveryView, Page};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// Every table, in the order in which rows may be inserted: what others refer to comes first. Not `pace`, which is the old
 /// server's time of day.
-pub const TABLES: [&str; 12] = [
+pub const TABLES: [&str; 13] = [
     "alert",
     "delivery",
     "attempt",
@@ -17,6 +17,7 @@ pub const TABLES: [&str; 12] = [
     "daily_count",
     "setting",
     "provider_hold",
+    "provider_account",
     "alarm",
     "job_run",
     "mail",

@@ -3,13 +3,20 @@
 
 use super::{answer, codes, receipt};
 use crate::{
-    domain::{news::Answer, phone::PhoneNumber, search::Listed},
+    domain::{
+        news::{Acceptance, Answer, Contact},
+        phone::PhoneNumber,
+        search::Listed,
+    },
     provider::Outgoing,
 };
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 use url::Url;
 
 /// Twilio's replies are a few kilobytes; more than this is not Twilio.
@@ -57,6 +64,14 @@ pub struct Client {
     http: reqwest::Client,
     account: Account,
     messages_url: String,
+    calls: Calls,
+}
+
+/// What came of the calls since somebody last asked.
+#[derive(Default)]
+struct Calls {
+    answered: AtomicBool,
+    failed: AtomicBool,
 }
 
 impl Client {
@@ -79,6 +94,7 @@ impl Client {
             http,
             account,
             messages_url,
+            calls: Calls::default(),
         })
     }
 
@@ -103,11 +119,7 @@ impl Client {
         if let Some(callback) = &callback {
             form.push(("StatusCallback", callback));
         }
-        match self
-            .sign_in(self.http.post(&self.messages_url).form(&form))
-            .send()
-            .await
-        {
+        match self.call(self.http.post(&self.messages_url).form(&form)).await {
             Err(error) => answer::of_failure(&error),
             Ok(reply) => {
                 let status = reply.status().as_u16();
@@ -126,14 +138,24 @@ impl Client {
     }
 
     /// Asks for one message of the account: answered with 200 only if it may use the API.
-    pub async fn accepts_us(&self) -> bool {
+    pub async fn accepts_us(&self) -> Acceptance {
         match self
-            .sign_in(self.http.get(&self.messages_url).query(&[("PageSize", "1")]))
-            .send()
+            .call(self.http.get(&self.messages_url).query(&[("PageSize", "1")]))
             .await
         {
-            Ok(reply) => reply.status().is_success(),
-            Err(_) => false,
+            Ok(reply) => answer::of_probe(reply.status().as_u16()),
+            Err(_) => Acceptance::Unclear,
+        }
+    }
+
+    /// Whether calls of any kind brought an answer since this was last asked; `None` if there were none.
+    pub fn take_contact(&self) -> Option<Contact> {
+        let failed = self.calls.failed.swap(false, Ordering::Relaxed);
+        let answered = self.calls.answered.swap(false, Ordering::Relaxed);
+        match (answered, failed) {
+            (true, _) => Some(Contact::Answered),
+            (false, true) => Some(Contact::Failed),
+            (false, false) => None,
         }
     }
 
@@ -188,11 +210,22 @@ impl Client {
 
     /// One reply of 200, read as `T`.
     async fn get<T: serde::de::DeserializeOwned>(&self, url: Url) -> Option<T> {
-        let reply = self.sign_in(self.http.get(url)).send().await.ok()?;
+        let reply = self.call(self.http.get(url)).await.ok()?;
         if reply.status() != reqwest::StatusCode::OK {
             return None;
         }
         serde_json::from_slice(&read_limited(reply, MAX_PAGE).await?).ok()
+    }
+
+    /// Makes one call, and notes whether it was answered: any status is an answer.
+    async fn call(&self, request: reqwest::RequestBuilder) -> reqwest::Result<reqwest::Response> {
+        let reply = self.sign_in(request).send().await;
+        let outcome = match &reply {
+            Ok(_) => &self.calls.answered,
+            Err(_) => &self.calls.failed,
+        };
+        outcome.store(true, Ordering::Relaxed);
+        reply
     }
 
     fn sign_in(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
