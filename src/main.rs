@@ -12,7 +12,7 @@
 //! domain/        event, phone, message, delivery (the state machine), news, search, day; nightly (when a run is due),
 //!                report, alarm, letter   no I/O, no clock
 //! store/         all SQL: tx (a transaction and its trips), writer (SQLite's one connection), group (what comes together shares
-//!                a transaction); alerts, deliveries, sending, receipts, looks, limits, opt-outs, holds, alarms, lists; and of the
+//!                a transaction); alerts, deliveries, sending, receipts, looks, limits, opt-outs, holds, contact, alarms, lists; and of the
 //!                night: job_runs (the ledger), reports, mails, cleanup
 //! provider/      who carries messages: log (test mode), twilio
 //! mail/          how mails look, and SMTP

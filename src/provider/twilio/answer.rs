@@ -72,7 +72,9 @@ pub fn of_reply(status: u16, retry_after: Option<SignedDuration>, body: Option<&
             code,
         },
         // A refusal that names this recipient stays one, though it came as "forbidden".
-        (403, Some(code)) if codes::find(code).is_some_and(|known| known.class == Class::Refuse) => {
+        (403, Some(code))
+            if codes::find(code).is_some_and(|known| matches!(known.class, Class::Refuse | Class::OptedOut)) =>
+        {
             by_code(code, retry_after)
         }
         (401 | 403, _) => halted(status, code),
@@ -218,6 +220,14 @@ mod tests {
             (400, error(21211), refused(21211)),
             (400, error(21408), refused(21408)),
             (403, error(21408), refused(21408)),
+            (
+                403,
+                error(21610),
+                Answer::Refused {
+                    code: Some(21610),
+                    opted_out: true,
+                },
+            ),
             (400, error(21608), refused(21608)),
             (400, error(21614), refused(21614)),
             (400, error(21617), refused(21617)),
