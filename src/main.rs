@@ -14,7 +14,7 @@
 //!                report, alarm, letter   no I/O, no clock
 //! store/         all SQL: tx (a transaction and its trips), writer (SQLite's one connection), session (PostgreSQL's, each
 //!                wait with an end), migrate, waits; group (what comes together shares
-//!                a transaction); alerts, deliveries, sending, receipts, looks, limits, opt-outs, holds, clocks, alarms, lists; and of the
+//!                a transaction); alerts, deliveries, sending, receipts, looks, limits, opt-outs, holds, contact, clocks, alarms, lists; and of the
 //!                night: job_runs (the ledger), reports, mails, cleanup
 //! provider/      who carries messages: log (test mode), twilio
 //! mail/          how mails look, and SMTP

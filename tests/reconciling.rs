@@ -419,10 +419,10 @@ async fn the_provider_is_down_for_an_hour_and_nothing_fails(database: Database) 
         // 60 is a bound that only a lost back-off breaks.
         let attempts = delivery["attempts"].as_i64().unwrap();
         assert!((10..=60).contains(&attempts), "{attempts} tries in an hour");
+        // They are one line, but for those under way when the clock was turned: those were held up, as far as they can tell.
+        let run = " were not sent, the provider could not be reached: ";
         assert!(
-            delivery["timeline"]
-                .to_string()
-                .contains("not sent, the provider could not be reached; again in"),
+            delivery["timeline"].to_string().contains(run) && lines(delivery).len() <= 12,
             "{delivery}"
         );
     }

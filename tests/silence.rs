@@ -171,6 +171,34 @@ async fn a_database_that_falls_silent_loses_nothing_and_is_used_again_by_itself(
     );
 }
 
+/// The database takes events in and lets none of them be sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_gets_nothing_done_is_not_ready() {
+    let Some(database) = Database::postgres("a_process_that_gets_nothing_done_is_not_ready").await else {
+        return;
+    };
+    let town = Plan::on(database).build().await;
+    town.database.break_writes("insert", "attempt").await;
+    let alert = town.raise(&critical("1", &[person(&phone(1))])).await;
+    let ready = async || town.request(reqwest::Method::GET, "/readyz", &[], Vec::new()).await;
+
+    eventually("a process that is not ready", async || {
+        let answer = ready().await;
+        if answer.status == 503 { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    let status = ready().await.body["details"]["database"]["status"].to_string();
+    assert!(status.contains("to begin to send has waited"), "{status}");
+    town.database.mend("attempt").await;
+
+    town.stand(&alert, &["accepted"]).await;
+    eventually("a process that is ready", async || {
+        let answer = ready().await;
+        if answer.status == 200 { Ok(()) } else { Err(answer) }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_database_is_told_by_readyz_and_does_not_keep_a_stop_from_ending() {
     let Some((mut town, proxy)) = town_behind_proxy("a_silent_database_and_a_stop").await else {

@@ -21,6 +21,7 @@ mod intake;
 mod limits;
 mod night;
 mod plans;
+mod provider_trouble;
 mod receipts;
 mod reconciling;
 mod replicas;

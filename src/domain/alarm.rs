@@ -8,8 +8,18 @@ words! {
     AlarmKind {
         /// Nobody is being told of an alert.
         NobodyTold = "nobody_told",
-        /// The provider does not accept our account; all sends are held.
+        /// The provider does not accept our credentials; all sends are held.
         CredentialsRefused = "credentials_refused",
+        /// The provider does not accept who our messages are from; all sends are held.
+        SenderRefused = "sender_refused",
+        /// The account may not send; all sends are held.
+        AccountRefused = "account_refused",
+        /// The provider does not accept how we are configured; all sends are held.
+        SettingsRefused = "settings_refused",
+        /// No call to the provider has brought an answer for a while.
+        ProviderUnreachable = "provider_unreachable",
+        /// The provider answers again.
+        ProviderReachable = "provider_reachable",
         /// Nobody knows whether a message was sent.
         Unconfirmed = "unconfirmed",
         /// The daily limit was reached for the first time today.
@@ -28,7 +38,12 @@ impl AlarmKind {
     pub fn title(self) -> &'static str {
         match self {
             Self::NobodyTold => "nobody was told",
-            Self::CredentialsRefused => "the provider refuses our account",
+            Self::CredentialsRefused => "the provider refuses our credentials",
+            Self::SenderRefused => "the provider refuses our sender",
+            Self::AccountRefused => "the provider refuses our account",
+            Self::SettingsRefused => "the provider refuses our settings",
+            Self::ProviderUnreachable => "the provider cannot be reached",
+            Self::ProviderReachable => "the provider can be reached again",
             Self::Unconfirmed => "a message may not have been sent",
             Self::LimitReached => "the daily limit is reached",
             Self::LastRecipientOptedOut => "the last recipient opted out",
@@ -44,8 +59,21 @@ impl AlarmKind {
                 "Call somebody now, then look at the deliveries of the alert: each says why its person was not told."
             }
             Self::CredentialsRefused => {
-                "Check the credentials and the balance of the account. Everything is kept: sends go on by themselves once the account is accepted."
+                "Check `twilio.account_sid` with its auth token or API key. Everything is kept: sends go on by themselves once the account is accepted, and at once after a restart with other credentials."
             }
+            Self::SenderRefused => {
+                "Check `twilio.from` or `twilio.messaging_service_sid`, and in the console of the provider that the sender belongs to this account. Everything is kept: a delivery is tried every 3 minutes, and at once after a restart with another sender; all go on when one is accepted."
+            }
+            Self::AccountRefused => {
+                "Check `twilio.account_sid`, and in the console of the provider the balance, the limits and the state of the account. Everything is kept: a delivery is tried every 3 minutes; all go on when one is accepted."
+            }
+            Self::SettingsRefused => {
+                "Check `public_url`, `twilio.status_callback_url` and `twilio.validity_period`, and restart. Everything is kept: a delivery is tried every 3 minutes; all go on when one is accepted."
+            }
+            Self::ProviderUnreachable => {
+                "Check that this machine reaches the provider: its name server, its firewall, its proxy, and the provider's status page. Everything is kept and tried again; tell urgent news in another way meanwhile."
+            }
+            Self::ProviderReachable => "Nothing: what waited is being sent.",
             Self::Unconfirmed => {
                 "Call the person, or send it again by POST /v1/deliveries/<id>/resend with {\"force\": true}. Nightbell goes on looking for the message."
             }
@@ -68,12 +96,14 @@ impl AlarmKind {
     pub fn urgency(self) -> u8 {
         match self {
             Self::NobodyTold => 0,
-            Self::CredentialsRefused => 1,
-            Self::LastRecipientOptedOut => 2,
-            Self::Unconfirmed => 3,
-            Self::LimitReached => 4,
-            Self::ClockDiffers => 5,
-            Self::ClockJumped => 6,
+            Self::CredentialsRefused | Self::SenderRefused | Self::AccountRefused | Self::SettingsRefused => 1,
+            Self::ProviderUnreachable => 2,
+            Self::LastRecipientOptedOut => 3,
+            Self::Unconfirmed => 4,
+            Self::LimitReached => 5,
+            Self::ClockDiffers => 6,
+            Self::ClockJumped => 7,
+            Self::ProviderReachable => 8,
         }
     }
 }

@@ -1,8 +1,57 @@
 //! What providers tell us, in our words: the answer to an attempt, and receipts. Each provider translates its own
 //! words into these at its door; the store applies them.
 
-use super::delivery::{News, ProviderName};
+use super::{
+    alarm::AlarmKind,
+    delivery::{News, ProviderName},
+    report::Explanation,
+    words::words,
+};
 use jiff::SignedDuration;
+
+words! {
+    /// What is at fault where the provider would refuse every message, whoever it is for.
+    Fault {
+        /// Who signs in.
+        Credentials = "credentials",
+        /// Who the message is from.
+        Sender = "sender",
+        /// The account: suspended, out of money, or not to be found.
+        Account = "account",
+        /// Something else of the configuration.
+        Settings = "settings",
+    }
+}
+
+impl Fault {
+    /// Whether the account works again if the provider answers a question that sends nothing. It signs in as a message
+    /// does, and has neither a sender nor a price.
+    pub fn is_mended_by_an_answer(self) -> bool {
+        match self {
+            Self::Credentials => true,
+            Self::Sender | Self::Account | Self::Settings => false,
+        }
+    }
+
+    /// Whether a single delivery could be what the provider takes offence at, though it names this fault. A suspended
+    /// account and a wrong setting are never about one message.
+    pub fn may_be_one_delivery(self) -> bool {
+        match self {
+            Self::Credentials | Self::Sender => true,
+            Self::Account | Self::Settings => false,
+        }
+    }
+
+    /// The alarm of a hold for this fault.
+    pub fn alarm(self) -> AlarmKind {
+        match self {
+            Self::Credentials => AlarmKind::CredentialsRefused,
+            Self::Sender => AlarmKind::SenderRefused,
+            Self::Account => AlarmKind::AccountRefused,
+            Self::Settings => AlarmKind::SettingsRefused,
+        }
+    }
+}
 
 /// What the provider answered to one attempt. The variants say what to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,10 +70,35 @@ pub enum Answer {
     },
     /// Refused for good.
     Refused { code: Option<i64>, opted_out: bool },
-    /// Our account may not send: hold everything.
-    Halted { code: Option<i64> },
+    /// Every message would be refused: hold everything.
+    Halted {
+        fault: Fault,
+        code: Option<i64>,
+        /// What it means and what to do, for people.
+        explanation: Explanation,
+    },
     /// It may have been sent: never send it again blindly.
     Unknown { why: &'static str },
+}
+
+/// What a question that sends nothing says of our account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acceptance {
+    Accepted,
+    /// It would refuse a message too.
+    Refused,
+    /// The question itself is not allowed, as a restricted API key may send and not read: that says nothing of messages.
+    Forbidden,
+    /// No answer, or none that says anything.
+    Unclear,
+}
+
+/// Whether the provider answered lately, whatever it said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contact {
+    Answered,
+    /// It was called, and no call brought an answer.
+    Failed,
 }
 
 /// One status callback, its signature already checked.

@@ -1,7 +1,7 @@
 //! Whether the process lives, and whether it can do its work.
 
 use super::{MAX_STORE_WAIT, Office, SharedOffice, error::Problem, now};
-use crate::store::{Db, StoreError};
+use crate::store::{Db, Held};
 use axum::{
     Json,
     extract::State,
@@ -15,11 +15,16 @@ use tokio::sync::Mutex;
 /// A check writes a row, and anybody may ask: so one answer serves for this long.
 const KEEP: Duration = Duration::from_secs(1);
 
+/// Events may be taken in while nothing is got done: where sending has waited for longer, a process is not ready.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
 /// What must hold so that the answer is 200. One more condition is one more field here, found out in `find_out`, asked
 /// for in `hold`, and told in the details of `ready`.
 #[derive(Clone, Copy)]
 struct Conditions {
     writable: bool,
+    /// What has waited for the database for too long, and for how many seconds.
+    waiting: Option<(&'static str, u64)>,
 }
 
 impl Conditions {
@@ -38,11 +43,25 @@ impl Conditions {
                 false
             }
         };
-        Self { writable }
+        let waiting = store.waits().longest().filter(|(_, time)| *time > LONGEST_WAIT);
+        let waiting = waiting.map(|(what, time)| (what, time.as_secs()));
+        if let Some((what, waiting_s)) = waiting {
+            tracing::warn!(waiting_s, "not ready: to {what} waits for the database");
+        }
+        Self { writable, waiting }
     }
 
     fn hold(self) -> bool {
-        self.writable
+        self.writable && self.waiting.is_none()
+    }
+
+    /// How the database is, in words.
+    fn database(self) -> String {
+        match (self.writable, self.waiting) {
+            (false, _) => "cannot be written".into(),
+            (true, Some((what, seconds))) => format!("to {what} has waited for it for {seconds} s"),
+            (true, None) => "ok".into(),
+        }
     }
 }
 
@@ -90,20 +109,30 @@ async fn mail_status(office: &Office, is_admin: bool) -> Value {
     }
 }
 
-/// `GET /readyz`: 200 while the database can be written. Trouble of the provider or of mail shows in the details only: events are
+/// Whether the provider takes messages; if not, what is wrong and since when.
+async fn provider_status(office: &Office) -> String {
+    let (store, provider, account) = (&office.store, office.provider, &office.account);
+    let (held, silent_since) = (
+        store.held(provider, account).await,
+        store.silent_since(provider, account).await,
+    );
+    match (held, silent_since) {
+        (Ok(Some(Held { fault, since })), _) => format!("refuses our {fault}; sends are held since {since}"),
+        (_, Ok(Some(since))) => format!("cannot be reached since {since}"),
+        (Ok(None), Ok(None)) => "ok".into(),
+        (Err(_), _) | (_, Err(_)) => "unknown".into(),
+    }
+}
+
+/// `GET /readyz`: 200 while the database can be written, and nothing that is to be done waits for it. Trouble of the provider or of mail shows in the details only: events are
 /// taken and kept meanwhile. Anybody may ask; an admin token shows more.
 pub async fn ready(State(office): SharedOffice, headers: HeaderMap) -> Result<impl IntoResponse, Problem> {
     let conditions = office.readiness.check(&office.store).await;
-    let Conditions { writable } = conditions;
-    let held = if writable {
-        office.store.is_held(office.provider, &office.account).await
+    let writable = conditions.writable;
+    let provider = if writable {
+        provider_status(&office).await
     } else {
-        Ok(false)
-    };
-    let provider = match held {
-        Ok(true) => "refuses our account; sends are held",
-        Ok(false)
-        | Err(StoreError::Database(_) | StoreError::Unreadable { .. } | StoreError::Broken | StoreError::Busy) => "ok",
+        "unknown".into()
     };
     let status = if conditions.hold() {
         StatusCode::OK
@@ -118,7 +147,7 @@ pub async fn ready(State(office): SharedOffice, headers: HeaderMap) -> Result<im
     let body = json!({
         "status": if conditions.hold() { "ready" } else { "not ready" },
         "details": {
-            "database": {"engine": office.store.engine(), "status": if writable { "ok" } else { "cannot be written" }},
+            "database": {"engine": office.store.engine(), "status": conditions.database()},
             "provider": {"driver": office.provider.as_str(), "status": provider},
             "mail": mail,
         },

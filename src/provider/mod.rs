@@ -7,7 +7,7 @@ pub mod twilio;
 use crate::domain::{
     clock::Stamp,
     delivery::{ProviderName, State},
-    news::Answer,
+    news::{Acceptance, Answer, Contact},
     phone::PhoneNumber,
     report::Explanation,
     search::{Listed, Listing},
@@ -89,10 +89,18 @@ impl Provider {
     }
 
     /// Whether the provider accepts our account now. Costs one cheap request and sends nothing.
-    pub async fn accepts_us(&self) -> bool {
+    pub async fn accepts_us(&self) -> Acceptance {
         match self {
-            Self::Log => true,
+            Self::Log => Acceptance::Accepted,
             Self::Twilio(client) => client.accepts_us().await,
+        }
+    }
+
+    /// Whether calls of any kind brought an answer since this was last asked; `None` if there were none.
+    pub fn take_contact(&self) -> Option<Contact> {
+        match self {
+            Self::Log => None,
+            Self::Twilio(client) => client.take_contact(),
         }
     }
 }

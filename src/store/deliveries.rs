@@ -47,7 +47,7 @@ const SWEEP_BATCH: i64 = 50;
 const LATE_RECEIPTS: SignedDuration = SignedDuration::from_mins(10);
 
 impl Db {
-    /// Claims the delivery that has been due for longest, unless the account is held. The lease runs to `now + lease`;
+    /// Claims the delivery that has been due for longest, unless the account is held and no try is due. The lease runs to `now + lease`;
     /// its token is new and begins with `owner`, so that a process can give back all of its own.
     pub async fn claim(
         &self,
@@ -67,7 +67,8 @@ impl Db {
                     "update delivery set lease_token = $1, lease_until = $2, claims = claims + 1, updated_at = $3 where id = (
                          select id from delivery
                          where state = 'pending' and due_at <= $3 and (lease_until is null or lease_until <= $3)
-                             and not exists (select 1 from provider_hold where provider = $4 and account = $5)
+                             and not exists (select 1 from provider_hold where provider = $4 and account = $5
+                                and (trial_at is null or trial_at > $3))
                          order by due_at, id limit 1)
                      returning id, claims",
                 )
@@ -84,7 +85,8 @@ impl Db {
                     "update delivery set lease_token = $1, lease_until = $2, claims = claims + 1, updated_at = $3 where id = (
                          select id from delivery
                          where state = 'pending' and due_at <= $3 and (lease_until is null or lease_until <= $3)
-                             and not exists (select 1 from provider_hold where provider = $4 and account = $5)
+                             and not exists (select 1 from provider_hold where provider = $4 and account = $5
+                                and (trial_at is null or trial_at > $3))
                          order by due_at, id limit 1 for update skip locked)
                      returning id, claims",
                 )

@@ -1,19 +1,93 @@
-//! Holds: while a provider refuses our account, nothing is sent through it. Kept in the database, so that a restart or
-//! another replica knows. Absent: the probe itself (see `worker`).
+//! Holds: while a provider would refuse every message, nothing is sent through it. Kept in the database, so that a
+//! restart or another replica knows. A hold ends when the probe is accepted or, where that says too little, when one
+//! delivery is that is tried while the rest waits. Absent: the probe itself (see `worker::sweep`).
 
 use super::{
     Db, StoreError, Tx,
     alarms::{self, About},
-    ms, read, within,
+    locking, ms, read, within,
 };
-use crate::domain::{alarm::AlarmKind, delivery::ProviderName};
+use crate::domain::{
+    day::{LocalDay, after},
+    delivery::ProviderName,
+    news::Fault,
+    report::Explanation,
+};
 use jiff::{SignedDuration, Timestamp};
 
 /// How often a held account is probed.
 const PROBE_EVERY: SignedDuration = SignedDuration::from_mins(1);
+/// How often one delivery is tried while all is held. Not configurable: it protects an account from being closed for
+/// knocking, and people from waiting for long.
+const TRIAL_EVERY: SignedDuration = SignedDuration::from_mins(3);
+/// A delivery that brought so many holds upon an account that works is set aside.
+const MAX_HOLDS: i64 = 3;
+
+/// A hold, as admins see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    pub fault: Fault,
+    pub since: Timestamp,
+}
+
+/// What the provider refused, for a hold.
+pub(super) struct Halt<'a> {
+    pub fault: Fault,
+    pub code: Option<i64>,
+    pub explanation: &'a Explanation,
+}
+
+impl Halt<'_> {
+    /// What the alarm says.
+    fn detail(&self, provider: &str) -> String {
+        let Explanation { meaning, advice } = self.explanation;
+        format!(
+            "{provider} refuses our {}{}: all sends are held. {meaning} {}",
+            self.fault,
+            code_text(self.code),
+            advice.trim_end_matches('.')
+        )
+    }
+}
+
+fn code_text(code: Option<i64>) -> String {
+    code.map_or_else(String::new, |code| format!(" (code {code})"))
+}
+
+#[derive(sqlx::FromRow)]
+struct HoldRow {
+    since: i64,
+    error_code: Option<i64>,
+    fault: Option<String>,
+    detail: Option<String>,
+    hurried_at: Option<i64>,
+}
+
+impl HoldRow {
+    /// A version that knew no other fault wrote none.
+    fn fault(&self) -> Fault {
+        self.fault
+            .as_deref()
+            .and_then(Fault::parse)
+            .unwrap_or(Fault::Credentials)
+    }
+}
+
+/// What a probe did to a hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probed {
+    /// There was none.
+    Free,
+    Lifted,
+    /// It stays; whether one delivery is tried every few minutes meanwhile.
+    Held {
+        trials: bool,
+    },
+}
 
 impl Db {
-    /// Whether sends through this account are held, and a probe is due.
+    /// Whether sends through this account are held, and a probe is due. A probe that a clock which has gone back put into
+    /// the far future is due too.
     pub async fn is_probe_due(
         &self,
         provider: ProviderName,
@@ -22,95 +96,401 @@ impl Db {
     ) -> Result<bool, StoreError> {
         let due: Option<i64> = read!(self, |pool| {
             sqlx::query_scalar(
-                "select probe_at from provider_hold where provider = $1 and account = $2 and probe_at <= $3",
+                "select probe_at from provider_hold
+                where provider = $1 and account = $2 and (probe_at <= $3 or probe_at > $4)",
             )
             .bind(provider.as_str())
             .bind(account)
             .bind(ms(now))
+            .bind(ms(after(now, PROBE_EVERY)))
             .fetch_optional(pool)
             .await
         })?;
         Ok(due.is_some())
     }
 
-    /// Whether sends through this account are held.
-    pub async fn is_held(&self, provider: ProviderName, account: &str) -> Result<bool, StoreError> {
-        self.is_probe_due(provider, account, Timestamp::MAX).await
+    /// The hold of this account, if there is one.
+    pub async fn held(&self, provider: ProviderName, account: &str) -> Result<Option<Held>, StoreError> {
+        let row: Option<HoldRow> = read!(self, |pool| {
+            sqlx::query_as(
+                "select since, error_code, fault, detail, hurried_at from provider_hold
+                where provider = $1 and account = $2",
+            )
+            .bind(provider.as_str())
+            .bind(account)
+            .fetch_optional(pool)
+            .await
+        })?;
+        Ok(row.map(|row| Held {
+            fault: row.fault(),
+            since: super::at(row.since),
+        }))
     }
 
-    /// The probe still fails: try again later.
-    pub async fn put_off_probe(&self, provider: ProviderName, account: &str, now: Timestamp) -> Result<(), StoreError> {
+    /// The probe was accepted. That mends refused credentials; other faults only show when a delivery is tried.
+    pub async fn probe_accepted(
+        &self,
+        provider: ProviderName,
+        account: &str,
+        day: LocalDay,
+        now: Timestamp,
+    ) -> Result<Probed, StoreError> {
         let mut tx = self.begin().await?;
-        within!(tx, |conn| sqlx::query(
-            "update provider_hold set probe_at = $3 where provider = $1 and account = $2"
-        )
-        .bind(provider.as_str())
-        .bind(account)
-        .bind(ms(now + PROBE_EVERY))
-        .execute(conn)
-        .await
-        .map(drop))?;
-        tx.commit().await
+        let Some(hold) = lock(&mut tx, provider, account).await? else {
+            return Ok(Probed::Free);
+        };
+        if !hold.fault().is_mended_by_an_answer() {
+            put_off(&mut tx, provider, account, &hold, Trials::Open, day, now).await?;
+            tx.commit().await?;
+            return Ok(Probed::Held { trials: true });
+        }
+        lift(&mut tx, provider.as_str(), account);
+        // A restart may come again and again; that it asked sooner says nothing against the delivery that was refused.
+        if hold.hurried_at.is_none() {
+            tx.queue(
+                "insert into provider_account (provider, account, probe_accepted_at) values ($1, $2, $3)
+                 on conflict (provider, account) do update set probe_accepted_at = excluded.probe_accepted_at",
+                [provider.as_str().into(), account.into(), ms(now).into()],
+            );
+        }
+        tx.commit().await?;
+        Ok(Probed::Lifted)
     }
 
-    /// The account is good again: sends go on.
-    pub async fn lift_hold(&self, provider: ProviderName, account: &str) -> Result<(), StoreError> {
+    /// The probe was not accepted, and is due again later. `trials`: what that means for a delivery.
+    pub async fn put_off_probe(
+        &self,
+        provider: ProviderName,
+        account: &str,
+        trials: Trials,
+        day: LocalDay,
+        now: Timestamp,
+    ) -> Result<Probed, StoreError> {
         let mut tx = self.begin().await?;
-        within!(tx, |conn| sqlx::query(
-            "delete from provider_hold where provider = $1 and account = $2"
-        )
-        .bind(provider.as_str())
-        .bind(account)
-        .execute(conn)
-        .await
-        .map(drop))?;
-        tx.commit().await
+        let Some(hold) = lock(&mut tx, provider, account).await? else {
+            return Ok(Probed::Free);
+        };
+        put_off(&mut tx, provider, account, &hold, trials, day, now).await?;
+        tx.commit().await?;
+        Ok(Probed::Held {
+            trials: trials == Trials::Open,
+        })
     }
 
-    /// Probes at the next chance: a restart may have brought better credentials.
+    /// Probes at the next chance, and tries a delivery right after: a restart may have brought better settings.
     pub async fn probe_soon(&self, provider: ProviderName, account: &str, now: Timestamp) -> Result<(), StoreError> {
-        if self.is_held(provider, account).await? {
-            self.put_off_probe(provider, account, now - PROBE_EVERY).await
+        if self.held(provider, account).await?.is_none() {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        tx.queue(
+            "update provider_hold set probe_at = $3, trial_at = null, hurried_at = $3 where provider = $1 and account = $2",
+            [provider.as_str().into(), account.into(), ms(now).into()],
+        );
+        tx.commit().await
+    }
+}
+
+/// Whether a delivery may be tried while all is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trials {
+    /// It would tell what the probe cannot.
+    Open,
+    /// It would surely be refused.
+    Closed,
+    /// The probe said nothing.
+    AsTheyAre,
+}
+
+async fn lock(tx: &mut Tx, provider: ProviderName, account: &str) -> Result<Option<HoldRow>, StoreError> {
+    Ok(locking!(
+        tx,
+        "select since, error_code, fault, detail, hurried_at from provider_hold where provider = $1 and account = $2",
+        "for update",
+        |conn, sql| sqlx::query_as(sql)
+            .bind(provider.as_str())
+            .bind(account)
+            .fetch_optional(conn)
+            .await
+    )?)
+}
+
+/// Keeps the hold until the next probe, and tells people again once a day.
+async fn put_off(
+    tx: &mut Tx,
+    provider: ProviderName,
+    account: &str,
+    hold: &HoldRow,
+    trials: Trials,
+    day: LocalDay,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (provider_word, probe_at) = (provider.as_str(), ms(after(now, PROBE_EVERY)));
+    // A clock that has gone back leaves nothing waiting for the old future.
+    tx.queue(
+        "update provider_hold set probe_at = $3, hurried_at = null, since = case when since > $4 then $4 else since end
+         where provider = $1 and account = $2",
+        [provider_word.into(), account.into(), probe_at.into(), ms(now).into()],
+    );
+    match trials {
+        Trials::Open => tx.queue(
+            "update provider_hold set trial_at = $3
+             where provider = $1 and account = $2 and (trial_at is null or trial_at > $4)",
+            [
+                provider_word.into(),
+                account.into(),
+                ms(now).into(),
+                ms(after(now, TRIAL_EVERY)).into(),
+            ],
+        ),
+        Trials::Closed => tx.queue(
+            "update provider_hold set trial_at = null where provider = $1 and account = $2",
+            [provider_word.into(), account.into()],
+        ),
+        Trials::AsTheyAre => {}
+    }
+    let detail = hold.detail.clone().unwrap_or_else(|| {
+        format!(
+            "{provider} refuses our {}{}: all sends are held",
+            hold.fault(),
+            code_text(hold.error_code)
+        )
+    });
+    let subject = subject(provider_word, account, hold.error_code, day);
+    alarms::raise(tx, hold.fault().alarm(), &subject, About::default(), detail, now).await
+}
+
+/// One alarm a day for each code.
+fn subject(provider: &str, account: &str, code: Option<i64>, day: LocalDay) -> String {
+    format!("{provider}/{account}{}/{day}", code_text(code))
+}
+
+fn lift(tx: &mut Tx, provider: &str, account: &str) {
+    tx.queue(
+        "delete from provider_hold where provider = $1 and account = $2",
+        [provider.into(), account.into()],
+    );
+}
+
+/// Takes the one try that is due while all is held; others get the next one. False if it was taken meanwhile.
+pub(super) async fn take_trial(
+    tx: &mut Tx,
+    provider: ProviderName,
+    account: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let taken = within!(tx, |conn| sqlx::query(
+        "update provider_hold set trial_at = $4 where provider = $1 and account = $2 and trial_at <= $3"
+    )
+    .bind(provider.as_str())
+    .bind(account)
+    .bind(ms(now))
+    .bind(ms(after(now, TRIAL_EVERY)))
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected()))?;
+    if taken > 0 {
+        tracing::info!(%provider, "all sends are held; one delivery is tried");
+    }
+    Ok(taken > 0)
+}
+
+/// Whether this account is held for a delivery that wants to begin alone; if it is, takes the try that may be due.
+pub(super) async fn lets_begin(
+    tx: &mut Tx,
+    provider: ProviderName,
+    account: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let held = lock(tx, provider, account).await?.is_some();
+    Ok(!held || take_trial(tx, provider, account, now).await?)
+}
+
+/// An attempt was accepted that began while all was held: the hold is over.
+pub(super) async fn trial_accepted(
+    tx: &mut Tx,
+    delivery_id: &str,
+    attempt: i64,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let tried: Option<(String, String)> = within!(tx, |conn| {
+        sqlx::query_as(
+            "select h.provider, h.account from provider_hold h cross join attempt t
+            where t.delivery_id = $1 and t.number = $2
+                and h.provider = t.provider and h.account = t.account and h.since < t.begun_at",
+        )
+        .bind(delivery_id)
+        .bind(attempt)
+        .fetch_optional(conn)
+        .await
+    })?;
+    if let Some((provider, account)) = tried {
+        lift(tx, &provider, &account);
+        tx.queue(
+            "insert into provider_account (provider, account, trial_accepted_at) values ($1, $2, $3)
+             on conflict (provider, account) do update set trial_accepted_at = excluded.trial_accepted_at",
+            [provider.as_str().into(), account.as_str().into(), ms(now).into()],
+        );
+        tracing::info!(
+            provider,
+            "the provider accepted the delivery that was tried; sends go on"
+        );
+    }
+    Ok(())
+}
+
+/// What is known of a delivery whose attempt the provider refused as it would any other.
+#[derive(sqlx::FromRow)]
+struct Culprit {
+    provider: String,
+    account: String,
+    holds: i64,
+    held_at: Option<i64>,
+    is_held: i64,
+    probe_accepted_at: Option<i64>,
+    trial_accepted_at: Option<i64>,
+}
+
+impl Culprit {
+    /// Whether the account has been shown to work since this delivery brought the last hold upon it: only then is the
+    /// next one the delivery's doing. For a sender it takes a message that was accepted; a probe has none.
+    fn is_to_blame(&self, fault: Fault) -> bool {
+        let Some(held_at) = self.held_at else {
+            return false;
+        };
+        let since = |at: Option<i64>| at.is_some_and(|at| at >= held_at);
+        fault.may_be_one_delivery()
+            && (since(self.trial_accepted_at) || (fault.is_mended_by_an_answer() && since(self.probe_accepted_at)))
+    }
+
+    /// How many holds it has on its account after this one: the first is remembered, later ones are counted.
+    fn holds_after(&self, fault: Fault) -> i64 {
+        if self.holds == 0 || self.is_to_blame(fault) {
+            self.holds + 1
         } else {
-            Ok(())
+            self.holds
         }
     }
 }
 
-/// Holds all sends through an account, with one alarm a day for each code: some accounts pass the probe and still may not send.
+/// What becomes of a delivery whose attempt was refused as every other would be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Halted {
+    /// Everything is held, and it waits with the others.
+    Waits,
+    /// It alone is at fault, so nothing is held.
+    SetAside,
+}
+
+/// Holds all sends through the account of an attempt, with one alarm a day for each code; unless the delivery has been
+/// shown to be at fault itself.
 pub(super) async fn hold(
     tx: &mut Tx,
-    provider: &str,
-    account: &str,
-    code: Option<i64>,
+    (delivery_id, attempt): (&str, i64),
+    halt: &Halt<'_>,
+    day: LocalDay,
     now: Timestamp,
-) -> Result<(), StoreError> {
-    let new = within!(tx, |conn| {
+) -> Result<Halted, StoreError> {
+    let culprit: Culprit = within!(tx, |conn| {
+        sqlx::query_as(
+            "select t.provider, t.account, d.holds, d.held_at, p.probe_accepted_at, p.trial_accepted_at,
+                (select count(*) from provider_hold h where h.provider = t.provider and h.account = t.account) as is_held
+             from attempt t join delivery d on d.id = t.delivery_id
+                left join provider_account p on p.provider = t.provider and p.account = t.account
+             where t.delivery_id = $1 and t.number = $2",
+        )
+        .bind(delivery_id)
+        .bind(attempt)
+        .fetch_one(conn)
+        .await
+    })?;
+    let holds = culprit.holds_after(halt.fault);
+    let is_new = culprit.is_held == 0;
+    if is_new && holds >= MAX_HOLDS {
+        return Ok(Halted::SetAside);
+    }
+    let (provider, account) = (&culprit.provider, &culprit.account);
+    let detail = halt.detail(provider);
+    // A try that is refused for another fault than before tells of that one from now on.
+    let told = within!(tx, |conn| {
         sqlx::query(
-            "insert into provider_hold (provider, account, since, error_code, probe_at)
-            values ($1, $2, $3, $4, $5) on conflict (provider, account) do nothing",
+            "insert into provider_hold (provider, account, since, error_code, probe_at, fault, detail)
+            values ($1, $2, $3, $4, $5, $6, $7) on conflict (provider, account) do update
+                set error_code = excluded.error_code, fault = excluded.fault, detail = excluded.detail
+                where provider_hold.detail is distinct from excluded.detail",
         )
         .bind(provider)
         .bind(account)
         .bind(ms(now))
-        .bind(code)
-        .bind(ms(now + PROBE_EVERY))
+        .bind(halt.code)
+        .bind(ms(after(now, PROBE_EVERY)))
+        .bind(halt.fault.as_str())
+        .bind(&detail)
         .execute(conn)
         .await
         .map(|done| done.rows_affected() > 0)
     })?;
-    if new {
-        let code = code.map_or_else(String::new, |code| format!(" (code {code})"));
-        let detail = format!("{provider} refuses our account{code}: all sends are held");
-        alarms::raise(
-            tx,
-            AlarmKind::CredentialsRefused,
-            &format!("{provider}/{account}{code}/{}", now.strftime("%F")),
-            About::default(),
-            detail,
-            now,
-        )
-        .await?;
+    if told {
+        let subject = subject(provider, account, halt.code, day);
+        alarms::raise(tx, halt.fault.alarm(), &subject, About::default(), detail, now).await?;
     }
-    Ok(())
+    if is_new {
+        tx.queue(
+            "update delivery set holds = $2, held_at = $3 where id = $1",
+            [delivery_id.into(), holds.into(), ms(now).into()],
+        );
+    }
+    Ok(Halted::Waits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn culprit(probe_accepted_at: Option<i64>, trial_accepted_at: Option<i64>) -> Culprit {
+        Culprit {
+            provider: "twilio".into(),
+            account: "AC1".into(),
+            holds: 1,
+            held_at: Some(1_000),
+            is_held: 0,
+            probe_accepted_at,
+            trial_accepted_at,
+        }
+    }
+
+    #[test]
+    fn a_hold_counts_against_a_delivery_only_if_the_account_worked_in_between() {
+        let rows = [
+            (Fault::Credentials, None, None, 1),
+            (Fault::Credentials, Some(999), Some(999), 1),
+            (Fault::Credentials, Some(2_000), None, 2),
+            (Fault::Credentials, None, Some(2_000), 2),
+            // A probe has no sender, so it says nothing of one.
+            (Fault::Sender, Some(2_000), None, 1),
+            (Fault::Sender, None, Some(2_000), 2),
+            // Never about one message.
+            (Fault::Account, Some(2_000), Some(2_000), 1),
+            (Fault::Settings, Some(2_000), Some(2_000), 1),
+        ];
+
+        for (fault, probe, trial, holds) in rows {
+            assert_eq!(
+                culprit(probe, trial).holds_after(fault),
+                holds,
+                "{fault} {probe:?} {trial:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_hold_is_remembered_and_proves_nothing() {
+        let first = Culprit {
+            holds: 0,
+            held_at: None,
+            ..culprit(Some(2_000), Some(2_000))
+        };
+
+        assert_eq!(first.holds_after(Fault::Credentials), 1);
+    }
 }

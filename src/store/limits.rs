@@ -179,7 +179,8 @@ pub(super) async fn retake_slot(tx: &mut Tx, delivery_id: &str, attempt: i64) ->
     Ok(())
 }
 
-/// How many deliveries are before this one in the line for a slot; counts no further than `most`.
+/// How many deliveries are before this one in the line for a slot; counts no further than `most`. Not those that brought a
+/// hold upon the others: they go last.
 pub(super) async fn count_ahead(
     tx: &mut Tx,
     id: &str,
@@ -194,6 +195,7 @@ pub(super) async fn count_ahead(
              where case when state in ('pending', 'deferred') then received_at end <= $1
                 and (case when state in ('pending', 'deferred') then received_at end < $1 or id < $2)
                 and (state = 'deferred' or due_at <= $4)
+                and holds = 0
              limit $3) as ahead",
         )
         .bind(received_at)

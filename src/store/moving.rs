@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// Every table, in the order in which rows may be inserted: what others refer to comes first. Not `pace`, which is the old
 /// server's time of day.
-pub const TABLES: [&str; 13] = [
+pub const TABLES: [&str; 14] = [
     "alert",
     "alert_event",
     "delivery",
@@ -18,6 +18,7 @@ pub const TABLES: [&str; 13] = [
     "daily_count",
     "setting",
     "provider_hold",
+    "provider_account",
     "alarm",
     "job_run",
     "mail",

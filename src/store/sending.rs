@@ -8,9 +8,10 @@ use super::{
     alerts::{NewAlert, NewRow},
     at,
     group::{BegunBatch, MOST_ROWS},
-    holds, limits, ms, opt_outs,
+    holds::{self, Halt, Halted},
+    limits, ms, opt_outs,
     receipts::{self, Told},
-    transitions::{self, Landing, Row, row_columns},
+    transitions::{self, Landing, Row, Run, row_columns},
     tx::Rows,
     within,
 };
@@ -91,7 +92,7 @@ pub struct FinishRules {
 }
 
 impl Db {
-    /// Begins to send up to `most` deliveries that are due, unless the account is held: claimed and begun in one
+    /// Begins to send up to `most` deliveries that are due, unless the account is held (then one, if a try is due): claimed and begun in one
     /// transaction, durable when this returns. Says what became of each. If nothing is due, waits for an event or until
     /// `given_up` ends; it is asked once `idle` rang.
     pub async fn begin_due(
@@ -139,6 +140,10 @@ impl Db {
         let begun = match gate {
             Gate::Stop(change, reason) => stop(&mut tx, &mut row, change, reason, rules, now).await?,
             Gate::Wait => {
+                put_off(&mut tx, &row.id, now);
+                Begun::Later
+            }
+            Gate::Send if !holds::lets_begin(&mut tx, rules.provider, &rules.account, now).await? => {
                 put_off(&mut tx, &row.id, now);
                 Begun::Later
             }
@@ -212,6 +217,10 @@ struct Due {
     used: i64,
     limit_set: Option<String>,
     in_line: i64,
+    /// Whether all is held, and one may be tried.
+    held: i64,
+    /// How many holds it has brought upon the others.
+    holds: i64,
 }
 
 /// How far the line is counted for every batch. Where it is longer, it is counted up to the last of the batch.
@@ -240,7 +249,14 @@ pub(super) async fn begin_due(
         rules.day.to_string().as_str().into(),
         LINE_LOOK.into(),
     ];
-    let due: Vec<Due> = tx.ask(DUE, "for update of d skip locked", arguments).await?;
+    let mut due: Vec<Due> = tx.ask(DUE, "for update of d skip locked", arguments).await?;
+    let Some(first) = due.first() else {
+        return Ok(Vec::new());
+    };
+    let is_trial = first.held > 0;
+    if is_trial || first.holds > 0 {
+        due.truncate(1);
+    }
     let Some(first) = due.first() else {
         return Ok(Vec::new());
     };
@@ -272,6 +288,10 @@ pub(super) async fn begin_due(
         };
         let gate = gate(&row, opted_out > 0, free_slots, ahead, rules, *now);
         if gate == Gate::Send {
+            // Decided here, in the transaction that begins it: of several replicas one tries.
+            if is_trial && !holds::take_trial(tx, rules.provider, &rules.account, *now).await? {
+                return Ok(Vec::new());
+            }
             step_into_attempt(&mut row, rules, *now, &mut lines)?;
             sends.push((row, phone));
         } else {
@@ -299,17 +319,24 @@ pub(super) async fn begin_due(
     Ok(begun)
 }
 
+/// What brought a hold upon the others is begun when nothing else is due, one at a time. Those subqueries are asked only
+/// where there is such a delivery.
 const DUE: &str = concat!(
     "select ",
     row_columns!(),
-    ", (select count(*) from opt_out o where o.phone = d.phone) as opted_out,
+    ", d.holds, (select count(*) from provider_hold g where g.provider = $2 and g.account = $3) as held, (select count(*) from opt_out o where o.phone = d.phone) as opted_out,
         coalesce((select c.used from daily_count c where c.day = $5), 0) as used,
         (select s.value from setting s where s.name = 'daily_limit') as limit_set,
         (select count(*) from (select 1 from delivery l where l.state in ('pending', 'deferred')
             and (l.state = 'deferred' or l.due_at <= $1) limit $6) as line) as in_line
      from delivery d join alert a on a.id = d.alert_id
      where d.state = 'pending' and d.due_at <= $1 and (d.lease_until is null or d.lease_until <= $1)
-        and not exists (select 1 from provider_hold h where h.provider = $2 and h.account = $3)
+        and not exists (select 1 from provider_hold h where h.provider = $2 and h.account = $3
+            and (h.trial_at is null or h.trial_at > $1))
+        and (d.holds = 0 or (
+            not exists (select 1 from delivery o where o.state = 'pending' and o.due_at <= $1 and o.holds = 0
+                and (o.lease_until is null or o.lease_until <= $1))
+            and not exists (select 1 from delivery s where s.state = 'sending' and s.holds > 0)))
      order by d.due_at, d.id limit $4"
 );
 
@@ -372,6 +399,8 @@ struct Accepted {
     slot_returned_at: Option<i64>,
     owners: i64,
     waiting: i64,
+    /// Whether it was tried while all is held.
+    trials: i64,
     #[sqlx(flatten)]
     row: Row,
 }
@@ -423,6 +452,7 @@ pub(super) async fn finish_all(tx: &mut Tx, answers: &[Arc<Answered>]) -> Result
             && attempt.is_newest
             && accepted.slot_returned_at.is_none()
             && accepted.waiting == 0
+            && accepted.trials == 0
             && seen.insert(accepted.row.id.clone());
         if !is_plain {
             continue;
@@ -467,7 +497,9 @@ const ACCEPTED: &str = concat!(
     "select cast(r.value ->> 0 as bigint) as place, t.message_id as own_message, t.slot_returned_at,
         (select count(*) from attempt o where o.provider = t.provider and o.message_id = r.value ->> 3) as owners,
         (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.value ->> 3
-            and w.applied_at is null) as waiting, ",
+            and w.applied_at is null) as waiting,
+        (select count(*) from provider_hold h where h.provider = t.provider and h.account = t.account
+            and h.since < t.begun_at) as trials, ",
     row_columns!(),
     " from rows($1) as r cross join delivery d join alert a on a.id = d.alert_id
         join attempt t on t.delivery_id = d.id and t.number = cast(r.value ->> 2 as bigint)
@@ -518,30 +550,45 @@ async fn finish_one(tx: &mut Tx, answered: &Answered) -> Result<(), StoreError> 
                 receipts::tell(tx, &mut row, attempt, &told).await?;
             }
             receipts::apply_waiting(tx, &mut row, attempt, message_id, look_at, now).await?;
+            holds::trial_accepted(tx, &sending.delivery_id, attempt.number, now).await?;
         }
         Answer::NotSent { retry_after, why, code } if attempt.is_newest => {
             let wait = back_off(row.attempts, *retry_after, rules.jitter);
-            let landing = Landing {
-                due_at: Some(after(now, wait)),
-                detail: not_sent_detail(attempt.number, why, *code, wait),
-                ..Default::default()
+            let why = format!("{why}{}", code_text(*code));
+            let outcome = Outcome {
+                alone: format!("not sent, {why}"),
+                in_run: format!("were not sent, {why}"),
+                then: format!("again in {:.1} s", wait.as_secs_f64()),
+                why,
+                reason: None,
+                due_at: after(now, wait),
             };
-            transitions::not_sent(tx, &mut row, landing, now).await?;
+            not_sent(tx, &mut row, &outcome, now).await?;
         }
-        Answer::Halted { code } if attempt.is_newest => {
-            let code_text = code.map_or_else(String::new, |code| format!(" (code {code})"));
-            let landing = Landing {
+        Answer::Halted {
+            fault,
+            code,
+            explanation,
+        } if attempt.is_newest => {
+            let why = format!("the provider refused our {fault}{}", code_text(*code));
+            let outcome = Outcome {
+                alone: why.clone(),
+                in_run: format!("were not sent, {why}"),
+                then: "held until it accepts us".into(),
+                why,
                 reason: Some(Reason::ProviderRefusedCredentials),
-                due_at: Some(now),
-                detail: format!(
-                    "attempt {}: the provider refused our account{code_text}; held until it accepts us",
-                    attempt.number
-                ),
-                ..Default::default()
+                due_at: now,
             };
-            transitions::not_sent(tx, &mut row, landing, now).await?;
-            let (provider, account) = account_of(tx, sending).await?;
-            holds::hold(tx, &provider, &account, *code, now).await?;
+            let state = not_sent(tx, &mut row, &outcome, now).await?;
+            let halt = Halt {
+                fault: *fault,
+                code: *code,
+                explanation,
+            };
+            let halted = holds::hold(tx, (&sending.delivery_id, attempt.number), &halt, rules.day, now).await?;
+            if halted == Halted::SetAside && state == Some(State::Pending) {
+                set_aside(tx, &mut row, *code, now).await?;
+            }
         }
         Answer::Refused { code, opted_out } if attempt.is_newest => {
             if *opted_out && let Some(phone) = &row.phone {
@@ -821,7 +868,7 @@ async fn record_answer(tx: &mut Tx, sending: &Sending, answer: &Answer, now: Tim
         Answer::Accepted { .. } => ("accepted", None),
         Answer::NotSent { code, .. } => ("not_sent", *code),
         Answer::Refused { code, .. } => ("refused", *code),
-        Answer::Halted { code } => ("halted", *code),
+        Answer::Halted { code, .. } => ("halted", *code),
         Answer::Unknown { .. } => ("unknown", None),
     };
     within!(tx, |conn| {
@@ -841,22 +888,73 @@ async fn record_answer(tx: &mut Tx, sending: &Sending, answer: &Answer, now: Tim
     Ok(())
 }
 
-fn not_sent_detail(attempt: i64, why: &str, code: Option<i64>, wait: SignedDuration) -> String {
-    let code = code.map_or_else(String::new, |code| format!(" (code {code})"));
-    format!(
-        "attempt {attempt}: not sent, {why}{code}; again in {:.1} s",
-        wait.as_secs_f64()
-    )
+fn code_text(code: Option<i64>) -> String {
+    code.map_or_else(String::new, |code| format!(" (code {code})"))
 }
 
-async fn account_of(tx: &mut Tx, sending: &Sending) -> Result<(String, String), StoreError> {
-    Ok(within!(tx, |conn| sqlx::query_as(
-        "select provider, account from attempt where delivery_id = $1 and number = $2"
-    )
-    .bind(&sending.delivery_id)
-    .bind(sending.attempt)
-    .fetch_one(conn)
-    .await)?)
+/// How an attempt ended that surely was not sent, in words for the timeline.
+struct Outcome {
+    /// What it has in common with others of its kind: they make a run.
+    why: String,
+    /// What is said of it if the attempt before it ended otherwise, and if it did not.
+    alone: String,
+    in_run: String,
+    /// What happens next.
+    then: String,
+    reason: Option<Reason>,
+    due_at: Timestamp,
+}
+
+impl Outcome {
+    fn detail(&self, run: Option<Run>, newest: i64, now: Timestamp) -> String {
+        let Self {
+            alone, in_run, then, ..
+        } = self;
+        match run {
+            None => format!("attempt {newest}: {alone}; {then}"),
+            Some(Run { run_from, .. }) => format!(
+                "attempts {run_from} to {newest} {in_run}: {} times, last at {}; {then}",
+                newest - run_from + 1,
+                now.strftime("%FT%TZ")
+            ),
+        }
+    }
+}
+
+/// Brings a delivery back whose newest attempt surely was not sent. A provider that is out of reach for days leaves one
+/// line, not one for every try.
+async fn not_sent(tx: &mut Tx, row: &mut Row, outcome: &Outcome, now: Timestamp) -> Result<Option<State>, StoreError> {
+    let run = transitions::run_before(tx, row, &outcome.why).await?;
+    let landing = Landing {
+        reason: outcome.reason,
+        due_at: Some(outcome.due_at),
+        detail: outcome.detail(run, row.attempts, now),
+        ..Default::default()
+    };
+    let state = transitions::not_sent(tx, row, landing, now).await?;
+    // Canceled, it has ended: that is a line of its own.
+    if state == Some(State::Pending) {
+        transitions::prolong_run(tx, row, run, &outcome.why, now);
+    }
+    Ok(state)
+}
+
+/// Takes a delivery out of the line that is refused again and again as if our account were at fault, though that works.
+async fn set_aside(tx: &mut Tx, row: &mut Row, code: Option<i64>, now: Timestamp) -> Result<(), StoreError> {
+    let landing = Landing {
+        reason: Some(Reason::InternalError),
+        detail: "set aside: it was refused again and again as if our account were at fault, which works without it"
+            .into(),
+        ..Default::default()
+    };
+    if transitions::change(tx, row, Change::SetAside, landing, now)
+        .await?
+        .is_some()
+    {
+        receipts::keep_code(tx, row, code, now);
+        tracing::error!(delivery.id = %row.id, code, "set aside: it held up all others again and again, and the account works without it");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

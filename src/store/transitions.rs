@@ -192,8 +192,14 @@ pub(super) fn save<'a>(tx: &mut Tx, moved: impl IntoIterator<Item = &'a Row>, li
     queue_lines(tx, lines);
 }
 
-/// The newest attempt surely was not sent: back to the line, or canceled if the ticket was closed meanwhile.
-pub(super) async fn not_sent(tx: &mut Tx, row: &mut Row, landing: Landing, now: Timestamp) -> Result<(), StoreError> {
+/// The newest attempt surely was not sent: back to the line, or canceled if the ticket was closed meanwhile. Returns the
+/// new state, or `None` if nothing changed.
+pub(super) async fn not_sent(
+    tx: &mut Tx,
+    row: &mut Row,
+    landing: Landing,
+    now: Timestamp,
+) -> Result<Option<State>, StoreError> {
     // Read anew: PostgreSQL may have waited for the delivery's lock while the ticket was closed.
     row.closed_at = within!(tx, |conn| sqlx::query_scalar(
         "select closed_at from alert where id = $1"
@@ -211,8 +217,67 @@ pub(super) async fn not_sent(tx: &mut Tx, row: &mut Row, landing: Landing, now: 
     } else {
         landing
     };
-    change(tx, row, Change::NotSent { closed }, landing, now).await?;
-    Ok(())
+    change(tx, row, Change::NotSent { closed }, landing, now).await
+}
+
+/// A run of attempts of which none was sent, for the same reason; one line of the timeline stands for all of them.
+#[derive(Clone, Copy, Debug, sqlx::FromRow)]
+pub(super) struct Run {
+    /// The number of its first attempt.
+    pub run_from: i64,
+    /// When that one ended.
+    at: i64,
+}
+
+/// The run that ended with the attempt before the newest one, if that was not sent because of `why` either. Nothing but
+/// the beginning of the newest attempt may stand between.
+pub(super) async fn run_before(tx: &mut Tx, row: &Row, why: &str) -> Result<Option<Run>, StoreError> {
+    Ok(within!(tx, |conn| sqlx::query_as(
+        "select run_from, at from timeline where delivery_id = $1 and seq = $2 and run = $3"
+    )
+    .bind(&row.id)
+    .bind(row.timeline_length - 1)
+    .bind(why)
+    .fetch_optional(conn)
+    .await)?)
+}
+
+/// The newest line, just written, stands for a run that ends with the newest attempt, of which `before` is the part that
+/// was there. What that part had goes: its line, the line of the newest attempt's beginning, and the rows of the attempts
+/// between the first and the newest. They surely never reached the provider.
+pub(super) fn prolong_run(tx: &mut Tx, row: &Row, before: Option<Run>, why: &str, now: Timestamp) {
+    let Run { run_from, at } = before.unwrap_or(Run {
+        run_from: row.attempts,
+        at: ms(now),
+    });
+    tx.queue(
+        "update timeline set run = $3, run_from = $4, at = $5 where delivery_id = $1 and seq = $2",
+        [
+            row.id.as_str().into(),
+            row.timeline_length.into(),
+            why.into(),
+            run_from.into(),
+            at.into(),
+        ],
+    );
+    if before.is_none() {
+        return;
+    }
+    tx.queue(
+        "delete from timeline where delivery_id = $1 and seq in ($2, $3)",
+        [
+            row.id.as_str().into(),
+            (row.timeline_length - 2).into(),
+            (row.timeline_length - 1).into(),
+        ],
+    );
+    if row.attempts - 1 > run_from {
+        tx.queue(
+            "delete from attempt where delivery_id = $1 and number = $2 and message_id is null
+                and slot_returned_at is not null and outcome in ('not_sent', 'halted')",
+            [row.id.as_str().into(), (row.attempts - 1).into()],
+        );
+    }
 }
 
 /// Adds a line that goes with no move.

@@ -164,8 +164,8 @@ fn log_answer(sending: &Sending, answer: &Answer) {
         Answer::Refused { code, .. } => {
             tracing::error!(delivery.id = %id, attempt, code, "the provider refused it")
         }
-        Answer::Halted { code } => {
-            tracing::error!(delivery.id = %id, attempt, code, "the provider refuses our account; all sends are held")
+        Answer::Halted { fault, code, .. } => {
+            tracing::error!(delivery.id = %id, attempt, code, "not sent, the provider refused our {fault}; sends through this account are held")
         }
         Answer::Unknown { why } => {
             tracing::warn!(delivery.id = %id, attempt, "{why}; the provider may have it")

@@ -1,10 +1,13 @@
 //! What time alone decides, once a second: calls that never came back, deliveries that wait for a slot or have grown
-//! too old; and the probe of a provider that refuses us. Needs nothing in memory.
+//! too old; and the probe of a provider that refuses us or does not answer. Needs nothing in memory.
 
 use super::{Worker, now, timer::every_second};
 use crate::{
-    domain::day::LocalDay,
-    store::{StoreError, SweepRules},
+    domain::{
+        day::LocalDay,
+        news::{Acceptance, Contact},
+    },
+    store::{Probed, StoreError, SweepRules, Trials},
 };
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -14,7 +17,7 @@ pub async fn run(worker: Arc<Worker>, stop: watch::Receiver<bool>) {
     every_second("sweep", worker, stop, sweep).await;
 }
 
-/// Probes a provider that refuses us until `stop` turns true. Apart from the sweep, because a probe may take long.
+/// Probes a provider that refuses us, or does not answer, until `stop` turns true. Apart from the sweep, because a probe may take long.
 pub async fn run_probes(worker: Arc<Worker>, stop: watch::Receiver<bool>) {
     every_second("probe the provider", worker, stop, probe).await;
 }
@@ -48,19 +51,70 @@ async fn sweep(worker: Arc<Worker>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Asks a provider that refuses us whether it still does.
+/// Notes whether calls are answered, and asks a provider that refuses us, or does not answer, whether it still does.
 async fn probe(worker: Arc<Worker>) -> Result<(), StoreError> {
     let (provider, account) = (worker.provider.name(), worker.provider.account());
-    if !worker.store.is_probe_due(provider, account, now()).await? {
-        return Ok(());
+    note_calls(&worker).await?;
+    let now = now();
+    let is_held = worker.store.is_probe_due(provider, account, now).await?;
+    let is_silent = worker.store.is_call_due(provider, account, now).await?;
+    if is_silent {
+        worker.store.put_off_call(provider, account, now).await?;
     }
-    if worker.provider.accepts_us().await {
-        worker.store.lift_hold(provider, account).await?;
-        tracing::info!(%provider, "the provider accepts our account again; sends go on");
+    if is_held || is_silent {
+        let acceptance = worker.provider.accepts_us().await;
+        if is_held {
+            judge_hold(&worker, acceptance).await?;
+        }
+        note_calls(&worker).await?;
+    }
+    Ok(())
+}
+
+async fn note_calls(worker: &Worker) -> Result<(), StoreError> {
+    let (provider, account) = (worker.provider.name(), worker.provider.account());
+    match worker.provider.take_contact() {
+        Some(Contact::Answered) => worker.store.note_answered_call(provider, account, now()).await,
+        Some(Contact::Failed) => worker.store.note_failed_calls(provider, account, now()).await,
+        None => Ok(()),
+    }
+}
+
+/// Does to a hold what the probe's answer says.
+async fn judge_hold(worker: &Worker, acceptance: Acceptance) -> Result<(), StoreError> {
+    let (store, provider, account) = (&worker.store, worker.provider.name(), worker.provider.account());
+    let now = now();
+    let day = LocalDay::of(now, &worker.rules.time_zone);
+    let (trials, what) = match acceptance {
+        Acceptance::Accepted => {
+            match store.probe_accepted(provider, account, day, now).await? {
+                Probed::Lifted => tracing::info!(%provider, "the provider accepts our account again; sends go on"),
+                Probed::Held { .. } => tracing::warn!(
+                    %provider,
+                    "the provider accepts our account, which was not what it refused: one delivery is tried every few minutes, the rest stays held"
+                ),
+                Probed::Free => {}
+            }
+            worker.wake.notify_one();
+            return Ok(());
+        }
+        Acceptance::Refused => (
+            Trials::Closed,
+            "the provider still refuses our account; sends stay held",
+        ),
+        Acceptance::Forbidden => (
+            Trials::Open,
+            "the provider does not let our API key ask: one delivery is tried every few minutes, the rest stays held",
+        ),
+        Acceptance::Unclear => (
+            Trials::AsTheyAre,
+            "cannot learn whether the provider still refuses our account; sends stay held",
+        ),
+    };
+    let probed = store.put_off_probe(provider, account, trials, day, now).await?;
+    if probed != Probed::Free {
+        tracing::warn!(%provider, "{what}");
         worker.wake.notify_one();
-    } else {
-        worker.store.put_off_probe(provider, account, now()).await?;
-        tracing::warn!(%provider, "the provider still refuses our account; sends stay held");
     }
     Ok(())
 }

@@ -20,6 +20,8 @@ use tokio::sync::watch;
 
 pub const ACCOUNT: &str = "AC00000000000000000000000000000001";
 pub const AUTH_TOKEN: &str = "fake-auth-token";
+/// A sender that may not send (test credentials, "Messages From").
+pub const BAD_SENDER: &str = "+15005550007";
 
 /// How the fake answers one attempt.
 #[derive(Clone, Debug)]
@@ -67,6 +69,8 @@ struct Books {
     refuses_account: bool,
     /// What lists and fetches answer instead, if anything.
     reads_fail: bool,
+    /// Whether whoever signs in may send and not read, as a restricted API key may.
+    reads_forbidden: bool,
     /// Put before every text, as trial accounts have it.
     prefix: &'static str,
     next_sid: u64,
@@ -205,6 +209,11 @@ impl Twilio {
         self.books.lock().unwrap().slow.insert(phone.to_owned());
     }
 
+    /// From now on lists and single messages are forbidden, as to a restricted API key, or allowed again.
+    pub fn forbid_reads(&self, forbid: bool) {
+        self.books.lock().unwrap().reads_forbidden = forbid;
+    }
+
     /// From now on texts are changed as a trial account's are.
     pub fn behave_like_a_trial(&self) {
         self.books.lock().unwrap().prefix = "Sent from your Twilio trial account - ";
@@ -309,6 +318,8 @@ async fn create(State(books): SharedBooks, headers: HeaderMap, Form(form): Form<
         books.calls.push((to.clone(), sign_in));
         if books.refuses_account {
             Answers::Refuses(401, 20003)
+        } else if form.get("From").is_some_and(|from| from == BAD_SENDER) {
+            Answers::Refuses(400, 21606)
         } else {
             books
                 .scripts
@@ -417,6 +428,9 @@ async fn list(
     if books.refuses_account || account != ACCOUNT {
         return refusal(401, 20003);
     }
+    if books.reads_forbidden {
+        return refusal(403, 20003);
+    }
     if books.reads_fail {
         return refusal(503, 20503);
     }
@@ -444,6 +458,9 @@ async fn list(
 
 async fn fetch(State(books): SharedBooks, Path((_, file)): Path<(String, String)>) -> Response {
     let books = books.lock().unwrap();
+    if books.reads_forbidden {
+        return refusal(403, 20003);
+    }
     if books.reads_fail {
         return refusal(503, 20503);
     }

@@ -2,10 +2,13 @@
 //! "it may have been sent". Pure; `client` makes the call.
 
 use super::{
-    codes::{self, Kind},
+    codes::{self, Class},
     receipt,
 };
-use crate::domain::news::Answer;
+use crate::domain::{
+    news::{Acceptance, Answer, Fault},
+    report::Explanation,
+};
 use jiff::SignedDuration;
 use serde::Deserialize;
 
@@ -68,7 +71,13 @@ pub fn of_reply(status: u16, retry_after: Option<SignedDuration>, body: Option<&
             why: "the provider is busy",
             code,
         },
-        (401 | 403, _) => Answer::Halted { code },
+        // A refusal that names this recipient stays one, though it came as "forbidden".
+        (403, Some(code))
+            if codes::find(code).is_some_and(|known| matches!(known.class, Class::Refuse | Class::OptedOut)) =>
+        {
+            by_code(code, retry_after)
+        }
+        (401 | 403, _) => halted(status, code),
         (400..=499, Some(code)) => by_code(code, retry_after),
         (500..=599, _) => Answer::Unknown {
             why: "the provider had an error of its own",
@@ -79,29 +88,57 @@ pub fn of_reply(status: u16, retry_after: Option<SignedDuration>, body: Option<&
     }
 }
 
-/// What a 4xx means by the class of its code.
+/// What a 4xx means by the class of its code. One that we do not know is about this message, as most are.
 fn by_code(code: i64, retry_after: Option<SignedDuration>) -> Answer {
-    let known = codes::find(code);
-    match (code, known.map(|known| known.kind)) {
-        (codes::OPTED_OUT, _) => Answer::Refused {
+    let class = codes::find(code).map_or(Class::Refuse, |known| known.class);
+    match class {
+        Class::Refuse | Class::OptedOut => Answer::Refused {
             code: Some(code),
-            opted_out: true,
+            opted_out: class == Class::OptedOut,
         },
-        // These two may have sent it already, says Twilio's own page of each.
-        (20500 | 30410, _) => Answer::Unknown {
-            why: "the provider had an error of its own",
-        },
-        // The account as a whole is suspended, closed or switched off.
-        (20005 | 30002 | 30037, _) | (_, Some(Kind::Auth)) => Answer::Halted { code: Some(code) },
-        _ if known.is_some_and(|known| known.retryable) => Answer::NotSent {
+        Class::Again => Answer::NotSent {
             retry_after,
             why: "the provider is busy",
             code: Some(code),
         },
-        _ => Answer::Refused {
-            code: Some(code),
-            opted_out: false,
+        Class::MaybeSent => Answer::Unknown {
+            why: "the provider had an error of its own",
         },
+        Class::HoldCredentials | Class::HoldSender | Class::HoldAccount | Class::HoldSettings => {
+            halted(400, Some(code))
+        }
+    }
+}
+
+/// Every message would be refused. Where no code says why, it is who signs in.
+fn halted(status: u16, code: Option<i64>) -> Answer {
+    let fault = code
+        .and_then(|code| codes::find(code)?.class.fault())
+        .unwrap_or(Fault::Credentials);
+    let explanation = code.map_or_else(
+        || Explanation {
+            meaning: format!("Twilio answered {status} and no code of its own."),
+            advice: "Check the account SID with its auth token or API key, and that nothing between here and Twilio answers in its place."
+                .into(),
+        },
+        codes::explain,
+    );
+    Answer::Halted {
+        fault,
+        code,
+        explanation,
+    }
+}
+
+/// What the answer to a question that sends nothing says of our account.
+pub fn of_probe(status: u16) -> Acceptance {
+    match status {
+        200..=299 => Acceptance::Accepted,
+        // Who signs in is wrong, or the account's own path leads nowhere: a message would meet the same.
+        401 | 404 => Acceptance::Refused,
+        429 => Acceptance::Unclear,
+        400..=499 => Acceptance::Forbidden,
+        _ => Acceptance::Unclear,
     }
 }
 
@@ -120,6 +157,21 @@ mod tests {
             retry_after: None,
             why: "the provider is busy",
             code,
+        }
+    }
+
+    fn halted(fault: Fault, code: i64) -> Answer {
+        Answer::Halted {
+            fault,
+            code: Some(code),
+            explanation: codes::explain(code),
+        }
+    }
+
+    fn refused(code: i64) -> Answer {
+        Answer::Refused {
+            code: Some(code),
+            opted_out: false,
         }
     }
 
@@ -148,49 +200,44 @@ mod tests {
             (429, error(20429), not_sent(Some(20429))),
             (429, String::new(), not_sent(None)),
             (400, error(21611), not_sent(Some(21611))),
-            (401, error(20003), Answer::Halted { code: Some(20003) }),
-            (401, "<html>".into(), Answer::Halted { code: None }),
-            (403, error(20008), Answer::Halted { code: Some(20008) }),
-            (400, error(20003), Answer::Halted { code: Some(20003) }),
-            (400, error(20005), Answer::Halted { code: Some(20005) }),
+            (401, error(20003), halted(Fault::Credentials, 20003)),
+            (403, error(20008), halted(Fault::Credentials, 20008)),
+            (403, error(99_999), halted(Fault::Credentials, 99_999)),
+            (400, error(20003), halted(Fault::Credentials, 20003)),
+            (400, error(20005), halted(Fault::Account, 20005)),
+            // A path that leads nowhere, and a sender that is not ours: every message would meet them. Until issue 10
+            // they failed every alert for good.
+            (404, error(20404), halted(Fault::Account, 20404)),
+            (400, error(21603), halted(Fault::Sender, 21603)),
+            (400, error(21606), halted(Fault::Sender, 21606)),
+            (400, error(21212), halted(Fault::Sender, 21212)),
+            (400, error(21701), halted(Fault::Sender, 21701)),
+            (400, error(21703), halted(Fault::Sender, 21703)),
+            (400, error(21659), halted(Fault::Sender, 21659)),
+            (400, error(21660), halted(Fault::Sender, 21660)),
+            (400, error(21609), halted(Fault::Settings, 21609)),
+            // About this person, this text or this country, also where it comes as "forbidden".
+            (400, error(21211), refused(21211)),
+            (400, error(21408), refused(21408)),
+            (403, error(21408), refused(21408)),
             (
-                400,
+                403,
                 error(21610),
                 Answer::Refused {
                     code: Some(21610),
                     opted_out: true,
                 },
             ),
+            (400, error(21608), refused(21608)),
+            (400, error(21614), refused(21614)),
+            (400, error(21617), refused(21617)),
+            (400, error(99_999), refused(99_999)),
             (
                 400,
-                error(21211),
+                error(21610),
                 Answer::Refused {
-                    code: Some(21211),
-                    opted_out: false,
-                },
-            ),
-            (
-                400,
-                error(21608),
-                Answer::Refused {
-                    code: Some(21608),
-                    opted_out: false,
-                },
-            ),
-            (
-                400,
-                error(99_999),
-                Answer::Refused {
-                    code: Some(99_999),
-                    opted_out: false,
-                },
-            ),
-            (
-                404,
-                error(20404),
-                Answer::Refused {
-                    code: Some(20404),
-                    opted_out: false,
+                    code: Some(21610),
+                    opted_out: true,
                 },
             ),
         ];
@@ -224,7 +271,40 @@ mod tests {
             );
             assert!(is_unknown(&of_reply(status, None, Some(br#"{"sid":"SM1"}"#))));
         }
-        assert!(is_unknown(&of_reply(400, None, Some(error(30410).as_bytes()))));
+        for code in [20500, 20503, 30410] {
+            assert!(is_unknown(&of_reply(400, None, Some(error(code).as_bytes()))), "{code}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_code_halts_by_its_status() {
+        let answer = of_reply(401, None, Some(b"<html>"));
+
+        assert!(
+            matches!(
+                &answer,
+                Answer::Halted { fault: Fault::Credentials, code: None, explanation } if explanation.meaning.contains("401")
+            ),
+            "{answer:?}"
+        );
+    }
+
+    #[test]
+    fn only_a_probe_that_is_forbidden_itself_says_nothing_of_messages() {
+        let probes = [200, 401, 403, 404, 429, 500, 302].map(of_probe);
+
+        assert_eq!(
+            probes,
+            [
+                Acceptance::Accepted,
+                Acceptance::Refused,
+                Acceptance::Forbidden,
+                Acceptance::Refused,
+                Acceptance::Unclear,
+                Acceptance::Unclear,
+                Acceptance::Unclear,
+            ]
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::{answer, codes, receipt};
 use crate::{
     domain::{
         clock::Stamp,
-        news::Answer,
+        news::{Acceptance, Answer, Contact},
         phone::PhoneNumber,
         search::{Listed, Listing},
     },
@@ -15,7 +15,10 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use url::Url;
@@ -68,6 +71,14 @@ pub struct Client {
     messages_url: String,
     /// What Twilio's clock read in its latest good reply.
     clock: Mutex<Option<Stamp>>,
+    calls: Calls,
+}
+
+/// What came of the calls since somebody last asked.
+#[derive(Default)]
+struct Calls {
+    answered: AtomicBool,
+    failed: AtomicBool,
 }
 
 impl Client {
@@ -91,6 +102,7 @@ impl Client {
             account,
             messages_url,
             clock: Mutex::default(),
+            calls: Calls::default(),
         })
     }
 
@@ -129,11 +141,7 @@ impl Client {
             form.push(("StatusCallback", callback));
         }
         let sent = Instant::now();
-        match self
-            .sign_in(self.http.post(&self.messages_url).form(&form))
-            .send()
-            .await
-        {
+        match self.call(self.http.post(&self.messages_url).form(&form)).await {
             Err(error) => answer::of_failure(&error),
             Ok(reply) => {
                 self.read_clock(&reply, sent);
@@ -153,14 +161,24 @@ impl Client {
     }
 
     /// Asks for one message of the account: answered with 200 only if it may use the API.
-    pub async fn accepts_us(&self) -> bool {
+    pub async fn accepts_us(&self) -> Acceptance {
         match self
-            .sign_in(self.http.get(&self.messages_url).query(&[("PageSize", "1")]))
-            .send()
+            .call(self.http.get(&self.messages_url).query(&[("PageSize", "1")]))
             .await
         {
-            Ok(reply) => reply.status().is_success(),
-            Err(_) => false,
+            Ok(reply) => answer::of_probe(reply.status().as_u16()),
+            Err(_) => Acceptance::Unclear,
+        }
+    }
+
+    /// Whether calls of any kind brought an answer since this was last asked; `None` if there were none.
+    pub fn take_contact(&self) -> Option<Contact> {
+        let failed = self.calls.failed.swap(false, Ordering::Relaxed);
+        let answered = self.calls.answered.swap(false, Ordering::Relaxed);
+        match (answered, failed) {
+            (true, _) => Some(Contact::Answered),
+            (false, true) => Some(Contact::Failed),
+            (false, false) => None,
         }
     }
 
@@ -217,13 +235,24 @@ impl Client {
     /// One reply of 200, read as `T`, and what Twilio's clock read.
     async fn get<T: serde::de::DeserializeOwned>(&self, url: Url) -> Option<(T, Option<Stamp>)> {
         let sent = Instant::now();
-        let reply = self.sign_in(self.http.get(url)).send().await.ok()?;
+        let reply = self.call(self.http.get(url)).await.ok()?;
         if reply.status() != reqwest::StatusCode::OK {
             return None;
         }
         let stamp = self.read_clock(&reply, sent);
         let read = serde_json::from_slice(&read_limited(reply, MAX_PAGE).await?).ok()?;
         Some((read, stamp))
+    }
+
+    /// Makes one call, and notes whether it was answered: any status is an answer.
+    async fn call(&self, request: reqwest::RequestBuilder) -> reqwest::Result<reqwest::Response> {
+        let reply = self.sign_in(request).send().await;
+        let outcome = match &reply {
+            Ok(_) => &self.calls.answered,
+            Err(_) => &self.calls.failed,
+        };
+        outcome.store(true, Ordering::Relaxed);
+        reply
     }
 
     fn sign_in(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {

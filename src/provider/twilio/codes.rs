@@ -1,7 +1,8 @@
-//! Twilio's error codes: what each means, whether sending again may help, and advice for a human. The table is compiled
-//! in from codes.json (gathered from Twilio's own pages; see its `name` for the term to search for).
+//! Twilio's error codes: what each means, what follows from it for the message and for all others, and advice for a
+//! human. The table is compiled in from codes.json (gathered from Twilio's own pages; see its `name` for the term to
+//! search for).
 
-use crate::domain::report::Explanation;
+use crate::domain::{news::Fault, report::Explanation};
 use serde::Deserialize;
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -9,33 +10,43 @@ use std::{collections::HashMap, sync::LazyLock};
 #[derive(Debug, Deserialize)]
 pub struct Code {
     code: i64,
-    pub kind: Kind,
-    /// Whether sending again later may succeed without a human.
-    pub retryable: bool,
+    pub class: Class,
     name: String,
     summary: String,
     action: String,
 }
 
-/// What an error is about.
+/// What follows from a code in the answer to a message. Who is at fault decides: what is about this recipient, this text
+/// or this country is refused for good, and what every message would meet is held, because it is our fault and not the
+/// recipient's. Codes that only receipts bring have a class all the same, in case an answer brings one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
-    Account,
-    Auth,
-    Carrier,
-    Compliance,
-    Content,
-    Destination,
-    Fraud,
-    Geo,
-    OptOut,
-    Platform,
-    Rate,
-    Request,
-    Sender,
-    Unknown,
-    Webhook,
+pub enum Class {
+    /// This message will never go.
+    Refuse,
+    /// Nor will any other one to this person: they said so.
+    OptedOut,
+    /// Surely not sent, and may go later.
+    Again,
+    /// Twilio's own page says that it may have gone all the same.
+    MaybeSent,
+    HoldCredentials,
+    HoldSender,
+    HoldAccount,
+    HoldSettings,
+}
+
+impl Class {
+    /// What is at fault, if every message would be refused.
+    pub fn fault(self) -> Option<Fault> {
+        match self {
+            Self::HoldCredentials => Some(Fault::Credentials),
+            Self::HoldSender => Some(Fault::Sender),
+            Self::HoldAccount => Some(Fault::Account),
+            Self::HoldSettings => Some(Fault::Settings),
+            Self::Refuse | Self::OptedOut | Self::Again | Self::MaybeSent => None,
+        }
+    }
 }
 
 /// The person answered STOP (twilio.com/docs/api/errors/21610).
@@ -73,6 +84,49 @@ mod tests {
     #[test]
     fn the_table_is_whole() {
         assert_eq!(CODES.len(), 120);
-        assert_eq!(find(OPTED_OUT).map(|code| code.kind), Some(Kind::OptOut));
+        assert_eq!(find(OPTED_OUT).map(|code| code.class), Some(Class::OptedOut));
+    }
+
+    /// What every message would meet holds, and nothing else does: each code of it, written out.
+    #[test]
+    fn what_holds_is_as_listed() {
+        let mut holding: Vec<(i64, Fault)> = CODES
+            .values()
+            .filter_map(|code| Some((code.code, code.class.fault()?)))
+            .collect();
+        holding.sort_by_key(|(code, _)| *code);
+
+        assert_eq!(
+            holding,
+            [
+                (20003, Fault::Credentials),
+                (20005, Fault::Account),
+                (20008, Fault::Credentials),
+                (20404, Fault::Account),
+                (21205, Fault::Settings),
+                (21210, Fault::Sender),
+                (21212, Fault::Sender),
+                (21213, Fault::Sender),
+                (21601, Fault::Sender),
+                (21603, Fault::Sender),
+                (21606, Fault::Sender),
+                (21609, Fault::Settings),
+                (21659, Fault::Sender),
+                (21660, Fault::Sender),
+                (21701, Fault::Sender),
+                (21703, Fault::Sender),
+                (21705, Fault::Sender),
+                (30002, Fault::Account),
+                (30033, Fault::Sender),
+                (30037, Fault::Account),
+                (30042, Fault::Sender),
+                (30045, Fault::Settings),
+                (30454, Fault::Account),
+                (63001, Fault::Credentials),
+                (63007, Fault::Sender),
+                (63020, Fault::Account),
+                (63038, Fault::Account),
+            ]
+        );
     }
 }

@@ -1,0 +1,248 @@
+//! Whether the provider can be reached. One row for each account, written when calls begin to fail and when they are
+//! answered again, so that a restart goes on counting and several replicas raise one alarm. By the wall clock, because
+//! it has to outlive the process; therefore time in which nothing was tried does not count, nor does a clock that jumps.
+
+use super::{
+    Db, StoreError,
+    alarms::{self, About},
+    at, locking, ms, read, within,
+};
+use crate::domain::{alarm::AlarmKind, day::after, delivery::ProviderName};
+use jiff::{SignedDuration, Timestamp};
+
+/// People are told after so long without any answer.
+const TELL_AFTER: SignedDuration = SignedDuration::from_mins(10);
+/// Two tries further apart than this are not one silence: nobody tried in between, or the clock jumped. While calls fail
+/// there is a probe every minute.
+const FARTHEST_TRIES: SignedDuration = SignedDuration::from_mins(10);
+/// How often an account that does not answer is asked whether it is back.
+const PROBE_EVERY: SignedDuration = SignedDuration::from_mins(1);
+/// Failures are written down no more often than this.
+const WRITE_EVERY: SignedDuration = SignedDuration::from_secs(10);
+
+/// What is known of an account that does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+struct Silence {
+    silent_since: Option<i64>,
+    failed_at: Option<i64>,
+    alarmed_at: Option<i64>,
+}
+
+impl Silence {
+    /// What it is after a call failed at `now`.
+    fn after_failure(self, now: Timestamp) -> Self {
+        let goes_on = |since: &i64| {
+            let failed_at = at(self.failed_at.unwrap_or(*since));
+            let is_told = self.alarmed_at.is_some();
+            *since <= ms(now) && (is_told || (failed_at <= now && now <= after(failed_at, FARTHEST_TRIES)))
+        };
+        let silent_since = self.silent_since.filter(goes_on).unwrap_or(ms(now));
+        let is_long = after(at(silent_since), TELL_AFTER) <= now;
+        Self {
+            silent_since: Some(silent_since),
+            failed_at: Some(ms(now)),
+            alarmed_at: self.alarmed_at.or(is_long.then_some(ms(now))),
+        }
+    }
+
+    /// Whether writing this down again would change nothing that matters.
+    fn is_fresh(self, now: Timestamp) -> bool {
+        let next = self.after_failure(now);
+        self.silent_since == next.silent_since
+            && self.alarmed_at == next.alarmed_at
+            && self.failed_at.is_some_and(|at| ms(now) < at + ms_of(WRITE_EVERY))
+    }
+}
+
+fn ms_of(span: SignedDuration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Db {
+    async fn silence(&self, provider: ProviderName, account: &str) -> Result<Option<Silence>, StoreError> {
+        Ok(read!(self, |pool| sqlx::query_as(
+            "select silent_since, failed_at, alarmed_at from provider_account where provider = $1 and account = $2"
+        )
+        .bind(provider.as_str())
+        .bind(account)
+        .fetch_optional(pool)
+        .await)?)
+    }
+
+    /// Since when no call to this account has been answered, if that is so.
+    pub async fn silent_since(&self, provider: ProviderName, account: &str) -> Result<Option<Timestamp>, StoreError> {
+        let silence = self.silence(provider, account).await?;
+        Ok(silence.and_then(|silence| silence.silent_since).map(at))
+    }
+
+    /// Whether an account that does not answer is to be asked now.
+    pub async fn is_call_due(&self, provider: ProviderName, account: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let due: Option<i64> = read!(self, |pool| sqlx::query_scalar(
+            "select silent_since from provider_account
+             where provider = $1 and account = $2 and silent_since is not null and (probe_at <= $3 or probe_at > $4)"
+        )
+        .bind(provider.as_str())
+        .bind(account)
+        .bind(ms(now))
+        .bind(ms(after(now, PROBE_EVERY)))
+        .fetch_optional(pool)
+        .await)?;
+        Ok(due.is_some())
+    }
+
+    /// It is being asked: the next one is due later.
+    pub async fn put_off_call(&self, provider: ProviderName, account: &str, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        tx.queue(
+            "update provider_account set probe_at = $3 where provider = $1 and account = $2",
+            [
+                provider.as_str().into(),
+                account.into(),
+                ms(after(now, PROBE_EVERY)).into(),
+            ],
+        );
+        tx.commit().await
+    }
+
+    /// Calls were made and none was answered. After a while people are told, once.
+    pub async fn note_failed_calls(
+        &self,
+        provider: ProviderName,
+        account: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let known = self.silence(provider, account).await?;
+        if known.is_some_and(|silence| silence.is_fresh(now)) {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        tx.queue(
+            "insert into provider_account (provider, account, probe_at) values ($1, $2, $3)
+             on conflict (provider, account) do nothing",
+            [
+                provider.as_str().into(),
+                account.into(),
+                ms(after(now, PROBE_EVERY)).into(),
+            ],
+        );
+        let silence: Silence = locking!(
+            tx,
+            "select silent_since, failed_at, alarmed_at from provider_account where provider = $1 and account = $2",
+            "for update",
+            |conn, sql| sqlx::query_as(sql)
+                .bind(provider.as_str())
+                .bind(account)
+                .fetch_one(conn)
+                .await
+        )?;
+        let next = silence.after_failure(now);
+        within!(tx, |conn| sqlx::query(
+            "update provider_account set silent_since = $3, failed_at = $4, alarmed_at = $5,
+                probe_at = case when $6 then probe_at else $7 end
+             where provider = $1 and account = $2"
+        )
+        .bind(provider.as_str())
+        .bind(account)
+        .bind(next.silent_since)
+        .bind(next.failed_at)
+        .bind(next.alarmed_at)
+        .bind(silence.silent_since.is_some())
+        .bind(ms(after(now, PROBE_EVERY)))
+        .execute(conn)
+        .await
+        .map(drop))?;
+        if silence.alarmed_at.is_none()
+            && let (Some(since), Some(_)) = (next.silent_since, next.alarmed_at)
+        {
+            let detail = format!("no call to {provider} has been answered since {}", at(since));
+            let subject = format!("{provider}/{account}/{since}");
+            let kind = AlarmKind::ProviderUnreachable;
+            alarms::raise(&mut tx, kind, &subject, About::default(), detail, now).await?;
+        }
+        tx.commit().await
+    }
+
+    /// A call was answered, whatever the answer was. People who were told that none is are told that too.
+    pub async fn note_answered_call(
+        &self,
+        provider: ProviderName,
+        account: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let known = self.silence(provider, account).await?;
+        if known.is_none_or(|silence| silence.silent_since.is_none()) {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        let silence: Silence = locking!(
+            tx,
+            "select silent_since, failed_at, alarmed_at from provider_account where provider = $1 and account = $2",
+            "for update",
+            |conn, sql| sqlx::query_as(sql)
+                .bind(provider.as_str())
+                .bind(account)
+                .fetch_one(conn)
+                .await
+        )?;
+        within!(tx, |conn| sqlx::query(
+            "update provider_account set silent_since = null, failed_at = null, alarmed_at = null
+             where provider = $1 and account = $2"
+        )
+        .bind(provider.as_str())
+        .bind(account)
+        .execute(conn)
+        .await
+        .map(drop))?;
+        if let (Some(since), Some(_)) = (silence.silent_since, silence.alarmed_at) {
+            let detail = format!("{provider} answers again; it had not since {}", at(since));
+            let subject = format!("{provider}/{account}/{since}");
+            let kind = AlarmKind::ProviderReachable;
+            alarms::raise(&mut tx, kind, &subject, About::default(), detail, now).await?;
+        }
+        tx.commit().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN_TO_ANSWER: Silence = Silence {
+        silent_since: None,
+        failed_at: None,
+        alarmed_at: None,
+    };
+
+    /// What it is after calls failed at these minutes.
+    fn failed_at(minutes: &[i64]) -> Silence {
+        minutes.iter().fold(KNOWN_TO_ANSWER, |silence, minute| {
+            silence.after_failure(at(minute * 60_000))
+        })
+    }
+
+    #[test]
+    fn people_are_told_after_ten_minutes_of_tries() {
+        assert_eq!(failed_at(&[100, 105, 109]).alarmed_at, None);
+        assert_eq!(failed_at(&[100, 105, 110]).alarmed_at, Some(110 * 60_000));
+        assert_eq!(failed_at(&[100, 105, 110, 115]).alarmed_at, Some(110 * 60_000), "once");
+    }
+
+    #[test]
+    fn time_in_which_nothing_was_tried_does_not_count_nor_does_a_jump() {
+        let jumped = failed_at(&[100, 105, 1_000]);
+
+        assert_eq!((jumped.alarmed_at, jumped.silent_since), (None, Some(1_000 * 60_000)));
+        let back = failed_at(&[100, 105, 50]);
+        assert_eq!((back.alarmed_at, back.silent_since), (None, Some(50 * 60_000)));
+    }
+
+    #[test]
+    fn who_was_told_stays_told_until_there_is_an_answer() {
+        let told = failed_at(&[100, 105, 110, 500]);
+
+        assert_eq!(
+            (told.alarmed_at, told.silent_since),
+            (Some(110 * 60_000), Some(100 * 60_000))
+        );
+    }
+}
