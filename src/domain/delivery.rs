@@ -255,6 +255,9 @@ impl BeforeSend {
 /// How often a delivery may be claimed without ever beginning to send, before it is set aside.
 pub const MAX_CLAIMS: i64 = 5;
 
+/// How often our own code may fail around the calls of one delivery, before it is set aside.
+pub const MAX_BROKEN: i64 = 5;
+
 /// The longest wait between two tries while the provider is out of reach.
 const MAX_BACK_OFF: SignedDuration = SignedDuration::from_mins(5);
 /// A `Retry-After` beyond this is not believed.

@@ -79,6 +79,8 @@ pub enum Answer {
     },
     /// It may have been sent: never send it again blindly.
     Unknown { why: &'static str },
+    /// Our own code failed around the call, so it may have been sent. Counted, so that it cannot go on for ever.
+    Broken,
 }
 
 /// What a question that sends nothing says of our account.

@@ -7,7 +7,7 @@ use super::{
     alarms::{self, About},
     at, limits, ms, opt_outs, read,
     receipts::{self, Told},
-    sending::Attempt,
+    sending::{Attempt, set_broken_aside},
     session::call,
     transitions::{self, Landing, Row},
     tx::to_json,
@@ -335,13 +335,14 @@ impl Db {
         };
         let recorded = within!(tx, |conn| {
             sqlx::query(
-            "update attempt set outcome = 'absent' where delivery_id = $1 and number = $2 and clock_doubtful_at is null"
-        )
-        .bind(&look.delivery_id)
-        .bind(look.attempt)
-        .execute(conn)
-        .await
-        .map(|done| done.rows_affected())
+                "update attempt set outcome = case when outcome = 'broken' then outcome else 'absent' end
+             where delivery_id = $1 and number = $2 and clock_doubtful_at is null",
+            )
+            .bind(&look.delivery_id)
+            .bind(look.attempt)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected())
         })?;
         if recorded == 0 {
             return Ok(false);
@@ -361,6 +362,7 @@ impl Db {
             now,
         )
         .await?;
+        set_broken_aside(&mut tx, &mut row, now).await?;
         limits::return_slot(&mut tx, &look.delivery_id, look.attempt, now).await?;
         limits::release(&mut tx, day, configured_limit, now).await?;
         tx.commit().await?;

@@ -18,7 +18,7 @@ use super::{
 use crate::domain::{
     alarm::AlarmKind,
     day::{LocalDay, after},
-    delivery::{BeforeSend, Change, Gate, News, ProviderName, Reason, State, back_off},
+    delivery::{BeforeSend, Change, Gate, MAX_BROKEN, News, ProviderName, Reason, State, back_off},
     news::Answer,
     phone::PhoneNumber,
 };
@@ -386,7 +386,8 @@ impl Answered {
             | Answer::NotSent { .. }
             | Answer::Refused { .. }
             | Answer::Halted { .. }
-            | Answer::Unknown { .. } => None,
+            | Answer::Unknown { .. }
+            | Answer::Broken => None,
         }
     }
 }
@@ -607,7 +608,11 @@ async fn finish_one(tx: &mut Tx, answered: &Answered) -> Result<(), StoreError> 
                 receipts::keep_code(tx, &mut row, *code, now);
             }
         }
-        Answer::Unknown { why } if attempt.is_newest => {
+        Answer::Unknown { .. } | Answer::Broken if attempt.is_newest => {
+            let why = match answer {
+                Answer::Unknown { why } => why,
+                _ => "handling it failed inside Nightbell",
+            };
             let landing = Landing {
                 due_at: Some(now),
                 detail: format!("attempt {}: {why}; the provider may have it", attempt.number),
@@ -620,7 +625,11 @@ async fn finish_one(tx: &mut Tx, answered: &Answered) -> Result<(), StoreError> 
             }
         }
         // An older attempt was overtaken; its answer is on its own row.
-        Answer::NotSent { .. } | Answer::Halted { .. } | Answer::Refused { .. } | Answer::Unknown { .. } => {}
+        Answer::NotSent { .. }
+        | Answer::Halted { .. }
+        | Answer::Refused { .. }
+        | Answer::Unknown { .. }
+        | Answer::Broken => {}
     }
     if answered.gives_slot_back() {
         limits::return_slot(tx, &sending.delivery_id, sending.attempt, now).await?;
@@ -870,6 +879,7 @@ async fn record_answer(tx: &mut Tx, sending: &Sending, answer: &Answer, now: Tim
         Answer::Refused { code, .. } => ("refused", *code),
         Answer::Halted { code, .. } => ("halted", *code),
         Answer::Unknown { .. } => ("unknown", None),
+        Answer::Broken => ("broken", None),
     };
     within!(tx, |conn| {
         sqlx::query(
@@ -941,18 +951,39 @@ async fn not_sent(tx: &mut Tx, row: &mut Row, outcome: &Outcome, now: Timestamp)
 
 /// Takes a delivery out of the line that is refused again and again as if our account were at fault, though that works.
 async fn set_aside(tx: &mut Tx, row: &mut Row, code: Option<i64>, now: Timestamp) -> Result<(), StoreError> {
-    let landing = Landing {
-        reason: Some(Reason::InternalError),
-        detail: "set aside: it was refused again and again as if our account were at fault, which works without it"
-            .into(),
-        ..Default::default()
-    };
+    let landing = internal_error(
+        "set aside: it was refused again and again as if our account were at fault, which works without it",
+    );
     if transitions::change(tx, row, Change::SetAside, landing, now)
         .await?
         .is_some()
     {
         receipts::keep_code(tx, row, code, now);
         tracing::error!(delivery.id = %row.id, code, "set aside: it held up all others again and again, and the account works without it");
+    }
+    Ok(())
+}
+
+fn internal_error(detail: &str) -> Landing {
+    Landing {
+        reason: Some(Reason::InternalError),
+        detail: detail.to_owned(),
+        ..Default::default()
+    }
+}
+
+/// Sets a pending delivery aside around whose calls our own code failed again and again.
+pub(super) async fn set_broken_aside(tx: &mut Tx, row: &mut Row, now: Timestamp) -> Result<(), StoreError> {
+    let broken: i64 = within!(tx, |conn| sqlx::query_scalar(
+        "select count(*) from attempt where delivery_id = $1 and outcome = 'broken'"
+    )
+    .bind(&row.id)
+    .fetch_one(conn)
+    .await)?;
+    if broken >= MAX_BROKEN && row.state()? == State::Pending {
+        let landing = internal_error("set aside: handling it failed inside Nightbell again and again; see the log");
+        transitions::change(tx, row, Change::SetAside, landing, now).await?;
+        tracing::error!(delivery.id = %row.id, "set aside: handling it failed inside Nightbell again and again");
     }
     Ok(())
 }

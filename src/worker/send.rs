@@ -19,16 +19,15 @@ const MAX_TRIES: u32 = 10;
 /// The longest wait between two tries to record an answer.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
-/// Makes the call of an attempt that was begun at `started`, and records the answer.
+/// Makes the call of an attempt that was begun at `started`, and records the answer, whatever fails on the way.
 pub async fn deliver(worker: Arc<Worker>, sending: Sending, started: Instant) {
     let id = sending.delivery_id.clone();
-    let handling = async {
-        let answer = call(&worker, &sending, started).await;
-        log_answer(&sending, &answer);
-        record(&worker, sending, answer).await;
-    };
-    if AssertUnwindSafe(handling).catch_unwind().await.is_err() {
-        tracing::error!(delivery.id = %id, "handling a delivery failed inside Nightbell; it will be looked for");
+    let calling = AssertUnwindSafe(call(&worker, &sending, started)).catch_unwind();
+    let answer = calling.await.unwrap_or(Answer::Broken);
+    log_answer(&sending, &answer);
+    let recording = record(&worker, sending, answer);
+    if AssertUnwindSafe(recording).catch_unwind().await.is_err() {
+        tracing::error!(delivery.id = %id, "recording an answer failed inside Nightbell; it will be looked for");
     }
 }
 
@@ -38,42 +37,30 @@ pub async fn deliver_claimed(worker: Arc<Worker>, claim: Claimed) {
     if claim.claims > MAX_CLAIMS {
         return set_aside(&worker, &claim, "it was claimed again and again without a send").await;
     }
-    guard(&worker, &claim, attempt(&worker, &claim)).await;
-}
-
-/// Lets a panic of `handling` set the delivery aside, visibly, while the rest goes on.
-async fn guard(worker: &Worker, claim: &Claimed, handling: impl Future<Output = ()>) {
-    if AssertUnwindSafe(handling).catch_unwind().await.is_err() {
-        set_aside(worker, claim, "handling it failed inside Nightbell; see the log").await;
-    }
-}
-
-async fn attempt(worker: &Worker, claim: &Claimed) {
     let started = Instant::now();
-    match begin(worker, claim).await {
-        Ok(Begun::Send(sending)) => {
-            let answer = call(worker, &sending, started).await;
-            log_answer(&sending, &answer);
-            record(worker, sending, answer).await;
-        }
+    match guard(begin(&worker, &claim)).await {
+        Ok(Begun::Send(sending)) => deliver(worker, sending, started).await,
         Ok(Begun::Stopped { delivery_id, state }) => {
             tracing::info!(delivery.id = %delivery_id, %state, "not sent")
         }
         Ok(Begun::Gone | Begun::Later) => {}
         Err(error @ StoreError::Unreadable { .. }) => {
             tracing::error!(delivery.id = %claim.delivery_id, error = %error.explain(), "cannot read a delivery; set aside");
-            set_aside(worker, claim, "this version of Nightbell cannot read it").await;
+            set_aside(&worker, &claim, "this version of Nightbell cannot read it").await;
         }
-        Err(StoreError::Broken) => {
-            set_aside(worker, claim, "handling it failed inside Nightbell; see the log").await;
-        }
-        Err(error @ (StoreError::Database(_) | StoreError::Busy)) => {
+        Err(error @ (StoreError::Database(_) | StoreError::Busy | StoreError::Broken)) => {
             tracing::warn!(delivery.id = %claim.delivery_id, error = %error.explain(), "cannot begin to send; will try again");
             // If this fails too, the lease ends by itself.
-            let _ = worker.store.give_back(claim, error.is_outage()).await;
+            let _ = worker.store.give_back(&claim, error.is_outage()).await;
             tokio::time::sleep(LONGEST_RETRY / 10).await;
         }
     }
+}
+
+/// Makes an error of a panic, so that it is counted while the rest goes on.
+async fn guard<T>(handling: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let outcome = AssertUnwindSafe(handling).catch_unwind().await;
+    outcome.unwrap_or(Err(StoreError::Broken))
 }
 
 async fn begin(worker: &Worker, claim: &Claimed) -> Result<Begun, StoreError> {
@@ -167,6 +154,9 @@ fn log_answer(sending: &Sending, answer: &Answer) {
         Answer::Halted { fault, code, .. } => {
             tracing::error!(delivery.id = %id, attempt, code, "not sent, the provider refused our {fault}; sends through this account are held")
         }
+        Answer::Broken => {
+            tracing::error!(delivery.id = %id, attempt, "a call failed inside Nightbell; the provider may have it")
+        }
         Answer::Unknown { why } => {
             tracing::warn!(delivery.id = %id, attempt, "{why}; the provider may have it")
         }
@@ -187,9 +177,9 @@ async fn set_aside(worker: &Worker, claim: &Claimed, why: &str) {
 mod tests {
     use super::*;
     use crate::{
-        domain::{event, json, phone::PhoneNumber},
+        domain::{delivery::MAX_BROKEN, event, json, phone::PhoneNumber},
         provider::Provider,
-        store::{Accepted, Db, LaterRecipients, Limits, NewDelivery},
+        store::{Accepted, Db, LaterRecipients, Limits, Looker, NewDelivery},
         worker::Rules,
     };
     use jiff::{SignedDuration, tz::TimeZone};
@@ -279,15 +269,54 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_sets_the_delivery_aside_visibly() {
-        let stage = stage().await;
-        let claim = stage.claim(now()).await;
+    async fn a_panic_is_an_error_and_the_rest_goes_on() {
+        let outcome = guard::<()>(async { panic!("a bug") }).await;
 
-        guard(&stage.worker, &claim, async { panic!("a bug") }).await;
+        assert!(matches!(outcome, Err(StoreError::Broken)));
+    }
+
+    #[tokio::test]
+    async fn a_delivery_whose_calls_fail_inside_us_is_set_aside_after_five() {
+        let stage = stage().await;
+        let mut at = now();
+        for number in 1..=MAX_BROKEN {
+            assert_eq!(stage.stands().await.0, "pending", "before attempt {number}");
+            let claim = stage.claim(at).await;
+            let Begun::Send(sending) = begin(&stage.worker, &claim).await.unwrap() else {
+                panic!("not begun")
+            };
+            record(&stage.worker, sending, Answer::Broken).await;
+            assert_eq!(stage.stands().await.0, "unknown");
+            at += SignedDuration::from_secs(61);
+            let store = &stage.worker.store;
+            let looker = Looker {
+                owner: "test",
+                provider: "log",
+                account: "log",
+                lease: SignedDuration::from_secs(60),
+            };
+            let looks = store.take_looks(looker, 1, &[], at).await.unwrap();
+            assert!(
+                store
+                    .record_absent(&looks[0], LocalDay::of(at, &TimeZone::UTC), 10, at)
+                    .await
+                    .unwrap()
+            );
+        }
 
         assert_eq!(
             stage.stands().await,
             ("failed".to_owned(), Some("internal_error".to_owned()))
+        );
+        assert_eq!(
+            stage
+                .worker
+                .store
+                .limit_status(LocalDay::of(now(), &TimeZone::UTC), 10)
+                .await
+                .unwrap()
+                .used,
+            0
         );
     }
 
