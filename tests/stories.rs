@@ -18,6 +18,7 @@ mod house;
 mod intake;
 mod limits;
 mod night;
+mod numbers;
 mod plans;
 mod receipts;
 mod reconciling;

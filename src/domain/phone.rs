@@ -99,21 +99,21 @@ impl fmt::Debug for PhoneNumber {
 
 /// Where a reading of digits has its country code from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+enum Origin {
     /// After the region's own international prefix, or before a bracketed zero, which stands nowhere else.
     Marked,
     /// From the region. `complete`: with its trunk prefix, or of a kind that is written without.
     Region { complete: bool },
-    /// The digits begin with the region's own country code.
+    /// The digits begin with the region's own country code, and the number is known.
     OwnCode,
-    /// The digits begin with some country's code, or with another region's international prefix: never read so, but a
-    /// reason not to read otherwise.
+    /// The digits begin with some country's code, or (`prefixed`) with another region's international prefix or the region's
+    /// own code: never read so, but a reason not to read otherwise.
     Elsewhere { prefixed: bool },
 }
 
 struct Reading {
     number: Number,
-    source: Source,
+    origin: Origin,
 }
 
 fn read(written: &Written, region: Region) -> Option<Number> {
@@ -153,16 +153,16 @@ fn readings(written: &Written, region: Region) -> Vec<Reading> {
     let (digits, lone_zero) = (&written.digits, written.lone_zero);
     let region = region.0.as_ref().map_or("", AsRef::as_ref);
     let mut readings = Vec::new();
-    let mut add = |number: Option<Number>, source| readings.extend(number.map(|number| Reading { number, source }));
+    let mut add = |number: Option<Number>, origin| readings.extend(number.map(|number| Reading { number, origin }));
     let after = |prefix: usize| plan::international(&digits[prefix..], shifted(lone_zero, prefix)?);
 
     let own = plan::international_prefixes(region, digits);
     for prefix in &own {
-        add(after(*prefix), Source::Marked);
+        add(after(*prefix), Origin::Marked);
     }
     for (prefix, prefixed) in WELL_KNOWN_PREFIXES {
         if digits.starts_with(prefix) && !own.contains(&prefix.len()) {
-            add(after(prefix.len()), Source::Elsewhere { prefixed });
+            add(after(prefix.len()), Origin::Elsewhere { prefixed });
         }
     }
     if lone_zero.is_none_or(|at| at == 0)
@@ -173,19 +173,18 @@ fn readings(written: &Written, region: Region) -> Vec<Reading> {
         let complete = national.is_complete;
         let is_sure = own.is_empty() && !digits.starts_with("00") && complete;
         if is_sure || national.number.is_known() {
-            add(Some(national.number), Source::Region { complete });
+            add(Some(national.number), Origin::Region { complete });
         }
     }
-    let bare = after(0);
-    let source = match &bare {
-        Some(_) if lone_zero.is_some() => Source::Marked,
-        Some(number) if Some(number.code) == plan::code_of(region) => Source::OwnCode,
-        Some(_) | None => Source::Elsewhere { prefixed: false },
-    };
-    add(
-        bare.filter(|number| source != Source::OwnCode || number.is_known()),
-        source,
-    );
+    if let Some(number) = after(0) {
+        let is_own = Some(number.code) == plan::code_of(region);
+        let origin = match lone_zero {
+            Some(_) => Origin::Marked,
+            None if is_own && number.is_known() => Origin::OwnCode,
+            None => Origin::Elsewhere { prefixed: is_own },
+        };
+        add(Some(number), origin);
+    }
     readings
 }
 
@@ -193,7 +192,7 @@ fn readings(written: &Written, region: Region) -> Vec<Reading> {
 /// is unusable, which is seen and corrected, and nobody else is texted.
 fn one_of(readings: Vec<Reading>) -> Option<Number> {
     let is_sound = |reading: &&Reading| {
-        !matches!(reading.source, Source::Elsewhere { .. })
+        !matches!(reading.origin, Origin::Elsewhere { .. })
             && readings
                 .iter()
                 .all(|other| other.number == reading.number || !speaks_against(other, reading))
@@ -203,13 +202,16 @@ fn one_of(readings: Vec<Reading>) -> Option<Number> {
     sound.all(|other| *other == number).then_some(number)
 }
 
-/// Whether one reading puts another in doubt. One that the metadata knows outweighs one that is only of a possible length;
-/// and a whole national number is no other country's for beginning with the digits of its code.
+/// Whether one reading puts another in doubt. One that the metadata knows outweighs one that is only of a possible length,
+/// but not among the region's own prefixes, which are as good as each other; and a whole national number is no other
+/// country's for beginning with the digits of its code.
 fn speaks_against(other: &Reading, reading: &Reading) -> bool {
-    let is_whole = reading.source == Source::Region { complete: true };
-    let is_bare = matches!(other.source, Source::OwnCode | Source::Elsewhere { prefixed: false });
+    let is_whole = reading.origin == Origin::Region { complete: true };
+    let is_bare = other.origin == Origin::Elsewhere { prefixed: false };
     let is_known = reading.number.is_known();
-    if is_whole && is_bare {
+    if reading.origin == Origin::Marked && other.origin == Origin::Marked {
+        true
+    } else if is_whole && is_bare {
         !is_known && other.number.is_known()
     } else {
         !is_known || other.number.is_known()

@@ -189,7 +189,7 @@ impl Explanation {
         let (meaning, advice) = match (state, reason) {
             (_, Some(Reason::InvalidNumber)) => (
                 "The number in the helpdesk cannot be texted.",
-                "Write it there like `+14155550101`, without an extension; without a country code it needs `region` or `sms.default_region`.",
+                "Write it there with `+` and country code, without an extension; others need `region` or `sms.default_region`.",
             ),
             (_, Some(Reason::NoNumber)) => (
                 "The helpdesk named this person without a number.",

@@ -103,7 +103,11 @@ pub(super) fn international(digits: &str, lone_zero: Option<usize>) -> Option<Nu
         Some((code, rest, *plans_of(code).first()?))
     })?;
     let number = match lone_zero {
-        None => Number::possible(code, &without_trunk_prefix(plan, rest))?,
+        None => {
+            let national = without_trunk_prefix(plan, rest);
+            // A trunk prefix behind a country code is a slip: then only a number that is known is one.
+            Number::possible(code, &national).filter(|number| national == rest || number.is_known())?
+        }
         Some(at) if at + rest.len() == digits.len() => without_lone_zero(code, rest, plan)?,
         Some(_) => return None,
     };
