@@ -48,6 +48,15 @@ struct OutcomeRow {
     total: i64,
 }
 
+#[derive(sqlx::FromRow)]
+struct DoubtfulRow {
+    phone: String,
+    staff_id: Option<String>,
+    reason: Option<String>,
+    opted_out_at: i64,
+    total: i64,
+}
+
 impl Db {
     /// Marks every bad outcome recorded before `cutoff` that no report has told as this run's, so that it is told once.
     /// Returns whether the run is still ours.
@@ -217,9 +226,9 @@ impl Db {
             Outcomes::Marked => 0,
             Outcomes::MarkedOrBefore(_) => 1,
         };
-        let rows: Vec<(String, Option<String>, Option<String>, i64, i64)> = read!(self, |pool| {
+        let rows: Vec<DoubtfulRow> = read!(self, |pool| {
             sqlx::query_as(
-                "select phone, staff_id, reason, opted_out_at, count(*) over () from opt_out
+                "select phone, staff_id, reason, opted_out_at, count(*) over () as total from opt_out
                  where phone_text is null and coalesce(reason, '') <> $3
                     and (report_day = $1 or (report_day is null and $2 = 1))
                  order by opted_out_at, phone limit $4",
@@ -231,15 +240,13 @@ impl Db {
             .fetch_all(pool)
             .await
         })?;
-        let count = rows.first().map_or(0, |row| row.4);
-        let opt_outs = rows
-            .into_iter()
-            .map(|(phone, staff_id, reason, since, _)| DoubtfulOptOut {
-                phone: phone::mask(&phone),
-                staff_id,
-                reason,
-                since: at(since),
-            });
+        let count = rows.first().map_or(0, |row| row.total);
+        let opt_outs = rows.into_iter().map(|row| DoubtfulOptOut {
+            phone: phone::mask(&row.phone),
+            staff_id: row.staff_id,
+            reason: row.reason,
+            since: at(row.opted_out_at),
+        });
         Ok((count, opt_outs.collect()))
     }
 
