@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 stories![
     the_night_tells_each_bad_outcome_once,
     the_mail_reads_well_in_a_terminal_and_as_a_page,
+    opt_outs_of_earlier_versions_are_told_once,
+    no_cell_of_the_report_is_a_formula,
     a_delivery_that_fails_after_midnight_is_told_once,
     a_quiet_night_is_mailed_only_when_asked_for,
     missed_nights_are_caught_up_oldest_first,
@@ -200,6 +202,116 @@ async fn the_mail_reads_well_in_a_terminal_and_as_a_page(database: Database) {
     for secret in ["+14155550101", "+14155550103"] {
         assert!(!mail.raw.contains(secret) && !text.contains(secret) && !csv.contains(secret));
     }
+}
+
+async fn opt_outs_of_earlier_versions_are_told_once(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let Some(plan) = in_berlin(database, &smtp, "opt-outs of earlier versions") else {
+        return;
+    };
+    let town = plan.build().await;
+    // As earlier versions stored them: one that a person added, one that the provider told us of.
+    for (phone, staff_id, reason) in [
+        ("+49711234567", "'7'", "=asked by mail"),
+        ("+14155550160", "null", "the provider says that this person opted out"),
+    ] {
+        town.database
+            .execute(&format!(
+                "insert into opt_out (phone, staff_id, reason, opted_out_at) values ('{phone}', {staff_id}, '{reason}', 1780000000000)"
+            ))
+            .await;
+    }
+    let added = json!({"phone": "(415) 555-0150"});
+    let reply = town.admin(Method::POST, "/v1/opt-outs", Some(added)).await;
+    assert_eq!(
+        (reply.status, &reply.body["phone_text"]),
+        (201, &json!("(415) 555-0150"))
+    );
+    let (code, out, err) = town.run(&["nightly", "--dry-run"]).await;
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("1 opt-out to check"), "{out}");
+
+    town.turn_clock_to(MIDNIGHT);
+    night_is_over(&town, "2026-11-20").await;
+    town.turn_clock_to(NEXT_MIDNIGHT);
+    night_is_over(&town, "2026-11-21").await;
+
+    let mails = reports(smtp.mails());
+    assert_eq!(mails.len(), 1, "it is told once, though nothing failed");
+    let mail = &mails[0];
+    assert_eq!(mail.subject(), "Nightbell 2026-11-20: 1 opt-out to check; 0 delivered");
+    let (text, html, (_, csv)) = (mail.text(), mail.html(), mail.attachment().unwrap());
+    for wanted in [
+        "1 opt-out is to be compared",
+        "OPT-OUTS TO COMPARE WITH THE HELPDESK",
+        "+4971****567, staff id 7, since 2026-05-28",
+        "`GET /v1/opt-outs`",
+    ] {
+        assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");
+    }
+    assert!(html.contains("+4971****567") && html.contains("staff id 7"), "{html}");
+    assert_eq!(csv.lines().count(), 2, "{csv}");
+    assert!(
+        csv.contains("'+4971****567,opt_out_to_check,'=asked by mail") && csv.trim_end().ends_with(",7"),
+        "{csv}"
+    );
+    for other in ["+49711234567", "+1415****150", "+1415****160"] {
+        assert!(
+            !text.contains(other) && !html.contains(other) && !csv.contains(other),
+            "{other}"
+        );
+    }
+}
+
+/// What a spreadsheet would take for a formula stands in no cell, wherever the text came from.
+async fn no_cell_of_the_report_is_a_formula(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let Some(plan) = in_berlin(database, &smtp, "formulas in the report") else {
+        return;
+    };
+    let town = plan.build().await;
+    for (index, sly) in [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(1)",
+        "＝1",
+        "＋1",
+        "－1",
+        "＠1",
+        "\" =1",
+        "fire; =1",
+        "\u{200B}=1",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let event = json!({"ticket": {"id": format!("{sly}{index}"), "number": sly, "subject": sly, "urgency": "critical"},
+            "recipients": [{"name": sly, "role": sly, "phone": "none"}]});
+        town.raise(&event).await;
+    }
+    town.turn_clock_to(MIDNIGHT);
+    let mail = received(&smtp, 1).await.remove(0);
+
+    let (_, table) = mail.attachment().unwrap();
+    let mut rows = csv::Reader::from_reader(table.trim_start_matches('\u{FEFF}').as_bytes());
+    let mut count = 0;
+    for cell in rows
+        .records()
+        .flat_map(|row| row.unwrap().iter().map(str::to_owned).collect::<Vec<_>>())
+    {
+        for part in cell.split(';') {
+            let first = part
+                .chars()
+                .find(|c| !c.is_whitespace() && !matches!(c, '"' | '\u{200B}'));
+            assert!(
+                !first.is_some_and(|c| "=+-@＝＋－＠".contains(c)),
+                "{cell:?} begins with a formula"
+            );
+        }
+        count += 1;
+    }
+    assert_eq!(count, 11 * 17);
 }
 
 async fn a_delivery_that_fails_after_midnight_is_told_once(database: Database) {

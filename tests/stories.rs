@@ -20,6 +20,7 @@ mod house;
 mod intake;
 mod limits;
 mod night;
+mod numbers;
 mod plans;
 mod provider_trouble;
 mod receipts;

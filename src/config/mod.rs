@@ -363,12 +363,15 @@ fn read_sources(reader: &mut Reader, default_region: Region) -> BTreeMap<String,
     let mut sources = BTreeMap::new();
     for name in names {
         let key = |member: &str| format!("sources.{name}.{member}");
+        let tokens = reader.secret_list(&key("tokens"));
+        let region = reader
+            .optional(&key("region"), "a country code like `DE`", Region::parse)
+            .unwrap_or(default_region);
         let source = Source {
-            tokens: reader.secret_list(&key("tokens")),
-            region: reader
-                .optional(&key("region"), "a country code like `DE`", Region::parse)
-                .unwrap_or(default_region),
-            fallback_recipients: read_recipients(reader, &key("fallback_recipients"), default_region),
+            tokens,
+            region,
+            // Read by the same region as they will be when somebody is texted.
+            fallback_recipients: read_recipients(reader, &key("fallback_recipients"), region),
             each_later_recipient: reader.choice(
                 &key("later_recipients"),
                 "untold",
@@ -390,7 +393,7 @@ fn read_recipients(reader: &mut Reader, key: &str, default_region: Region) -> Ve
             role: member("role"),
             name: member("name"),
             phone: member("phone"),
-            region: member("region").as_deref().and_then(Region::parse),
+            region: member("region").map(|name| Region::parse(&name).unwrap_or(Region::UNKNOWN)),
         };
         let is_usable = recipient
             .phone
@@ -399,7 +402,7 @@ fn read_recipients(reader: &mut Reader, key: &str, default_region: Region) -> Ve
         if is_usable {
             recipients.push(recipient);
         } else {
-            reader.fault_secret(key, "has an entry without a usable phone: write each like `\"+14155550101\"` or `{ phone = \"+14155550101\", name = \"Grace\" }`");
+            reader.fault_secret(key, "has an entry without a usable phone: write each with `+` and country code and without an extension, like `\"+14155550101\"` or `{ phone = \"+14155550101\", name = \"Grace\" }`; one without a country code needs a `region` like `DE`");
         }
     }
     recipients

@@ -224,11 +224,12 @@ fn read_recipient(recipient: &Reader<'_>, faults: &mut Vec<Fault>) -> Recipient 
         staff_id: id(&recipient.member("staff_id"), faults),
         role: line(&recipient.member("role"), faults, MAX_NAME),
         name: line(&recipient.member("name"), faults, MAX_NAME),
-        phone: line(&recipient.member("phone"), faults, MAX_NAME),
-        // A region nobody knows must not cost an alert: most numbers bring their country code.
+        // As it is: the reader of numbers cleans it by its own rules, and a number that was cut would be another one.
+        phone: recipient.member("phone").text(faults).map(str::to_owned),
+        // A region nobody knows must not cost an alert: most numbers bring their country code. The others are not read by
+        // some other region.
         region: line(&recipient.member("region"), faults, MAX_NAME)
-            .as_deref()
-            .and_then(Region::parse),
+            .map(|name| Region::parse(&name).unwrap_or(Region::UNKNOWN)),
     }
 }
 

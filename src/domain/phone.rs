@@ -1,42 +1,45 @@
-//! Phone numbers: read once at the door to E.164, masked whenever they are shown. Absent: whether a number may be
-//! texted (opt-outs live in the store).
+//! Phone numbers: read once at the door to E.164, masked whenever they are shown. A number goes to the person it names or
+//! to nobody: what can be read in two ways is not read. Absent: whether a number may be texted (opt-outs live in the
+//! store).
 
-use phonenumber::{Type, country};
+mod plan;
+mod written;
+
+use phonenumber::country;
+use plan::Number;
 use std::fmt;
+use written::Written;
 
-/// The kinds of number that a person may have. Not companies' access numbers: Canada's have seven digits, and would
-/// make every local number of +1 look whole.
-const KINDS: [Type; 9] = [
-    Type::Mobile,
-    Type::FixedLine,
-    Type::TollFree,
-    Type::PremiumRate,
-    Type::SharedCost,
-    Type::PersonalNumber,
-    Type::Voip,
-    Type::Pager,
-    Type::Voicemail,
-];
+/// Prefixes that mean abroad in so many countries that people write them in others too (`00` is the ITU's advice, `011`
+/// North America's, `0011` Australia's), and Japan's, with which all of Korea's mobile numbers begin: there it is none.
+const WELL_KNOWN_PREFIXES: [(&str, bool); 4] = [("00", true), ("011", true), ("0011", true), ("010", false)];
 
 /// The country whose rules read a number written without a country code.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Region(country::Id);
+pub struct Region(Option<country::Id>);
 
 impl Region {
+    /// A region that nobody knows: only numbers that bring their country code can be read there.
+    pub const UNKNOWN: Self = Self(None);
+
     /// The United States: the region where none is configured.
     pub fn us() -> Self {
-        Self(country::US)
+        Self(Some(country::US))
     }
 
     /// Reads an ISO 3166-1 alpha-2 code such as `US`, in either case.
     pub fn parse(text: &str) -> Option<Self> {
-        text.trim().to_ascii_uppercase().parse().ok().map(Self)
+        text.trim().to_ascii_uppercase().parse().ok().map(|id| Self(Some(id)))
+    }
+
+    fn name(&self) -> &str {
+        self.0.as_ref().map_or("none", AsRef::as_ref)
     }
 }
 
 impl fmt::Display for Region {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.0.as_ref())
+        out.write_str(self.name())
     }
 }
 
@@ -52,26 +55,23 @@ impl fmt::Debug for Region {
 pub struct PhoneNumber(String);
 
 impl PhoneNumber {
-    /// Reads a number by libphonenumber's rules, `region` standing in for a missing country code. A number of a
-    /// possible length passes even if the metadata does not know it; `None` means that nobody can be texted there.
+    /// Reads a number by libphonenumber's rules, `region` standing in for a missing country code. A number of a possible
+    /// length passes even if the metadata does not know it; `None` means that nobody can be texted there, or that nobody
+    /// can tell who it is: see [`one_of`] for what is not read.
     pub fn parse(raw: &str, region: Region) -> Option<Self> {
-        let raw = raw.trim();
-        // With a region given, the crate would strip that region's trunk prefix even from `+49…`.
-        let is_international = raw.starts_with(['+', '\u{FF0B}']);
-        let number = phonenumber::parse((!is_international).then_some(region.0), raw).ok()?;
-
-        let national = number.national().to_string();
-        let length = u16::try_from(national.len()).ok()?;
-        // All regions of the code: the crate itself names none for a number that it does not know. And all kinds of
-        // number, since its general description holds no lengths.
-        let regions = phonenumber::metadata::DATABASE.by_code(&number.code().value())?;
-        let is_possible = regions.iter().any(|region| {
-            let kinds = KINDS.iter().filter_map(|kind| region.descriptors().get(*kind));
-            kinds.into_iter().any(|kind| kind.possible_length().contains(&length))
-        });
-        // E.164 has at most 15 digits with the country code (ITU-T E.164, 6.1).
-        let e164 = format!("+{}{national}", number.code().value());
-        (is_possible && e164.len() <= 16).then_some(Self(e164))
+        let written = Written::read(raw)?;
+        let number = read(&written, region)?;
+        if let Some(before) = written.before_slash {
+            let first = Written {
+                digits: written.digits[..before].to_owned(),
+                before_slash: None,
+                ..written
+            };
+            if read(&first, region).is_some() {
+                return None;
+            }
+        }
+        Some(Self(number.e164()))
     }
 
     /// Takes back a number that this type wrote to the database.
@@ -94,6 +94,127 @@ impl fmt::Display for PhoneNumber {
 impl fmt::Debug for PhoneNumber {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, out)
+    }
+}
+
+/// Where a reading of digits has its country code from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// After the region's own international prefix, or before a bracketed zero, which stands nowhere else.
+    Marked,
+    /// From the region. `complete`: with its trunk prefix, or of a kind that is written without.
+    Region { complete: bool },
+    /// The digits begin with the region's own country code, and the number is known.
+    OwnCode,
+    /// The digits begin with some country's code, or (`prefixed`) with another region's international prefix or the region's
+    /// own code: never read so, but a reason not to read otherwise.
+    Elsewhere { prefixed: bool },
+}
+
+struct Reading {
+    number: Number,
+    origin: Origin,
+}
+
+fn read(written: &Written, region: Region) -> Option<Number> {
+    match (&written.context, written.plus) {
+        (Some(context), true) if !written.digits.starts_with(context.as_str()) => None,
+        (Some(_) | None, true) => {
+            // `+00 49`: no country code begins with a zero, so there is one way to read it.
+            let skipped = if written.digits.starts_with("00") { 2 } else { 0 };
+            plan::international(&written.digits[skipped..], shifted(written.lone_zero, skipped)?)
+        }
+        (Some(context), false) => read_in_context(written, context),
+        (None, false) => one_of(readings(written, region)),
+    }
+}
+
+/// Reads a number that is local to what stands in its `phone-context`: to a country, or to a part of one.
+fn read_in_context(written: &Written, context: &str) -> Option<Number> {
+    if let Some(region) = plan::main_region(context).and_then(Region::parse) {
+        return one_of(readings(written, region));
+    }
+    // What is dialled within an area has no trunk prefix.
+    let is_local = !written.digits.starts_with('0') && written.lone_zero.is_none();
+    is_local.then(|| plan::international(&format!("{context}{}", written.digits), None))?
+}
+
+/// Where a zero with brackets of its own stands behind a prefix; `None` where it stands in the prefix.
+#[expect(
+    clippy::option_option,
+    reason = "whether it can be read, and where the zero stands if there is one"
+)]
+fn shifted(lone_zero: Option<usize>, prefix: usize) -> Option<Option<usize>> {
+    lone_zero.map_or(Some(None), |at| at.checked_sub(prefix).map(Some))
+}
+
+/// Every way in which digits without a `+` can be read.
+fn readings(written: &Written, region: Region) -> Vec<Reading> {
+    let (digits, lone_zero) = (&written.digits, written.lone_zero);
+    let region = region.0.as_ref().map_or("", AsRef::as_ref);
+    let mut readings = Vec::new();
+    let mut add = |number: Option<Number>, origin| readings.extend(number.map(|number| Reading { number, origin }));
+    let after = |prefix: usize| plan::international(&digits[prefix..], shifted(lone_zero, prefix)?);
+
+    let own = plan::international_prefixes(region, digits);
+    for prefix in &own {
+        add(after(*prefix), Origin::Marked);
+    }
+    for (prefix, prefixed) in WELL_KNOWN_PREFIXES {
+        if digits.starts_with(prefix) && !own.contains(&prefix.len()) {
+            add(after(prefix.len()), Origin::Elsewhere { prefixed });
+        }
+    }
+    if lone_zero.is_none_or(|at| at == 0)
+        && let Some(national) = plan::national(region, digits)
+    {
+        // After an international prefix, and without a trunk prefix that it should have, only a number that is known is
+        // one: both are likelier to be a slip.
+        let complete = national.is_complete;
+        let is_sure = own.is_empty() && !digits.starts_with("00") && complete;
+        if is_sure || national.number.is_known() {
+            add(Some(national.number), Origin::Region { complete });
+        }
+    }
+    if let Some(number) = after(0) {
+        let is_own = Some(number.code) == plan::code_of(region);
+        let origin = match lone_zero {
+            Some(_) => Origin::Marked,
+            None if is_own && number.is_known() => Origin::OwnCode,
+            None => Origin::Elsewhere { prefixed: is_own },
+        };
+        add(Some(number), origin);
+    }
+    readings
+}
+
+/// The only reading that none of the others speaks against. Two that are as good as each other are none: then the number
+/// is unusable, which is seen and corrected, and nobody else is texted.
+fn one_of(readings: Vec<Reading>) -> Option<Number> {
+    let is_sound = |reading: &&Reading| {
+        !matches!(reading.origin, Origin::Elsewhere { .. })
+            && readings
+                .iter()
+                .all(|other| other.number == reading.number || !speaks_against(other, reading))
+    };
+    let mut sound = readings.iter().filter(is_sound).map(|reading| &reading.number);
+    let number = sound.next()?.clone();
+    sound.all(|other| *other == number).then_some(number)
+}
+
+/// Whether one reading puts another in doubt. One that the metadata knows outweighs one that is only of a possible length,
+/// but not among the region's own prefixes, which are as good as each other; and a whole national number is no other
+/// country's for beginning with the digits of its code.
+fn speaks_against(other: &Reading, reading: &Reading) -> bool {
+    let is_whole = reading.origin == Origin::Region { complete: true };
+    let is_bare = other.origin == Origin::Elsewhere { prefixed: false };
+    let is_known = reading.number.is_known();
+    if reading.origin == Origin::Marked && other.origin == Origin::Marked {
+        true
+    } else if is_whole && is_bare {
+        !is_known && other.number.is_known()
+    } else {
+        !is_known || other.number.is_known()
     }
 }
 
@@ -172,17 +293,63 @@ mod tests {
         assert_eq!(mask("12345"), "****");
     }
 
+    /// `\u{200B}` stands for a character that an editor would not show.
+    fn unescaped(text: &str) -> String {
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some((before, escape)) = rest.split_once("\\u{") {
+            let (code, after) = escape.split_once('}').unwrap();
+            plain.push_str(before);
+            plain.push(char::from_u32(u32::from_str_radix(code, 16).unwrap()).unwrap());
+            rest = after;
+        }
+        plain + rest
+    }
+
+    /// The table is held to Google's own library by tests/phone_numbers.py.
+    #[test]
+    fn every_row_of_the_table_is_read_as_it_says() {
+        let table = include_bytes!("../../tests/data/phone_numbers.csv");
+        let mut wrong = Vec::new();
+        let mut count = 0;
+        for row in csv::Reader::from_reader(table.as_slice()).records() {
+            let row = row.unwrap();
+            let region = Region::parse(&row[0]).unwrap_or(Region::UNKNOWN);
+            let read = PhoneNumber::parse(&unescaped(&row[1]), region);
+            let read = read.as_ref().map_or("invalid", PhoneNumber::as_e164);
+            if read != &row[2] {
+                wrong.push(format!("{} {}: {read}, not {}", &row[0], &row[1], &row[2]));
+            }
+            count += 1;
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        assert!(count >= 200, "{count} rows");
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_cut_to_a_number() {
+        assert_eq!(e164(&format!("+49171{}1234567", " ".repeat(300)), "US"), None);
+        assert_eq!(e164(&format!("+49171{}1234567", "\u{200B}".repeat(300)), "US"), None);
+        assert_eq!(e164(&"1".repeat(33), "US"), None);
+    }
+
     proptest::proptest! {
         #[test]
-        fn no_text_makes_the_reader_panic(raw in "\\PC{0,40}") {
-            let _ = e164(&raw, "US");
+        fn no_text_makes_the_reader_panic(raw in "\\PC{0,40}", region in "US|DE|IT|SG|BR|RU") {
+            let _ = e164(&raw, &region);
         }
 
+        /// Whatever is read once is the same number wherever it is read again: opt-outs and deliveries meet by it.
         #[test]
-        fn reading_what_was_written_changes_nothing(digits in "[2-9][0-9]{2}[2-9][0-9]{6}") {
-            if let Some(number) = e164(&digits, "US") {
-                let again = e164(&number, "DE");
-                proptest::prop_assert_eq!(again, Some(number));
+        fn reading_what_was_written_changes_nothing(
+            raw in "(tel:)?[+]?(00|011|[(]0[)]|[(][+]49[)]|8~10)?[0-9 ()/-]{2,18}",
+            region in "US|DE|IT|SG|BR|RU|AR|KR|HK|GB|IN",
+        ) {
+            if let Some(number) = e164(&raw, &region) {
+                for elsewhere in ["DE", "US", "SG", "AR"] {
+                    let again = e164(&number, elsewhere);
+                    proptest::prop_assert_eq!(again.as_ref(), Some(&number));
+                }
             }
         }
     }

@@ -40,6 +40,10 @@ pub struct Report {
     pub used: i64,
     pub limit: i64,
     pub opt_outs_gained: i64,
+    /// Opt-outs that a person should compare with the helpdesk, told by no earlier report; at most [`MAX_ROWS`].
+    pub doubtful_opt_outs: Vec<DoubtfulOptOut>,
+    /// How many there are in all.
+    pub doubtful_opt_out_count: i64,
     /// The newest [`TREND_DAYS`] days, oldest first.
     pub trend: Vec<TrendDay>,
 }
@@ -76,6 +80,10 @@ impl Report {
         if untold > 0 {
             bad.push(format!("nobody told of {untold} ticket{}", plural(untold)));
         }
+        let doubtful = usize::try_from(self.doubtful_opt_out_count).unwrap_or(usize::MAX);
+        if doubtful > 0 {
+            bad.push(format!("{doubtful} opt-out{} to check", plural(doubtful)));
+        }
         let delivered = self.total(State::Delivered);
         let days = self.days_text();
         if bad.is_empty() && self.deliveries() == 0 {
@@ -85,6 +93,11 @@ impl Report {
         } else {
             format!("Nightbell {days}: {}; {delivered} delivered", bad.join(", "))
         }
+    }
+
+    /// Whether a person has something to do after reading it.
+    pub fn asks_for_attention(&self) -> bool {
+        self.row_count > 0 || self.doubtful_opt_out_count > 0
     }
 
     /// How many tickets nobody was told of.
@@ -137,6 +150,32 @@ pub struct Row {
     pub explanation: Explanation,
 }
 
+/// An opt-out of which only the number is known and not the text that it was read from: an earlier version may have taken
+/// it for another number.
+#[derive(Clone, Debug)]
+pub struct DoubtfulOptOut {
+    /// Masked.
+    pub phone: String,
+    pub staff_id: Option<String>,
+    pub reason: Option<String>,
+    pub since: Timestamp,
+}
+
+impl DoubtfulOptOut {
+    /// What each of them means, and what to do about it.
+    pub fn explanation() -> Explanation {
+        Explanation {
+            meaning: "An earlier version stored this number without the text it was read from, and it could misread \
+                      numbers from abroad: then a stranger is never texted, and the person who opted out still is."
+                .to_owned(),
+            advice:
+                "Compare it with the helpdesk: `GET /v1/opt-outs` shows the whole number. Delete a wrong one and add \
+                     the right one; one that is right needs nothing."
+                    .to_owned(),
+        }
+    }
+}
+
 /// What an outcome means, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
@@ -150,7 +189,7 @@ impl Explanation {
         let (meaning, advice) = match (state, reason) {
             (_, Some(Reason::InvalidNumber)) => (
                 "The number in the helpdesk cannot be texted.",
-                "Correct it there; numbers without a country code need `region` or `sms.default_region`.",
+                "Write it there with `+` and country code, without an extension; others need `region` or `sms.default_region`.",
             ),
             (_, Some(Reason::NoNumber)) => (
                 "The helpdesk named this person without a number.",

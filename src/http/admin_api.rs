@@ -6,7 +6,7 @@ use crate::{
         day::LocalDay,
         delivery::State as DeliveryState,
         json::{Fault, Reader},
-        phone::PhoneNumber,
+        phone::{PhoneNumber, Region},
         text::clean_line,
     },
     store::{AlertFilter, AlertView, DeliveryFilter, DeliveryView, LimitStatus, OptOut, Page, Resent},
@@ -26,6 +26,8 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 const DEFAULT_PAGE: i64 = 50;
 const MAX_PAGE: i64 = 200;
 const MAX_LINE: usize = 200;
+/// What to do about a text that is no phone number.
+const NO_PHONE: &str = "this is not one phone number: write it with `+`, country code and number, like `+14155550101`, and without an extension";
 /// More messages a day than any helpdesk owes; beyond it a typing error is likelier.
 const MAX_LIMIT: i64 = 10_000_000;
 
@@ -198,14 +200,15 @@ async fn add_opt_out(State(office): SharedOffice, headers: HeaderMap, raw: Body)
         .map(|reason| clean_line(reason, MAX_LINE));
     let phone = raw_phone.and_then(|raw| PhoneNumber::parse(raw, office.default_region));
     if phone.is_none() && faults.is_empty() {
-        place.fault(&mut faults, "this is no phone number: send one like `+14155550101`");
+        place.fault(&mut faults, NO_PHONE);
     }
     let Some(phone) = phone.filter(|_| faults.is_empty()) else {
         return Err(Problem::fields(faults));
     };
+    let text = clean_line(raw_phone.unwrap_or_default(), MAX_LINE);
     let (opt_out, new) = office
         .store
-        .add_opt_out(&phone, staff_id.as_deref(), reason.as_deref(), now())
+        .add_opt_out(&phone, &text, staff_id.as_deref(), reason.as_deref(), now())
         .await?;
     tracing::info!(%phone, new, "opt-out added");
     Ok((
@@ -215,11 +218,22 @@ async fn add_opt_out(State(office): SharedOffice, headers: HeaderMap, raw: Body)
 }
 
 async fn remove_opt_out(State(office): SharedOffice, Path(phone): Path<String>) -> Result<StatusCode, Problem> {
-    let phone = PhoneNumber::parse(&phone, office.default_region)
-        .ok_or_else(|| Problem::not_found("this is no phone number, so it has not opted out"))?;
-    if !office.store.remove_opt_out(&phone).await? {
-        return Err(Problem::not_found("this number has not opted out"));
-    }
+    // As it is listed first: an earlier version may have stored a form that is read otherwise today.
+    let is_e164 = phone
+        .strip_prefix('+')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let listed = is_e164.then(|| PhoneNumber::from_stored(phone.clone()));
+    let phone = match listed {
+        Some(listed) if office.store.remove_opt_out(&listed).await? => listed,
+        Some(_) | None => {
+            let phone = PhoneNumber::parse(&phone, office.default_region)
+                .ok_or_else(|| Problem::not_found("this is not one phone number, so it has not opted out"))?;
+            if !office.store.remove_opt_out(&phone).await? {
+                return Err(Problem::not_found("this number has not opted out"));
+            }
+            phone
+        }
+    };
     tracing::info!(%phone, "opt-out removed");
     Ok(StatusCode::NO_CONTENT)
 }
@@ -312,8 +326,8 @@ fn delivery_filter(office: &Office, parameters: &HashMap<String, String>) -> Res
         filter.state = Some(state.as_str());
     }
     if let Some(text) = given(parameters, "phone") {
-        let phone = PhoneNumber::parse(&restore_plus(text), office.default_region)
-            .ok_or_else(|| Problem::field("/phone", "this is no phone number: write one like `+14155550101`"))?;
+        let phone = searched_phone(text, office.default_region)
+            .ok_or_else(|| Problem::field("/phone", format!("{NO_PHONE} (in an address, `+` is `%2B`)")))?;
         filter.phone = Some(phone.as_e164().to_owned());
     }
     if let Some(text) = given(parameters, "day") {
@@ -333,6 +347,24 @@ fn restore_plus(text: &str) -> String {
     match text.strip_prefix(' ') {
         Some(rest) => format!("+{rest}"),
         None => text.to_owned(),
+    }
+}
+
+/// A number that is looked for. Where a bare `+` may have become a blank before the digits, both are tried; if they are
+/// two numbers, neither is meant for sure.
+fn searched_phone(text: &str, region: Region) -> Option<PhoneNumber> {
+    let as_given = PhoneNumber::parse(text, region);
+    let digits = text.find(|c: char| c.is_numeric()).unwrap_or(text.len());
+    let (before, rest) = text.split_at(digits);
+    let with_plus = match before.split_once(' ') {
+        Some((start, end)) if !before.contains('+') => {
+            PhoneNumber::parse(&format!("{start}+{end}{rest}"), Region::UNKNOWN)
+        }
+        Some(_) | None => None,
+    };
+    match (as_given, with_plus) {
+        (Some(given), Some(other)) => (given == other).then_some(given),
+        (given, other) => given.or(other),
     }
 }
 
@@ -400,7 +432,13 @@ fn delivery_json(delivery: &DeliveryView, reveal: bool, single: bool) -> Value {
 }
 
 fn opt_out_json(opt_out: &OptOut) -> Value {
-    json!({"phone": opt_out.phone.as_e164(), "staff_id": opt_out.staff_id, "reason": opt_out.reason, "opted_out_at": opt_out.opted_out_at})
+    json!({
+        "phone": opt_out.phone.as_e164(),
+        "phone_text": opt_out.phone_text,
+        "staff_id": opt_out.staff_id,
+        "reason": opt_out.reason,
+        "opted_out_at": opt_out.opted_out_at,
+    })
 }
 
 fn limit_json(office: &Office, day: LocalDay, status: &LimitStatus) -> Value {

@@ -3,7 +3,7 @@
 use crate::domain::{
     alarm::{Alarm, AlarmKind},
     letter::{Attachment, Letter, LetterKind},
-    report::{BAD, Report, Row, TrendDay, plural},
+    report::{BAD, DoubtfulOptOut, Report, Row, TrendDay, plural},
 };
 use jiff::{Timestamp, tz::TimeZone};
 use minijinja::{Environment, Value, value::Serde};
@@ -43,6 +43,7 @@ struct ReportView<'a> {
     /// How many rows are in the CSV only, and how many not even there.
     hidden: usize,
     beyond_csv: i64,
+    opt_outs: Option<OptOutsView>,
     totals: Vec<TotalView>,
     numbers: String,
     trend: Vec<TrendView>,
@@ -67,6 +68,23 @@ struct RowView {
     code: Option<i64>,
     meaning: String,
     advice: String,
+}
+
+/// Opt-outs that a person should look at, and why.
+#[derive(Serialize)]
+struct OptOutsView {
+    meaning: String,
+    advice: String,
+    rows: Vec<OptOutView>,
+    hidden: usize,
+}
+
+#[derive(Serialize)]
+struct OptOutView {
+    phone: String,
+    staff_id: Option<String>,
+    reason: Option<String>,
+    since: String,
 }
 
 #[derive(Serialize)]
@@ -141,7 +159,7 @@ impl Templates {
             kind: LetterKind::Report,
             text: tidy(&self.render("report.txt", &view)),
             html: self.render("report.html", &view),
-            attachment: (!report.rows.is_empty()).then(|| Attachment {
+            attachment: report.asks_for_attention().then(|| Attachment {
                 name: format!("nightbell-{}.csv", report.days.last),
                 content: csv(report, zone),
             }),
@@ -269,6 +287,7 @@ fn report_view<'a>(report: &Report, zone: &'a TimeZone, subject: &'a str) -> Rep
             .unwrap_or(usize::MAX)
             .saturating_sub(shown.len()),
         beyond_csv: report.row_count - i64::try_from(report.rows.len()).unwrap_or(i64::MAX),
+        opt_outs: opt_outs_view(report, zone),
         totals: report
             .totals
             .iter()
@@ -287,7 +306,12 @@ fn report_view<'a>(report: &Report, zone: &'a TimeZone, subject: &'a str) -> Rep
 fn headline(report: &Report) -> String {
     let untold = report.untold_tickets();
     let bad = usize::try_from(report.row_count).unwrap_or(usize::MAX);
-    match (bad, untold) {
+    let doubtful = match report.doubtful_opt_out_count {
+        0 => String::new(),
+        1 => " 1 opt-out is to be compared with the helpdesk.".to_owned(),
+        count => format!(" {count} opt-outs are to be compared with the helpdesk."),
+    };
+    let failed = match (bad, untold) {
         (0, _) => "Nothing failed.".to_owned(),
         (_, 0) => format!("{bad} bad outcome{}; of each ticket somebody was told.", plural(bad)),
         (_, _) => format!(
@@ -295,7 +319,30 @@ fn headline(report: &Report) -> String {
             plural(bad),
             plural(untold)
         ),
-    }
+    };
+    format!("{failed}{doubtful}")
+}
+
+fn opt_outs_view(report: &Report, zone: &TimeZone) -> Option<OptOutsView> {
+    let opt_outs = &report.doubtful_opt_outs;
+    let shown = &opt_outs[..opt_outs.len().min(SHOWN_ROWS)];
+    let explanation = DoubtfulOptOut::explanation();
+    (!shown.is_empty()).then(|| OptOutsView {
+        meaning: explanation.meaning,
+        advice: explanation.advice,
+        rows: shown
+            .iter()
+            .map(|opt_out| OptOutView {
+                phone: opt_out.phone.clone(),
+                staff_id: opt_out.staff_id.clone(),
+                reason: opt_out.reason.clone(),
+                since: local(opt_out.since, zone),
+            })
+            .collect(),
+        hidden: usize::try_from(report.doubtful_opt_out_count)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(shown.len()),
+    })
 }
 
 fn numbers(report: &Report) -> String {
@@ -387,7 +434,7 @@ fn alarm_view(alarm: &Alarm, zone: &TimeZone) -> AlarmView {
     }
 }
 
-/// Every row, for a spreadsheet: UTF-8 with its mark, so that Excel reads it too.
+/// Every bad outcome, and every opt-out to look at, for a spreadsheet: UTF-8 with its mark, so that Excel reads it too.
 fn csv(report: &Report, zone: &TimeZone) -> String {
     let mut writer = csv::Writer::from_writer(vec![0xEF, 0xBB, 0xBF]);
     let _ = writer.write_record([
@@ -407,30 +454,45 @@ fn csv(report: &Report, zone: &TimeZone) -> String {
         "to_do",
         "delivery_id",
         "alert_id",
+        "staff_id",
     ]);
+    let mut write = |cells: [&str; 17]| {
+        let _ = writer.write_record(cells.map(harmless));
+    };
+    let time = |at: Timestamp| at.to_zoned(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
     for row in &report.rows {
-        let text = |text: Option<&str>| harmless(text.unwrap_or_default());
-        let _ = writer.write_record([
-            harmless(row.ticket.number.as_deref().unwrap_or(&row.ticket.id)),
-            harmless(&row.ticket.source),
-            text(row.ticket.subject.as_deref()),
-            text(row.ticket.url.as_deref()),
-            text(row.person.as_deref()),
-            text(row.role.as_deref()),
-            text(row.phone.as_deref()),
-            row.state.to_string(),
-            row.reason.map(|reason| reason.to_string()).unwrap_or_default(),
-            row.code.map(|code| code.to_string()).unwrap_or_default(),
-            row.at
-                .to_zoned(zone.clone())
-                .strftime("%Y-%m-%dT%H:%M:%S%:z")
-                .to_string(),
-            if row.nobody_told { "yes" } else { "no" }.to_owned(),
-            row.explanation.meaning.clone(),
-            row.explanation.advice.clone(),
-            row.delivery_id.clone(),
-            row.alert_id.clone(),
+        write([
+            row.ticket.number.as_deref().unwrap_or(&row.ticket.id),
+            &row.ticket.source,
+            row.ticket.subject.as_deref().unwrap_or_default(),
+            row.ticket.url.as_deref().unwrap_or_default(),
+            row.person.as_deref().unwrap_or_default(),
+            row.role.as_deref().unwrap_or_default(),
+            row.phone.as_deref().unwrap_or_default(),
+            row.state.as_str(),
+            &row.reason.map(|reason| reason.to_string()).unwrap_or_default(),
+            &row.code.map(|code| code.to_string()).unwrap_or_default(),
+            &time(row.at),
+            if row.nobody_told { "yes" } else { "no" },
+            &row.explanation.meaning,
+            &row.explanation.advice,
+            &row.delivery_id,
+            &row.alert_id,
+            "",
         ]);
+    }
+    let explanation = DoubtfulOptOut::explanation();
+    for opt_out in &report.doubtful_opt_outs {
+        let mut cells = [""; 17];
+        let (since, staff_id) = (time(opt_out.since), opt_out.staff_id.as_deref());
+        cells[6] = &opt_out.phone;
+        cells[7] = "opt_out_to_check";
+        cells[8] = opt_out.reason.as_deref().unwrap_or_default();
+        cells[10] = &since;
+        cells[12] = &explanation.meaning;
+        cells[13] = &explanation.advice;
+        cells[16] = staff_id.unwrap_or_default();
+        write(cells);
     }
     writer
         .into_inner()
@@ -439,11 +501,81 @@ fn csv(report: &Report, zone: &TimeZone) -> String {
         .unwrap_or_default()
 }
 
-/// A cell that no spreadsheet takes for a formula (owasp.org, "CSV Injection"): subjects come from strangers.
+/// A cell that no spreadsheet takes for a formula (owasp.org, "CSV Injection"): subjects come from strangers. Some trim
+/// blanks and quotes first, and one that expects other separators (a German Excel: `;`) begins a new cell behind each.
 fn harmless(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        format!("'{text}")
-    } else {
-        text.to_owned()
+    let is_formula = |c: char| {
+        matches!(
+            c,
+            '=' | '+' | '-' | '@' | '＝' | '＋' | '－' | '＠' | '﹦' | '﹢' | '﹣' | '﹫'
+        )
+    };
+    let first = text.chars().find(|c| !is_trimmed(*c));
+    let mut cell = String::with_capacity(text.len() + 1);
+    if first.is_some_and(is_formula) || text.starts_with(['\t', '\r', '\n']) {
+        cell.push('\'');
+    }
+    let mut begins = false;
+    for c in text.chars() {
+        if begins && is_formula(c) {
+            cell.push('\'');
+        }
+        begins = matches!(c, ';' | '\t' | '\r' | '\n') || (begins && is_trimmed(c));
+        cell.push(c);
+    }
+    cell
+}
+
+/// What may be trimmed before a spreadsheet looks at a cell: blanks, quotes, what is not seen.
+fn is_trimmed(c: char) -> bool {
+    c.is_whitespace()
+        || c.is_control()
+        || matches!(c, '"' | '\'' | '`' | '\u{2018}'..='\u{201F}' | '\u{00AD}' | '\u{061C}')
+        || matches!(c, '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cell_is_a_formula() {
+        for (text, cell) in [
+            ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
+            ("+1415****101", "'+1415****101"),
+            ("-1+1", "'-1+1"),
+            ("@SUM(1)", "'@SUM(1)"),
+            ("\t=1", "'\t'=1"),
+            ("\rx", "'\rx"),
+            ("\nx", "'\nx"),
+            ("＝1", "'＝1"),
+            ("＋1", "'＋1"),
+            ("－1", "'－1"),
+            ("＠x", "'＠x"),
+            ("  =1", "'  =1"),
+            ("\"=1", "'\"=1"),
+            ("'=1", "''=1"),
+            ("\u{200B}\u{FEFF}=1", "'\u{200B}\u{FEFF}=1"),
+            ("fire;=1+1", "fire;'=1+1"),
+            ("fire\t @x", "fire\t '@x"),
+            ("a line\n-2", "a line\n'-2"),
+        ] {
+            assert_eq!(harmless(text), cell, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_cell_that_is_no_formula_stays_as_it_is() {
+        for text in [
+            "",
+            "Printer on fire",
+            "3 - 2 = 1",
+            "a+b@example.com",
+            "; later",
+            "2026-11-20T13:00:00+01:00",
+            "'quoted'",
+        ] {
+            assert_eq!(harmless(text), text);
+        }
     }
 }

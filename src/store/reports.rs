@@ -3,7 +3,7 @@
 use super::{
     Db, StoreError, at,
     job_runs::{self, Run},
-    locking, ms, read, within,
+    locking, ms, opt_outs, read, within,
 };
 use crate::domain::{
     alarm::Ticket,
@@ -11,7 +11,7 @@ use crate::domain::{
     delivery::{Reason, State},
     nightly::Span,
     phone,
-    report::{BAD, Explanation, MAX_ROWS, Report, Row, TREND_DAYS, TrendDay},
+    report::{BAD, DoubtfulOptOut, Explanation, MAX_ROWS, Report, Row, TREND_DAYS, TrendDay},
 };
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -45,6 +45,15 @@ struct OutcomeRow {
     error_code: Option<i64>,
     moved_at: i64,
     others_told: i64,
+    total: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct DoubtfulRow {
+    phone: String,
+    staff_id: Option<String>,
+    reason: Option<String>,
+    opted_out_at: i64,
     total: i64,
 }
 
@@ -86,6 +95,45 @@ impl Db {
         }
     }
 
+    /// Marks every opt-out whose original text is not known as this run's, so that it is told once. What the provider told
+    /// us is the number that was texted: it needs no text. Returns whether the run is still ours.
+    pub async fn mark_doubtful_opt_outs(&self, run: &Run, now: Timestamp) -> Result<bool, StoreError> {
+        let mut last = String::new();
+        loop {
+            let mut tx = self.begin().await?;
+            if !job_runs::keep(&mut tx, run, now).await? {
+                return Ok(false);
+            }
+            let found: Vec<String> = locking!(
+                tx,
+                "select phone from opt_out where phone > $1 and phone_text is null and report_day is null
+                    and coalesce(reason, '') <> $2 order by phone limit $3",
+                "for update",
+                |conn, sql| sqlx::query_scalar(sql)
+                    .bind(&last)
+                    .bind(opt_outs::BY_PROVIDER)
+                    .bind(MARK_BATCH)
+                    .fetch_all(conn)
+                    .await
+            )?;
+            for phone in &found {
+                within!(tx, |conn| sqlx::query(
+                    "update opt_out set report_day = $2 where phone = $1"
+                )
+                .bind(phone)
+                .bind(run.days.last.to_string())
+                .execute(conn)
+                .await
+                .map(drop))?;
+            }
+            tx.commit().await?;
+            match found.into_iter().next_back() {
+                Some(phone) => last = phone,
+                None => return Ok(true),
+            }
+        }
+    }
+
     /// The report of `days`. Reads only.
     pub async fn report(
         &self,
@@ -95,6 +143,7 @@ impl Db {
         outcomes: Outcomes,
     ) -> Result<Report, StoreError> {
         let (row_count, rows) = self.outcomes(days.last, outcomes).await?;
+        let (doubtful_opt_out_count, doubtful_opt_outs) = self.doubtful_opt_outs(days.last, outcomes).await?;
         let status = self.limit_status(days.last, configured_limit).await?;
         let (from, until) = (days.first.start(zone), days.last.end(zone));
         let opt_outs_gained: i64 = read!(self, |pool| sqlx::query_scalar(
@@ -130,6 +179,8 @@ impl Db {
             used: self.used_on(days).await?,
             limit: status.limit,
             opt_outs_gained,
+            doubtful_opt_outs,
+            doubtful_opt_out_count,
             trend,
         })
     }
@@ -163,6 +214,40 @@ impl Db {
         .bind(days.last.to_string())
         .fetch_one(pool)
         .await)?)
+    }
+
+    /// Opt-outs whose original text is not known, oldest first: how many there are, and the first [`MAX_ROWS`].
+    async fn doubtful_opt_outs(
+        &self,
+        day: LocalDay,
+        outcomes: Outcomes,
+    ) -> Result<(i64, Vec<DoubtfulOptOut>), StoreError> {
+        let and_unmarked: i64 = match outcomes {
+            Outcomes::Marked => 0,
+            Outcomes::MarkedOrBefore(_) => 1,
+        };
+        let rows: Vec<DoubtfulRow> = read!(self, |pool| {
+            sqlx::query_as(
+                "select phone, staff_id, reason, opted_out_at, count(*) over () as total from opt_out
+                 where phone_text is null and coalesce(reason, '') <> $3
+                    and (report_day = $1 or (report_day is null and $2 = 1))
+                 order by opted_out_at, phone limit $4",
+            )
+            .bind(day.to_string())
+            .bind(and_unmarked)
+            .bind(opt_outs::BY_PROVIDER)
+            .bind(i64::try_from(MAX_ROWS).unwrap_or(i64::MAX))
+            .fetch_all(pool)
+            .await
+        })?;
+        let count = rows.first().map_or(0, |row| row.total);
+        let opt_outs = rows.into_iter().map(|row| DoubtfulOptOut {
+            phone: phone::mask(&row.phone),
+            staff_id: row.staff_id,
+            reason: row.reason,
+            since: at(row.opted_out_at),
+        });
+        Ok((count, opt_outs.collect()))
     }
 
     /// Bad outcomes, worst first: how many there are, and the first [`MAX_ROWS`].

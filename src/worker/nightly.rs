@@ -90,18 +90,21 @@ impl Night {
 
     async fn make_report(&self, run: Run, now: Timestamp) -> Result<(), StoreError> {
         let days = run.days;
-        if !self.store.mark_outcomes(&run, self.cutoff(days.last, now), now).await? {
+        if !self.store.mark_outcomes(&run, self.cutoff(days.last, now), now).await?
+            || !self.store.mark_doubtful_opt_outs(&run, now).await?
+        {
             return Ok(());
         }
         let report = self.read_report(days, Outcomes::Marked).await?;
         let letter = self.templates.report(&report, &self.rules.time_zone);
-        let send = self.mailer.is_some() && (self.rules.always || report.row_count > 0);
+        let send = self.mailer.is_some() && (self.rules.always || report.asks_for_attention());
         if self.store.put_report(run, &letter, send, now).await? {
             tracing::info!(
                 report.day = %days.last,
                 deliveries = report.deliveries(),
                 bad_outcomes = report.row_count,
                 tickets_untold = report.untold_tickets(),
+                opt_outs_to_check = report.doubtful_opt_out_count,
                 "{}",
                 if send { "made the nightly report; it will be mailed" } else { "made the nightly report; it is kept and not mailed" }
             );
