@@ -106,6 +106,8 @@ enum Origin {
     Region { complete: bool },
     /// The digits begin with the region's own country code, and the number is known.
     OwnCode,
+    /// After another region's international prefix, known to be a number: read so where nothing else can be read.
+    Abroad,
     /// The digits begin with some country's code, or (`prefixed`) with another region's international prefix or the region's
     /// own code: never read so, but a reason not to read otherwise.
     Elsewhere { prefixed: bool },
@@ -162,7 +164,14 @@ fn readings(written: &Written, region: Region) -> Vec<Reading> {
     }
     for (prefix, prefixed) in WELL_KNOWN_PREFIXES {
         if digits.starts_with(prefix) && !own.contains(&prefix.len()) {
-            add(after(prefix.len()), Origin::Elsewhere { prefixed });
+            let number = after(prefix.len());
+            let is_abroad = prefixed && number.as_ref().is_some_and(Number::is_known);
+            let origin = if is_abroad {
+                Origin::Abroad
+            } else {
+                Origin::Elsewhere { prefixed }
+            };
+            add(number, origin);
         }
     }
     if lone_zero.is_none_or(|at| at == 0)
@@ -211,6 +220,9 @@ fn speaks_against(other: &Reading, reading: &Reading) -> bool {
     let is_known = reading.number.is_known();
     if reading.origin == Origin::Marked && other.origin == Origin::Marked {
         true
+    } else if reading.origin == Origin::Abroad {
+        // `491711234567` after `00` begins with a code of its own; that is the same reading again.
+        !is_bare
     } else if is_whole && is_bare {
         !is_known && other.number.is_known()
     } else {
