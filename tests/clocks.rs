@@ -388,7 +388,7 @@ async fn what_waits_beside_deliveries_does_not_wait_for_an_old_future_either(dat
     town.turn_clock_to(&minutes_from_now(0));
     smtp.close(false);
     let mail = smtp.received(1).await.remove(0);
-    assert!(mail.subject().contains("refuses our account"), "{}", mail.subject());
+    assert!(mail.subject().contains("refuses our credentials"), "{}", mail.subject());
     town.twilio.refuse_account(false);
     let probe = "select count(*) from provider_hold where probe_at > (select max(updated_at) from setting) + 120000";
     eventually("a probe that is due soon", async || {

@@ -214,16 +214,18 @@ async fn receipts_that_overlap_in_three_replicas_are_all_taken() {
     // In each group one half is good news, decided together, and the other half bad news, decided one by one; what is the
     // first half of one replica's group is the second half of another's.
     let mut answers = Vec::new();
+    let client = client();
     for hundred in messages.chunks(100) {
         for round in 0..rounds {
+            let client = &client;
             let replicas = addresses.iter().enumerate().map(|(replica, address)| {
                 join_all(hundred.iter().enumerate().map(move |(index, message)| {
                     let is_good = (index < hundred.len() / 2) == ((replica + round) % 2 == 0);
                     let code = 30_003 + replica * 10 + round;
                     if is_good {
-                        town_report(address, message, "sent", None)
+                        town_report(client, address, message, "sent", None)
                     } else {
-                        town_report(address, message, "undelivered", Some(code))
+                        town_report(client, address, message, "undelivered", Some(code))
                     }
                 }))
             });
@@ -231,7 +233,7 @@ async fn receipts_that_overlap_in_three_replicas_are_all_taken() {
         }
         let last = hundred
             .iter()
-            .map(|message| town_report(addresses[0], message, "delivered", None));
+            .map(|message| town_report(&client, addresses[0], message, "delivered", None));
         answers.extend(join_all(last).await);
     }
 
@@ -247,7 +249,13 @@ async fn receipts_that_overlap_in_three_replicas_are_all_taken() {
 }
 
 /// Posts a receipt to one of several replicas.
-async fn town_report(address: &str, message: &Message, word: &str, code: Option<usize>) -> u16 {
+async fn town_report(
+    client: &reqwest::Client,
+    address: &str,
+    message: &Message,
+    word: &str,
+    code: Option<usize>,
+) -> u16 {
     let code = code.map(|code| code.to_string());
     let mut form = vec![
         ("AccountSid", ACCOUNT),
@@ -258,7 +266,7 @@ async fn town_report(address: &str, message: &Message, word: &str, code: Option<
     form.extend(code.as_deref().map(|code| ("ErrorCode", code)));
     let url = message.callback.clone().unwrap();
     let query = url.split('#').next().unwrap().split_once('?').unwrap().1.to_owned();
-    let answer = client()
+    let answer = client
         .post(format!("http://{address}/twilio/status?{query}"))
         .header("x-twilio-signature", sign(AUTH_TOKEN, &url, &form))
         .form(&form)

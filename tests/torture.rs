@@ -193,10 +193,33 @@ async fn never_twice_with_clocks_that_are_wrong(database: Database) {
         started.elapsed().as_secs_f64(),
         outcome.doubled.len(),
     );
+    for doubled in &outcome.doubled {
+        tell_story_of(&town, doubled).await;
+    }
     assert!(
         outcome.doubled.is_empty() && lost + disagreeing == 0,
         "seed {seed}: {outcome:#?}"
     );
+}
+
+/// Prints what led to two messages: both sides' books.
+async fn tell_story_of(town: &Town, delivery: &str) {
+    let delivery: Value = serde_json::from_str(delivery).unwrap();
+    let id = delivery["id"].as_str().unwrap();
+    for line in town.get(&format!("/v1/deliveries/{id}")).await["timeline"]
+        .as_array()
+        .unwrap()
+    {
+        println!("{id} {line}");
+    }
+    let attempts = format!(
+        "select number || ' ' || begun_at || ' ' || coalesce(answered_at, 0) || ' ' || coalesce(outcome, '-') || ' ' ||
+            coalesce(clock_doubtful_at, 0) from attempt where delivery_id = '{id}' order by number"
+    );
+    println!("{:#?}", town.database.texts(&attempts).await);
+    for message in town.twilio.messages_to(delivery["phone"].as_str().unwrap()) {
+        println!("{} {} {}", message.sid, message.at, message.at.as_millisecond());
+    }
 }
 
 /// Waits until every delivery is delivered or left to people.

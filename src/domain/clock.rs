@@ -136,8 +136,69 @@ fn between(start: Instant, end: Instant) -> SignedDuration {
     length(start, end) - length(end, start)
 }
 
+/// A reading of a clock that nobody turns: how long ago this machine started. It also goes on over a restart of the
+/// process, and while the machine sleeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uptime {
+    /// Which start it counts from.
+    pub machine_start: String,
+    pub ms: i64,
+}
+
+impl Uptime {
+    /// When an attempt was begun and ended, by our clock of `now` (this reading's moment). What was written by a clock that
+    /// is turned since, as `begun` tells, is widened to both times.
+    pub fn span_of(
+        &self,
+        begun: &Self,
+        (begun_at, ended_at): (Timestamp, Timestamp),
+        now: Timestamp,
+    ) -> (Timestamp, Timestamp) {
+        if self.machine_start != begun.machine_start {
+            return (begun_at, ended_at);
+        }
+        let by_uptime = after(now, SignedDuration::from_millis(begun.ms - self.ms));
+        if by_uptime.duration_since(begun_at).abs() <= TURNED {
+            return (begun_at, ended_at);
+        }
+        (begun_at.min(by_uptime), ended_at.max(now))
+    }
+}
+
+/// Two clocks that are further apart were turned; a machine's own drift is less.
+const TURNED: SignedDuration = SignedDuration::from_secs(30);
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn an_attempt_that_a_wrong_clock_dated_is_looked_for_at_both_times() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let uptime = |machine_start: &str, minutes: i64| Uptime {
+            machine_start: machine_start.to_owned(),
+            ms: minutes * 60_000,
+        };
+        let now = at("2026-11-21T12:00:00Z");
+        let written = (at("2026-11-21T10:25:00Z"), at("2026-11-21T10:25:15Z"));
+        let begun = uptime("a", 100);
+
+        // Five minutes ago, whatever was written.
+        assert_eq!(
+            uptime("a", 105).span_of(&begun, written, now),
+            (at("2026-11-21T10:25:00Z"), now)
+        );
+        let ahead = (at("2026-11-21T13:25:00Z"), at("2026-11-21T13:25:15Z"));
+        assert_eq!(
+            uptime("a", 105).span_of(&begun, ahead, now),
+            (at("2026-11-21T11:55:00Z"), at("2026-11-21T13:25:15Z"))
+        );
+        assert_eq!(uptime("a", 195).span_of(&begun, written, now), written, "as written");
+        assert_eq!(
+            uptime("b", 105).span_of(&begun, written, now),
+            written,
+            "another machine"
+        );
+    }
+
     use super::*;
 
     const NOON: &str = "2026-11-20T12:00:00Z";

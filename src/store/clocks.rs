@@ -27,6 +27,7 @@ const MARK_EVERY: SignedDuration = SignedDuration::from_mins(1);
 const BATCH: i64 = 200;
 /// Beyond these no rule of ours sets a time (`holds`, `job_runs`, `domain::letter`, `worker::post`).
 const LONGEST_PROBE: SignedDuration = SignedDuration::from_mins(1);
+const LONGEST_TRIAL: SignedDuration = SignedDuration::from_mins(3);
 const LONGEST_RUN: SignedDuration = SignedDuration::from_secs(30);
 const LONGEST_MAIL_WAIT: SignedDuration = SignedDuration::from_mins(30);
 const LONGEST_MAIL_LEASE: SignedDuration = SignedDuration::from_mins(7);
@@ -180,6 +181,16 @@ impl Db {
         for (sql, longest, new) in [
             (
                 "update provider_hold set probe_at = $2 where probe_at > $1",
+                LONGEST_PROBE,
+                ms(now),
+            ),
+            (
+                "update provider_hold set trial_at = $2 where trial_at > $1",
+                LONGEST_TRIAL,
+                ms(now),
+            ),
+            (
+                "update provider_account set probe_at = $2 where probe_at > $1",
                 LONGEST_PROBE,
                 ms(now),
             ),

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::domain::{
     alarm::AlarmKind,
+    clock::Uptime,
     day::{LocalDay, after},
     delivery::{Change, News, Reason, State},
     phone::PhoneNumber,
@@ -65,6 +66,8 @@ struct LookRow {
     round: i64,
     closed_at: Option<i64>,
     clock_doubtful_at: Option<i64>,
+    machine_start: Option<String>,
+    begun_uptime: Option<i64>,
 }
 
 /// Who asks, and through which account.
@@ -75,6 +78,8 @@ pub struct Looker<'a> {
     pub provider: &'a str,
     pub account: &'a str,
     pub lease: SignedDuration,
+    /// What the clock reads that nobody turns, if there is one.
+    pub uptime: Option<&'a Uptime>,
 }
 
 /// Marks the lease of a delivery that is being asked about at this moment: then not even its owner takes it.
@@ -212,7 +217,7 @@ impl Db {
         };
         let mut looks = Vec::with_capacity(ids.len());
         for id in ids {
-            looks.extend(find_look(&mut tx, &id, looker.owner, now).await?);
+            looks.extend(find_look(&mut tx, &id, looker, now).await?);
         }
         tx.commit().await?;
         Ok(looks)
@@ -460,12 +465,13 @@ impl Db {
     }
 }
 
-async fn find_look(tx: &mut Tx, id: &str, owner: &str, now: Timestamp) -> Result<Option<Look>, StoreError> {
+async fn find_look(tx: &mut Tx, id: &str, looker: Looker<'_>, now: Timestamp) -> Result<Option<Look>, StoreError> {
     let row: Option<LookRow> = within!(tx, |conn| {
         sqlx::query_as(
             "select d.id as delivery_id, d.state, t.number as attempt, t.provider, t.account,
             coalesce(d.provider_message_id, t.message_id) as message_id, d.phone, d.message, t.begun_at,
-             t.answered_at, d.looks, d.received_at, d.round, a.closed_at, t.clock_doubtful_at
+             t.answered_at, d.looks, d.received_at, d.round, a.closed_at, t.clock_doubtful_at, t.machine_start,
+             t.begun_uptime
          from delivery d join alert a on a.id = d.alert_id
              join attempt t on t.delivery_id = d.id and t.number = d.attempts where d.id = $1",
         )
@@ -478,6 +484,13 @@ async fn find_look(tx: &mut Tx, id: &str, owner: &str, now: Timestamp) -> Result
         what: "the delivery state",
         value: row.state,
     })?;
+    let written = (at(row.begun_at), row.answered_at.map_or(now, at));
+    let begun = row.machine_start.zip(row.begun_uptime);
+    let begun = begun.map(|(machine_start, ms)| Uptime { machine_start, ms });
+    let (begun_at, ended_at) = match (looker.uptime, begun) {
+        (Some(uptime), Some(begun)) => uptime.span_of(&begun, written, now),
+        (Some(_) | None, _) => written,
+    };
     Ok(Some(Look {
         delivery_id: row.delivery_id,
         state,
@@ -487,13 +500,13 @@ async fn find_look(tx: &mut Tx, id: &str, owner: &str, now: Timestamp) -> Result
         message_id: row.message_id,
         to: PhoneNumber::from_stored(row.phone),
         message: row.message,
-        begun_at: at(row.begun_at),
-        ended_at: row.answered_at.map_or(now, at),
+        begun_at,
+        ended_at,
         looks: row.looks,
         received_at: at(row.received_at),
         is_over: row.closed_at.is_some() && row.round == 0,
         is_doubtful: row.clock_doubtful_at.is_some(),
-        owner: owner.to_owned(),
+        owner: looker.owner.to_owned(),
     }))
 }
 

@@ -1,6 +1,7 @@
 //! Brings the tables of a PostgreSQL up to date while replicas of the version before go on working: whoever comes first
 //! does it, the others wait, and an index on a big table is built beside the writes (`create index concurrently`, in a
-//! file of its own that begins with `-- no-transaction`). Absent: the changes themselves (see migrations/).
+//! file of its own that begins with `-- no-transaction`). A file changes one table that is there already: one that locks
+//! several could stand across a transaction of that version. Absent: the changes themselves (see migrations/).
 
 use super::OpenError;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};

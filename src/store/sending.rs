@@ -17,6 +17,7 @@ use super::{
 };
 use crate::domain::{
     alarm::AlarmKind,
+    clock::Uptime,
     day::{LocalDay, after},
     delivery::{BeforeSend, Change, Gate, MAX_BROKEN, News, ProviderName, Reason, State, back_off},
     news::Answer,
@@ -53,6 +54,8 @@ pub struct BeginRules {
     pub configured_limit: i64,
     pub lease: SignedDuration,
     pub expire_after: SignedDuration,
+    /// What the clock reads that nobody turns, if there is one.
+    pub uptime: Option<Uptime>,
 }
 
 /// The right to call the provider once, for one attempt. Not `Clone`: `finish` uses it up.
@@ -721,8 +724,21 @@ fn queue_attempts<'a>(
     let (day, deadline_at) = (rules.day.to_string(), ms(after(now, rules.lease)));
     let (provider, account) = (rules.provider.as_str(), &rules.account);
     let (mut attempts, mut ids) = (Rows::default(), Rows::default());
+    let machine_start = rules.uptime.as_ref().map(|uptime| &uptime.machine_start);
+    let uptime = rules.uptime.as_ref().map(|uptime| uptime.ms);
     for (id, number) in begun {
-        attempts.push(&(id, number, provider, account, &day, ms(now), deadline_at));
+        let begun_at = ms(now);
+        attempts.push(&(
+            id,
+            number,
+            provider,
+            account,
+            &day,
+            begun_at,
+            deadline_at,
+            machine_start,
+            uptime,
+        ));
         ids.push(&[id]);
     }
     if attempts.is_empty() {
@@ -730,9 +746,10 @@ fn queue_attempts<'a>(
     }
     limits::take_slots(tx, rules.day, ids);
     tx.queue(
-        "insert into attempt (delivery_id, number, provider, account, limit_day, begun_at, deadline_at)
+        "insert into attempt (delivery_id, number, provider, account, limit_day, begun_at, deadline_at, machine_start,
+            begun_uptime)
          select d.id, cast(r.value ->> 1 as bigint), r.value ->> 2, r.value ->> 3, r.value ->> 4,
-            cast(r.value ->> 5 as bigint), cast(r.value ->> 6 as bigint)
+            cast(r.value ->> 5 as bigint), cast(r.value ->> 6 as bigint), r.value ->> 7, cast(r.value ->> 8 as bigint)
          from rows($1) as r cross join delivery d where d.id = r.value ->> 0",
         [attempts.into()],
     );
@@ -1008,6 +1025,7 @@ mod tests {
                 configured_limit: 1,
                 lease: SignedDuration::from_secs(60),
                 expire_after: SignedDuration::from_hours(72),
+                uptime: None,
             },
             most: 1,
             now: asked,

@@ -141,7 +141,7 @@ async fn round(
     mut pace: Pace,
     mut stop: watch::Receiver<bool>,
 ) -> (Option<Vec<JoinHandle<()>>>, Pace) {
-    let (mut napped, mut wait) = (false, None);
+    let (mut napped, mut wait, mut looking) = (false, None, None);
     let Ok(mut free) = Arc::clone(&slots).acquire_owned().await else {
         return (None, pace);
     };
@@ -151,7 +151,7 @@ async fn round(
             free.merge(more);
         }
         let most = tokio::select! {
-            most = wait_for_turn(&worker, &mut pace, free.num_permits(), &mut wait) => most,
+            most = wait_for_turn(&worker, &mut pace, free.num_permits(), &mut looking) => most,
             () = stopped(&mut stop) => break,
         };
         let next = match most {

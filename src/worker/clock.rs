@@ -5,17 +5,33 @@ use super::{Worker, now, timer::every_second};
 use crate::{
     domain::{
         alarm::AlarmKind,
-        clock::{self, Stamp, Step, Watch},
+        clock::{self, Stamp, Step, Uptime, Watch},
         day::{LocalDay, to_millisecond},
     },
     store::{ClampRules, StoreError},
 };
 use jiff::{SignedDuration, Timestamp};
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
+
+/// The clock that nobody turns (proc(5)); `None` on a machine without one.
+pub fn uptime() -> Option<Uptime> {
+    static MACHINE_START: LazyLock<Option<String>> = LazyLock::new(|| {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(id.trim().to_owned())
+    });
+    let text = std::fs::read_to_string("/proc/uptime").ok()?;
+    // Seconds, with two decimals.
+    let (seconds, rest) = text.split_once('.')?;
+    let hundredths: i64 = rest.get(..2)?.parse().ok()?;
+    Some(Uptime {
+        machine_start: MACHINE_START.clone()?,
+        ms: seconds.parse::<i64>().ok()? * 1_000 + hundredths * 10,
+    })
+}
 
 /// Readings that are further apart belong to two moments.
 const AT_ONCE: Duration = Duration::from_secs(1);

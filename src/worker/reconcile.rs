@@ -2,7 +2,7 @@
 //! that have gone silent. What the looks of one search prove is counted by this process's monotonic clock; everything
 //! else is in the database, so a restart only begins the count anew.
 
-use super::{Worker, now};
+use super::{Worker, clock::uptime, now};
 use crate::{
     domain::{
         clock,
@@ -71,11 +71,13 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 /// Takes what is due, as far as there are places, and begins to look. Returns whether there is more to do at once.
 async fn round(worker: &Arc<Worker>, searches: &Arc<Searches>, under_way: &mut UnderWay) -> Result<bool, StoreError> {
+    let uptime = uptime();
     let looker = Looker {
         owner: &worker.owner,
         provider: worker.provider.name().as_str(),
         account: worker.provider.account(),
         lease: worker.rules.lease,
+        uptime: uptime.as_ref(),
     };
     let others = worker.store.take_looks_of_others(looker, BATCH, now()).await?;
     let more = is_as_many(&others, BATCH);

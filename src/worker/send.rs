@@ -1,7 +1,7 @@
 //! One delivery from its begun attempt to the recorded answer: the call, then `finish`. Nothing is open in the database
 //! while the provider is called. Always comes to an end that apalis need not know of.
 
-use super::{Worker, now};
+use super::{Worker, clock::uptime, now};
 use crate::{
     domain::{day::LocalDay, delivery::MAX_CLAIMS, news::Answer},
     provider::Outgoing,
@@ -80,6 +80,7 @@ pub fn begin_rules(worker: &Worker, now: jiff::Timestamp) -> BeginRules {
         configured_limit: rules.daily_limit,
         lease: rules.lease,
         expire_after: worker.clock.expire_after(rules.expire_after),
+        uptime: uptime(),
     }
 }
 
@@ -294,6 +295,7 @@ mod tests {
                 provider: "log",
                 account: "log",
                 lease: SignedDuration::from_secs(60),
+                uptime: None,
             };
             let looks = store.take_looks(looker, 1, &[], at).await.unwrap();
             assert!(

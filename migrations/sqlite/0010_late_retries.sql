@@ -1,9 +1,6 @@
--- When it was seen that a clock had been wrong while this attempt's outcome was open: its absence can then not be proven.
-alter table attempt add column clock_doubtful_at bigint;
-
 -- When the last closing event says that the ticket was closed, at most when it came. Stays when the alert is opened again:
 -- what happened before it is no news.
-alter table alert add column close_occurred_at bigint;
+alter table alert add column close_occurred_at integer;
 
 -- The ids of events that an alert has seen, but for the first one's, which stands in alert.event_id.
 create table alert_event (
@@ -11,6 +8,6 @@ create table alert_event (
     -- What it said: critical or over.
     kind        text not null,
     event_id    text not null,
-    received_at bigint not null,
+    received_at integer not null,
     primary key (alert_id, kind, event_id)
-);
+) strict, without rowid;

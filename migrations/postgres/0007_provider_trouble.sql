@@ -1,8 +1,4 @@
--- Trouble with the provider: holds that end, deliveries that cause them, and a provider that is out of reach.
-
--- How often this delivery brought a hold upon all the others, and when it did last.
-alter table delivery add column holds bigint not null default 0;
-alter table delivery add column held_at bigint;
+-- Trouble with the provider: holds that end, and a provider that is out of reach.
 
 -- What is at fault and what its alarm says, which is repeated every day. trial_at: when one delivery may be tried though
 -- all is held; null: never. hurried_at: a restart brought the next probe forward, so it proves nothing against anybody.
@@ -10,10 +6,6 @@ alter table provider_hold add column fault text;
 alter table provider_hold add column detail text;
 alter table provider_hold add column trial_at bigint;
 alter table provider_hold add column hurried_at bigint;
-
--- A line that stands for a run of attempts with the same outcome, from the attempt number run_from on.
-alter table timeline add column run text;
-alter table timeline add column run_from bigint;
 
 -- What is known of an account beside its hold.
 create table provider_account (
