@@ -407,6 +407,14 @@ async fn a_mail_that_cannot_go_is_kept_and_tried_again(database: Database) {
     a_bad_day(&town).await;
     // Alarms of that day go first; the trouble is the report's.
     smtp.received(1).await;
+    eventually("the note that the alarm went", async || {
+        let noted = town
+            .database
+            .number("select count(*) from mail where sent_at is not null")
+            .await;
+        if noted == 1 { Ok(()) } else { Err(noted) }
+    })
+    .await;
     smtp.close(true);
     // Turned while the service is down: a clock that jumps is trouble of its own, and keeps clean-up waiting.
     let restart_at = |town: &mut Town, time: &str| {

@@ -91,9 +91,9 @@ impl Db {
     }
 
     /// Once a second: if the clock went back, whatever waits for a time of the old future waits for it no longer. That it
-    /// went back is seen by what was written, so a restart, or another process, sees it too. Returns how many deliveries
-    /// were changed.
-    pub async fn clamp_times(&self, rules: ClampRules, now: Timestamp) -> Result<usize, StoreError> {
+    /// went back is seen by what was written, so a restart, or another process, sees it too; `is_likely` where the caller has
+    /// reason to look closer. Returns how many deliveries were changed.
+    pub async fn clamp_times(&self, rules: ClampRules, is_likely: bool, now: Timestamp) -> Result<usize, StoreError> {
         let far = ms(after(now, SLACK));
         let (mark, latest): (Option<i64>, Option<i64>) = read!(self, |pool| sqlx::query_as(
             "select (select updated_at from setting where name = 'clock'),
@@ -104,7 +104,7 @@ impl Db {
         .fetch_one(pool)
         .await)?;
         // A process whose clock is ahead may have written it, or none yet wrote down the time.
-        let went_back = mark.is_none_or(|mark| mark > far) || latest.is_some_and(|latest| latest > far);
+        let went_back = is_likely || mark.is_none_or(|mark| mark > far) || latest.is_some_and(|latest| latest > far);
         let mut clamped = 0;
         if went_back {
             loop {

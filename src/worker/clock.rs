@@ -12,7 +12,10 @@ use crate::{
 };
 use jiff::{SignedDuration, Timestamp};
 use std::{
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
@@ -37,13 +40,27 @@ pub fn uptime() -> Option<Uptime> {
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// What this process knows of its wall clock. In memory only: a restart begins anew.
-#[derive(Debug, Default)]
-pub struct Clock(Mutex<Watch>);
+#[derive(Debug)]
+pub struct Clock {
+    watch: Mutex<Watch>,
+    /// Whether the clock may have gone back since the database was last searched for times of an old future: while no
+    /// process watched it, or before our eyes.
+    may_be_back: AtomicBool,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self {
+            watch: Mutex::default(),
+            may_be_back: AtomicBool::new(true),
+        }
+    }
+}
 
 impl Clock {
     /// Reads both clocks; every question begins with that, so that no decision is made between a step and its discovery.
     fn read(&self) -> (MutexGuard<'_, Watch>, Instant, Timestamp) {
-        let mut watch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, wall) = read_both();
         watch.look(at, wall);
         (watch, at, wall)
@@ -102,6 +119,9 @@ pub async fn run(worker: Arc<Worker>, stop: watch::Receiver<bool>) {
 async fn look(worker: Arc<Worker>) -> Result<(), StoreError> {
     let steps = worker.clock.unsettled();
     if !steps.is_empty() {
+        if steps.iter().any(|step| step.by.is_negative()) {
+            worker.clock.may_be_back.store(true, Ordering::Relaxed);
+        }
         tell_steps(&worker, &steps).await?;
         worker.clock.settle(steps.len());
     }
@@ -119,7 +139,9 @@ async fn look(worker: Arc<Worker>) -> Result<(), StoreError> {
         lease: worker.rules.lease,
         tomorrow: today.end(&worker.rules.time_zone),
     };
-    let clamped = worker.store.clamp_times(rules, now).await?;
+    let is_likely = worker.clock.may_be_back.load(Ordering::Relaxed);
+    let clamped = worker.store.clamp_times(rules, is_likely, now).await?;
+    worker.clock.may_be_back.store(false, Ordering::Relaxed);
     if clamped > 0 {
         tracing::warn!(
             deliveries = clamped,
