@@ -146,6 +146,16 @@ async fn people_are_named_anew_on_a_forgotten_alert_that_told_nobody(database: D
     let refused = town.phone("+14155550101", [Answers::Refuses(400, 21211), Answers::Accepts]);
     let alert = town.raise(&critical("1", std::slice::from_ref(&refused))).await;
     town.stand(&alert, &["failed"]).await;
+    // What no report has told yet is not forgotten.
+    restart_at(&mut town, "2026-11-02 00:00:01");
+    eventually("the report", async || {
+        let told = town
+            .database
+            .number("select count(*) from delivery where report_day is not null")
+            .await;
+        if told == 1 { Ok(()) } else { Err(town.service.log()) }
+    })
+    .await;
     restart_at(&mut town, "2026-12-24 00:00:01");
     cleaned_up(&town, "2026-12-23").await;
 

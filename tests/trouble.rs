@@ -54,7 +54,8 @@ async fn tasks_that_panic_are_said_and_started_anew(database: Database) {
     let somebody = town.phone("+14155550101", [Answers::Hangs]);
     let alert = town.raise(&critical("1", &[somebody])).await;
     let delivery = town.stand(&alert, &["accepted"]).await.remove(0);
-    assert_eq!((&delivery["attempts"], town.twilio.messages().len()), (&json!(2), 2));
+    assert!(delivery["attempts"].as_i64() >= Some(2), "{delivery}");
+    assert_eq!(town.twilio.messages_to("+14155550101").len(), 1);
 }
 
 async fn tasks_that_go_on_panicking_end_the_process(database: Database) {
