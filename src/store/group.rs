@@ -514,3 +514,54 @@ async fn run_lookups(engine: Engine, lookups: Arc<Mutex<mpsc::Receiver<Ask<Looku
         kind.answer(found.unwrap_or_else(|_| Err(StoreError::from(silent()))));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{delivery::ProviderName, news::Receipt};
+    use jiff::{SignedDuration, Timestamp};
+
+    fn receipt() -> (Job, oneshot::Receiver<Result<Recorded, StoreError>>) {
+        let receipt = Receipt {
+            provider: ProviderName::Log,
+            message_id: "m".into(),
+            status: "sent".into(),
+            news: None,
+            read: false,
+            error_code: None,
+            opted_out: false,
+            attempt: None,
+        };
+        let received = Received::new(receipt, SignedDuration::ZERO, Timestamp::UNIX_EPOCH);
+        let (ask, answer) = ask(Arc::new(received));
+        (Job::Receive(ask), answer)
+    }
+
+    #[test]
+    fn a_group_ends_where_it_would_have_too_many_rows() {
+        let mut waiting: VecDeque<Job> = (0..MOST_ROWS + 10).map(|_| receipt().0).collect();
+
+        assert_eq!(first_rows(&mut waiting).len(), MOST_ROWS);
+        assert_eq!(first_rows(&mut waiting).len(), 10);
+        assert!(first_rows(&mut waiting).is_empty());
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_left_out() {
+        let (kept, _answer) = receipt();
+        let (idle, gone) = receipt();
+        drop(gone);
+
+        let group = Group::of([idle, kept], None);
+
+        assert_eq!(group.len(), 1);
+    }
+
+    #[test]
+    fn who_finds_the_queue_full_is_told_to_come_again() {
+        let (lane, _jobs) = mpsc::channel(1);
+        assert!(queue(&lane, receipt().0).is_ok());
+
+        assert!(matches!(queue(&lane, receipt().0), Err(StoreError::Busy)));
+    }
+}

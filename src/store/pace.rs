@@ -63,20 +63,37 @@ impl Db {
             return std::future::pending().await;
         };
         let limit = pool.limits().call();
-        let mut listener = PgListener::connect_with(pool.for_listener()).await?;
-        timeout(limit, listener.listen(CHANNEL)).await.map_err(|_| silent())??;
+        // A connection of its own: a listener gives back what it has only after a sign of life, which may never come.
+        let own = pool.for_listener();
+        let mut listener = timeout(limit, PgListener::connect_with(&own))
+            .await
+            .map_err(|_| silent())??;
+        let lost = Self::hear(&mut listener, limit, ring).await;
+        // Closed before the listener goes, so that nobody asks it for that sign.
+        drop(own.close());
+        Err(lost.into())
+    }
+
+    /// Calls `ring` for as long as the connection lives; returns what became of it.
+    async fn hear(listener: &mut PgListener, limit: Duration, ring: impl Fn()) -> sqlx::Error {
+        listener.eager_reconnect(false);
+        match timeout(limit, listener.listen(CHANNEL)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return error,
+            Err(_) => return silent(),
+        }
         loop {
             match timeout(QUIET, listener.try_recv()).await {
                 Ok(Ok(Some(_))) => ring(),
                 // The connection was lost, and what was said meanwhile with it.
-                Ok(Ok(None)) => return Ok(()),
-                Ok(Err(error)) => return Err(error.into()),
+                Ok(Ok(None)) => return sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()),
+                Ok(Err(error)) => return error,
                 // Nobody said anything. A connection that is gone says nothing either, so it is asked.
-                Err(_) => {
-                    timeout(limit, sqlx::query("select 1").execute(&mut listener))
-                        .await
-                        .map_err(|_| silent())??;
-                }
+                Err(_) => match timeout(limit, sqlx::query("select 1").execute(&mut *listener)).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => return error,
+                    Err(_) => return silent(),
+                },
             }
         }
     }

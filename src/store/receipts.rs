@@ -37,12 +37,7 @@ impl Db {
         poll_after: SignedDuration,
         now: Timestamp,
     ) -> Result<Recorded, StoreError> {
-        let received = Received {
-            receipt,
-            poll_after,
-            now,
-        };
-        self.groups.receive(received).await
+        self.groups.receive(Received::new(receipt, poll_after, now)).await
     }
 }
 
@@ -54,6 +49,14 @@ pub(super) struct Received {
 }
 
 impl Received {
+    pub fn new(receipt: Receipt, poll_after: SignedDuration, now: Timestamp) -> Self {
+        Self {
+            receipt,
+            poll_after,
+            now,
+        }
+    }
+
     fn told(&self) -> Told<'_> {
         Told {
             message_id: &self.receipt.message_id,

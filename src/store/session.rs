@@ -123,9 +123,12 @@ impl Pool {
         })
     }
 
-    /// For `PgListener`, which keeps a connection for itself.
-    pub fn for_listener(&self) -> &PgPool {
-        &self.pool
+    /// For `PgListener`, which keeps a connection for itself: a pool of one.
+    pub fn for_listener(&self) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE)
+            .connect_lazy_with(self.pool.connect_options().as_ref().clone())
     }
 
     /// A connection that falls silent is rarely alone: those that lie idle are given up too, so that nobody has to find out
