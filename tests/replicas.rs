@@ -9,11 +9,11 @@ use crate::{
         town::{INTAKE, Plan, Town, critical, person},
         twilio::{ACCOUNT, AUTH_TOKEN, Answers, Message, sign},
     },
-    torture::{compare, drain, odd_answer, torture_size},
+    torture::{build, compare, drain, torture_seed, torture_size},
     trouble::past_the_lease,
 };
 use futures::future::join_all;
-use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use std::{io::Write, time::Duration};
 
@@ -63,28 +63,10 @@ async fn three_replicas_under_torture_send_once_and_lose_nothing() {
         return;
     };
     let (deliveries, kills) = torture_size();
-    let seed = std::env::var("NIGHTBELL_TORTURE_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| rand::rng().next_u64());
+    let seed = torture_seed();
     let mut dice = StdRng::seed_from_u64(seed);
-    let mut town = Plan::on(database)
-        .set("DAILY_LIMIT", "1000000")
-        .set("SMS__TIMEOUT", "800ms")
-        .set("SMS__LEASE", "2s")
-        .set("SMS__RECONCILE_AFTER", "2s")
-        .set("SMS__POLL_AFTER", "2s")
-        .set("LOG__FILTER", "error")
-        .build()
-        .await;
+    let (mut town, phones) = build(Plan::on(database), deliveries, &mut dice).await;
     let mut others: Vec<Service> = (0..TWO_WORKERS).map(|_| town.start_another()).collect();
-    let phones: Vec<String> = (0..deliveries)
-        .map(|index| format!("+1415{}", 2_000_000 + index))
-        .collect();
-    for phone in &phones {
-        town.twilio
-            .script(phone, [odd_answer(&mut dice), odd_answer(&mut dice)]);
-    }
 
     let started = std::time::Instant::now();
     let (mut posted, mut frozen, mut restarts) = (0, 0, 0);

@@ -77,8 +77,10 @@ pub(super) struct Groups {
     begin: mpsc::Sender<Job>,
     finish: mpsc::Sender<Job>,
     receive: mpsc::Sender<Job>,
-    look_up: mpsc::Sender<Ask<Lookup, Option<String>>>,
+    look_up: mpsc::Sender<LookupAsk>,
 }
+
+type LookupAsk = Ask<Lookup, Option<String>>;
 
 impl Groups {
     /// Starts the lanes; they end with the last `Groups`.
@@ -488,7 +490,7 @@ struct Done {
 }
 
 /// Questions that come while one is being answered are asked together next. They write nothing, so they need no writer.
-async fn run_lookups(engine: Engine, lookups: Arc<Mutex<mpsc::Receiver<Ask<Lookup, Option<String>>>>>) {
+async fn run_lookups(engine: Engine, lookups: Arc<Mutex<mpsc::Receiver<LookupAsk>>>) {
     let mut lookups = lookups.lock().await;
     let mut reader = None;
     let mut waiting = Vec::new();
