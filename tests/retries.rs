@@ -87,14 +87,17 @@ async fn an_event_of_a_time_before_the_close_revives_nothing(database: Database)
     let end = minutes(-10);
     assert_eq!(town.post(&at(closed("1"), &end)).await.body["canceled"], 1);
 
-    for time in [&minutes(-30), &minutes(-11), &end] {
-        for event in [
-            critical("1", &[person(PHONE)]),
-            with_id(critical("1", &[person(PHONE)]), time),
-        ] {
-            let reply = town.post(&at(event, time)).await;
-            assert_eq!(outcome(&reply), (200, "duplicate"), "{time}");
-        }
+    for (time, id) in [
+        (&minutes(-30), None),
+        (&minutes(-30), Some("evt-1")),
+        (&minutes(-11), None),
+        (&minutes(-11), Some("evt-2")),
+        (&end, None),
+    ] {
+        let event = at(critical("1", &[person(PHONE)]), time);
+        let event = id.map_or(event.clone(), |id| with_id(event, id));
+        let reply = town.post(&event).await;
+        assert_eq!(outcome(&reply), (200, "duplicate"), "{time} {id:?}");
     }
     assert!(is_closed(&town, &alert).await);
     town.stand(&alert, &["canceled"]).await;
@@ -111,6 +114,14 @@ async fn an_event_of_a_time_before_the_close_revives_nothing(database: Database)
     town.post(&closed("2")).await;
     let reply = town.post(&at(critical("2", &[person(PHONE)]), &minutes(-1))).await;
     assert_eq!(outcome(&reply), (200, "duplicate"));
+    // Helpdesks date to the second: within it, an id that nobody has seen makes it news.
+    let alert = town.raise(&at(critical("4", &[person(PHONE)]), &end)).await;
+    town.stand(&alert, &["deferred"]).await;
+    town.post(&at(closed("4"), &end)).await;
+    let reply = town
+        .post(&with_id(at(critical("4", &[person(PHONE)]), &end), "evt-4"))
+        .await;
+    assert_eq!(outcome(&reply), (202, "accepted"));
     // A clock that is hours ahead says nothing of what is to come.
     let alert = town.raise(&critical("3", &[person(PHONE)])).await;
     town.stand(&alert, &["deferred"]).await;

@@ -1,11 +1,10 @@
 -- Trouble with the provider: holds that end, and a provider that is out of reach.
 
 -- What is at fault and what its alarm says, which is repeated every day. trial_at: when one delivery may be tried though
--- all is held; null: never. hurried_at: a restart brought the next probe forward, so it proves nothing against anybody.
+-- all is held; null: never.
 alter table provider_hold add column fault text;
 alter table provider_hold add column detail text;
 alter table provider_hold add column trial_at bigint;
-alter table provider_hold add column hurried_at bigint;
 
 -- What is known of an account beside its hold.
 create table provider_account (
@@ -18,8 +17,5 @@ create table provider_account (
     alarmed_at        bigint,
     -- When it is asked next whether it is back.
     probe_at          bigint,
-    -- When a hold was last lifted: because the probe was accepted, or a delivery.
-    probe_accepted_at bigint,
-    trial_accepted_at bigint,
     primary key (provider, account)
 );

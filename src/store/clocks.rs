@@ -19,8 +19,8 @@ pub struct ClampRules {
     pub tomorrow: Timestamp,
 }
 
-/// Clocks of replicas may be so far apart.
-const SLACK: SignedDuration = SignedDuration::from_secs(30);
+/// Clocks of replicas may be so far apart: beyond it an alarm tells that one of them is wrong.
+const SLACK: SignedDuration = SignedDuration::from_mins(2);
 /// How often the time is written down, by which it is seen that it went back.
 const MARK_EVERY: SignedDuration = SignedDuration::from_mins(1);
 /// How many rows one transaction changes at most, so that it never holds up the writer for long.

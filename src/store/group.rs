@@ -54,7 +54,8 @@ impl Job {
             Self::Accept(ask) => 1 + ask.question.deliveries.len(),
             Self::Begin(ask) => ask.question.most(),
             Self::Withdraw => 0,
-            Self::Finish(_) | Self::Receive(_) => 1,
+            Self::Finish(ask) => weight(ask.question.is_plain()),
+            Self::Receive(ask) => weight(ask.question.is_plain()),
         }
     }
 
@@ -68,6 +69,11 @@ impl Job {
             Self::Withdraw | Self::Finish(_) => false,
         }
     }
+}
+
+/// What is decided together is a row of one statement; what is decided by itself takes about so many statements.
+fn weight(is_plain: bool) -> usize {
+    if is_plain { 1 } else { 20 }
 }
 
 /// The ways into the groups of one database.
@@ -336,11 +342,13 @@ impl Group {
                 let _ = order.reply.send(Ok(done.batch));
                 Settled::with(None)
             }
-            Err(error) if self.len() > 1 && (!error.is_outage() || error.is_conflict()) => {
+            Err(Failure { error, was_slow })
+                if self.len() > 1 && (was_slow || !error.is_outage() || error.is_conflict()) =>
+            {
                 tracing::debug!(error = %error.explain(), jobs = self.len(), "a shared transaction failed; each is tried alone");
                 self.settle_each(engine).await
             }
-            Err(error) => self.refuse(error),
+            Err(Failure { error, .. }) => self.refuse(error),
         }
     }
 
@@ -379,10 +387,11 @@ impl Group {
     }
 
     /// Does it in one transaction, within its time; again as it is where another transaction stood in its way.
-    async fn transact_again(&self, engine: &Engine) -> Result<Done, StoreError> {
+    async fn transact_again(&self, engine: &Engine) -> Result<Done, Failure> {
         let mut reruns = 0;
         loop {
             let transacting = AssertUnwindSafe(self.transact(engine)).catch_unwind();
+            let mut was_slow = false;
             let outcome = match tokio::time::timeout(engine.batch_time(), transacting).await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(panic)) => {
@@ -392,11 +401,15 @@ impl Group {
                     );
                     Err(StoreError::Broken)
                 }
-                Err(_) => Err(StoreError::from(silent())),
+                // Each call was answered in time, so there were too many.
+                Err(_) => {
+                    was_slow = true;
+                    Err(StoreError::from(silent()))
+                }
             };
             match outcome {
                 Err(error) if error.is_conflict() && reruns < RERUNS => reruns += 1,
-                outcome => return outcome,
+                outcome => return outcome.map_err(|error| Failure { error, was_slow }),
             }
         }
     }
@@ -467,6 +480,13 @@ impl BegunBatch {
     }
 }
 
+/// Why a group's transaction failed.
+struct Failure {
+    error: StoreError,
+    /// Whether it only took too long in all.
+    was_slow: bool,
+}
+
 /// What is left of a group once everybody has their answer.
 struct Settled {
     /// The order that goes on waiting.
@@ -528,7 +548,7 @@ mod tests {
             provider: ProviderName::Log,
             message_id: "m".into(),
             status: "sent".into(),
-            news: None,
+            news: Some(crate::domain::delivery::News::Sent),
             read: false,
             error_code: None,
             opted_out: false,

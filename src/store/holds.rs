@@ -20,6 +20,8 @@ const PROBE_EVERY: SignedDuration = SignedDuration::from_mins(1);
 /// How often one delivery is tried while all is held. Not configurable: it protects an account from being closed for
 /// knocking, and people from waiting for long.
 const TRIAL_EVERY: SignedDuration = SignedDuration::from_mins(3);
+/// Deliveries that were received longer before a hold say nothing of the account after it: they are over.
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(72);
 /// A delivery that brought so many holds upon an account that works is set aside.
 const MAX_HOLDS: i64 = 3;
 
@@ -60,7 +62,6 @@ struct HoldRow {
     error_code: Option<i64>,
     fault: Option<String>,
     detail: Option<String>,
-    hurried_at: Option<i64>,
 }
 
 impl HoldRow {
@@ -113,7 +114,7 @@ impl Db {
     pub async fn held(&self, provider: ProviderName, account: &str) -> Result<Option<Held>, StoreError> {
         let row: Option<HoldRow> = read!(self, |pool| {
             sqlx::query_as(
-                "select since, error_code, fault, detail, hurried_at from provider_hold
+                "select since, error_code, fault, detail from provider_hold
                 where provider = $1 and account = $2",
             )
             .bind(provider.as_str())
@@ -145,14 +146,6 @@ impl Db {
             return Ok(Probed::Held { trials: true });
         }
         lift(&mut tx, provider.as_str(), account);
-        // A restart may come again and again; that it asked sooner says nothing against the delivery that was refused.
-        if hold.hurried_at.is_none() {
-            tx.queue(
-                "insert into provider_account (provider, account, probe_accepted_at) values ($1, $2, $3)
-                 on conflict (provider, account) do update set probe_accepted_at = excluded.probe_accepted_at",
-                [provider.as_str().into(), account.into(), ms(now).into()],
-            );
-        }
         tx.commit().await?;
         Ok(Probed::Lifted)
     }
@@ -184,7 +177,7 @@ impl Db {
         }
         let mut tx = self.begin().await?;
         tx.queue(
-            "update provider_hold set probe_at = $3, trial_at = null, hurried_at = $3 where provider = $1 and account = $2",
+            "update provider_hold set probe_at = $3, trial_at = null where provider = $1 and account = $2",
             [provider.as_str().into(), account.into(), ms(now).into()],
         );
         tx.commit().await
@@ -205,7 +198,7 @@ pub enum Trials {
 async fn lock(tx: &mut Tx, provider: ProviderName, account: &str) -> Result<Option<HoldRow>, StoreError> {
     Ok(locking!(
         tx,
-        "select since, error_code, fault, detail, hurried_at from provider_hold where provider = $1 and account = $2",
+        "select since, error_code, fault, detail from provider_hold where provider = $1 and account = $2",
         "for update",
         |conn, sql| sqlx::query_as(sql)
             .bind(provider.as_str())
@@ -228,7 +221,7 @@ async fn put_off(
     let (provider_word, probe_at) = (provider.as_str(), ms(after(now, PROBE_EVERY)));
     // A clock that has gone back leaves nothing waiting for the old future.
     tx.queue(
-        "update provider_hold set probe_at = $3, hurried_at = null, since = case when since > $4 then $4 else since end
+        "update provider_hold set probe_at = $3, since = case when since > $4 then $4 else since end
          where provider = $1 and account = $2",
         [provider_word.into(), account.into(), probe_at.into(), ms(now).into()],
     );
@@ -307,12 +300,7 @@ pub(super) async fn lets_begin(
 }
 
 /// An attempt was accepted that began while all was held: the hold is over.
-pub(super) async fn trial_accepted(
-    tx: &mut Tx,
-    delivery_id: &str,
-    attempt: i64,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+pub(super) async fn trial_accepted(tx: &mut Tx, delivery_id: &str, attempt: i64) -> Result<(), StoreError> {
     let tried: Option<(String, String)> = within!(tx, |conn| {
         sqlx::query_as(
             "select h.provider, h.account from provider_hold h cross join attempt t
@@ -326,11 +314,6 @@ pub(super) async fn trial_accepted(
     })?;
     if let Some((provider, account)) = tried {
         lift(tx, &provider, &account);
-        tx.queue(
-            "insert into provider_account (provider, account, trial_accepted_at) values ($1, $2, $3)
-             on conflict (provider, account) do update set trial_accepted_at = excluded.trial_accepted_at",
-            [provider.as_str().into(), account.as_str().into(), ms(now).into()],
-        );
         tracing::info!(
             provider,
             "the provider accepted the delivery that was tried; sends go on"
@@ -345,22 +328,16 @@ struct Culprit {
     provider: String,
     account: String,
     holds: i64,
-    held_at: Option<i64>,
     is_held: i64,
-    probe_accepted_at: Option<i64>,
-    trial_accepted_at: Option<i64>,
+    /// Whether a message of another delivery was accepted since this one brought its first hold.
+    others_accepted: i64,
 }
 
 impl Culprit {
-    /// Whether the account has been shown to work since this delivery brought the last hold upon it: only then is the
-    /// next one the delivery's doing. For a sender it takes a message that was accepted; a probe has none.
+    /// Whether the account has been shown to work since this delivery brought its first hold: only then is the next one
+    /// the delivery's doing. It takes a message that was accepted: an account may answer questions and take no message.
     fn is_to_blame(&self, fault: Fault) -> bool {
-        let Some(held_at) = self.held_at else {
-            return false;
-        };
-        let since = |at: Option<i64>| at.is_some_and(|at| at >= held_at);
-        fault.may_be_one_delivery()
-            && (since(self.trial_accepted_at) || (fault.is_mended_by_an_answer() && since(self.probe_accepted_at)))
+        fault.may_be_one_delivery() && self.others_accepted > 0
     }
 
     /// How many holds it has on its account after this one: the first is remembered, later ones are counted.
@@ -393,14 +370,19 @@ pub(super) async fn hold(
 ) -> Result<Halted, StoreError> {
     let culprit: Culprit = within!(tx, |conn| {
         sqlx::query_as(
-            "select t.provider, t.account, d.holds, d.held_at, p.probe_accepted_at, p.trial_accepted_at,
-                (select count(*) from provider_hold h where h.provider = t.provider and h.account = t.account) as is_held
+            "select t.provider, t.account, d.holds,
+                (select count(*) from provider_hold h where h.provider = t.provider and h.account = t.account) as is_held,
+                (select count(*) from (select 1 from delivery o
+                        join attempt a on a.delivery_id = o.id and a.number = o.attempts
+                    where o.received_at > d.held_at - $3 and o.id <> d.id and a.provider = t.provider
+                        and a.account = t.account and a.outcome = 'accepted' and a.answered_at > d.held_at
+                    order by o.received_at desc limit 1) as accepted) as others_accepted
              from attempt t join delivery d on d.id = t.delivery_id
-                left join provider_account p on p.provider = t.provider and p.account = t.account
              where t.delivery_id = $1 and t.number = $2",
         )
         .bind(delivery_id)
         .bind(attempt)
+        .bind(i64::try_from(LONGEST_WAIT.as_millis()).unwrap_or(i64::MAX))
         .fetch_one(conn)
         .await
     })?;
@@ -436,7 +418,7 @@ pub(super) async fn hold(
     }
     if is_new {
         tx.queue(
-            "update delivery set holds = $2, held_at = $3 where id = $1",
+            "update delivery set holds = $2, held_at = coalesce(held_at, $3) where id = $1",
             [delivery_id.into(), holds.into(), ms(now).into()],
         );
     }
@@ -447,50 +429,39 @@ pub(super) async fn hold(
 mod tests {
     use super::*;
 
-    fn culprit(probe_accepted_at: Option<i64>, trial_accepted_at: Option<i64>) -> Culprit {
+    fn culprit(holds: i64, others_accepted: i64) -> Culprit {
         Culprit {
             provider: "twilio".into(),
             account: "AC1".into(),
-            holds: 1,
-            held_at: Some(1_000),
+            holds,
             is_held: 0,
-            probe_accepted_at,
-            trial_accepted_at,
+            others_accepted,
         }
     }
 
     #[test]
-    fn a_hold_counts_against_a_delivery_only_if_the_account_worked_in_between() {
+    fn a_hold_counts_against_a_delivery_only_if_others_were_accepted_since() {
         let rows = [
-            (Fault::Credentials, None, None, 1),
-            (Fault::Credentials, Some(999), Some(999), 1),
-            (Fault::Credentials, Some(2_000), None, 2),
-            (Fault::Credentials, None, Some(2_000), 2),
-            // A probe has no sender, so it says nothing of one.
-            (Fault::Sender, Some(2_000), None, 1),
-            (Fault::Sender, None, Some(2_000), 2),
+            (Fault::Credentials, 0, 1),
+            (Fault::Credentials, 1, 2),
+            (Fault::Sender, 0, 1),
+            (Fault::Sender, 1, 2),
             // Never about one message.
-            (Fault::Account, Some(2_000), Some(2_000), 1),
-            (Fault::Settings, Some(2_000), Some(2_000), 1),
+            (Fault::Account, 1, 1),
+            (Fault::Settings, 1, 1),
         ];
 
-        for (fault, probe, trial, holds) in rows {
+        for (fault, others_accepted, holds) in rows {
             assert_eq!(
-                culprit(probe, trial).holds_after(fault),
+                culprit(1, others_accepted).holds_after(fault),
                 holds,
-                "{fault} {probe:?} {trial:?}"
+                "{fault} {others_accepted}"
             );
         }
     }
 
     #[test]
     fn the_first_hold_is_remembered_and_proves_nothing() {
-        let first = Culprit {
-            holds: 0,
-            held_at: None,
-            ..culprit(Some(2_000), Some(2_000))
-        };
-
-        assert_eq!(first.holds_after(Fault::Credentials), 1);
+        assert_eq!(culprit(0, 1).holds_after(Fault::Credentials), 1);
     }
 }

@@ -3,9 +3,12 @@
 //! file of its own that begins with `-- no-transaction`). A file changes one table that is there already: one that locks
 //! several could stand across a transaction of that version. Absent: the changes themselves (see migrations/).
 
-use super::OpenError;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
+use super::{OpenError, session::silent};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, migrate::Migrator, postgres::PgConnectOptions,
+};
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// The number of our lock among the database's advisory locks: "nightbel" in ASCII.
 const LOCK: i64 = 0x6e69_6768_7462_656c;
@@ -20,13 +23,15 @@ const TRIES: u32 = 120;
 /// Applies what is missing.
 pub(super) async fn postgres(options: &PgConnectOptions) -> Result<(), OpenError> {
     let connecting = options.clone().options(LIMITS);
-    let mut connection = tokio::time::timeout(CONNECT, connecting.connect())
+    let mut connection = timeout(CONNECT, connecting.connect())
         .await
         .map_err(|_| OpenError::Connect(sqlx::Error::PoolTimedOut))?
         .map_err(OpenError::Connect)?;
-    take_lock(&mut connection).await.map_err(OpenError::Connect)?;
-    drop_broken_indexes(&mut connection).await.map_err(OpenError::Connect)?;
     let mut migrator = sqlx::migrate!("migrations/postgres");
+    take_lock(&mut connection).await.map_err(OpenError::Connect)?;
+    drop_broken_indexes(&mut connection, &migrator)
+        .await
+        .map_err(OpenError::Connect)?;
     // sqlx waits for its lock within a statement, and `create index concurrently` waits for every statement to end.
     migrator.set_locking(false);
     let mut tries = 0;
@@ -37,7 +42,9 @@ pub(super) async fn postgres(options: &PgConnectOptions) -> Result<(), OpenError
                 tries += 1;
                 tracing::info!("a table is in use; its change is tried again");
                 tokio::time::sleep(ASK_AGAIN).await;
-                drop_broken_indexes(&mut connection).await.map_err(OpenError::Connect)?;
+                drop_broken_indexes(&mut connection, &migrator)
+                    .await
+                    .map_err(OpenError::Connect)?;
             }
             Err(error) => return Err(error.into()),
         }
@@ -50,10 +57,10 @@ pub(super) async fn postgres(options: &PgConnectOptions) -> Result<(), OpenError
 async fn take_lock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let mut said = false;
     loop {
-        let is_ours: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)")
+        let asking = sqlx::query_scalar("select pg_try_advisory_lock($1)")
             .bind(LOCK)
-            .fetch_one(&mut *connection)
-            .await?;
+            .fetch_one(&mut *connection);
+        let is_ours: bool = timeout(CONNECT, asking).await.map_err(|_| silent())??;
         if is_ours {
             return Ok(());
         }
@@ -65,16 +72,20 @@ async fn take_lock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     }
 }
 
-/// An index whose building was cut off stays behind, unused and in the way of a second try.
-async fn drop_broken_indexes(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let broken: Vec<String> = sqlx::query_scalar(
-        "select quote_ident(c.relname) from pg_index i join pg_class c on c.oid = i.indexrelid
+/// An index of ours whose building was cut off stays behind, unused and in the way of a second try.
+async fn drop_broken_indexes(connection: &mut PgConnection, migrator: &Migrator) -> Result<(), sqlx::Error> {
+    let asking = sqlx::query_scalar(
+        "select c.relname from pg_index i join pg_class c on c.oid = i.indexrelid
             join pg_namespace n on n.oid = c.relnamespace
          where not i.indisvalid and n.nspname = current_schema()",
     )
-    .fetch_all(&mut *connection)
-    .await?;
-    for name in broken {
+    .fetch_all(&mut *connection);
+    let broken: Vec<String> = timeout(CONNECT, asking).await.map_err(|_| silent())??;
+    let is_ours = |name: &String| {
+        let ours = format!("concurrently if not exists {name} on ");
+        migrator.iter().any(|migration| migration.sql.as_str().contains(&ours))
+    };
+    for name in broken.into_iter().filter(is_ours) {
         let sql = format!("drop index concurrently if exists {name}");
         sqlx::query(AssertSqlSafe(sql)).execute(&mut *connection).await?;
     }

@@ -81,6 +81,11 @@ impl Received {
         )
     }
 
+    /// Whether it is decided together with others.
+    pub fn is_plain(&self) -> bool {
+        self.plain_news().is_some()
+    }
+
     /// Good news and nothing beside it.
     fn plain_news(&self) -> Option<News> {
         let is_plain = !self.receipt.opted_out && !self.receipt.read;

@@ -377,6 +377,11 @@ impl Answered {
         matches!(self.answer, Answer::NotSent { .. } | Answer::Halted { .. })
     }
 
+    /// Whether it is recorded together with others.
+    pub fn is_plain(&self) -> bool {
+        self.plain_yes().is_some()
+    }
+
     /// The provider's yes, of which it can be said at once what it does.
     fn plain_yes(&self) -> Option<(&str, &str, News)> {
         match &self.answer {
@@ -554,7 +559,7 @@ async fn finish_one(tx: &mut Tx, answered: &Answered) -> Result<(), StoreError> 
                 receipts::tell(tx, &mut row, attempt, &told).await?;
             }
             receipts::apply_waiting(tx, &mut row, attempt, message_id, look_at, now).await?;
-            holds::trial_accepted(tx, &sending.delivery_id, attempt.number, now).await?;
+            holds::trial_accepted(tx, &sending.delivery_id, attempt.number).await?;
         }
         Answer::NotSent { retry_after, why, code } if attempt.is_newest => {
             let wait = back_off(row.attempts, *retry_after, rules.jitter);

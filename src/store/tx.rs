@@ -12,6 +12,7 @@ use super::{
     writer::Held,
 };
 use crate::domain::alarm::AlarmKind;
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, FromRow, Postgres, Sqlite, postgres::PgRow, sqlite::SqliteRow};
@@ -220,10 +221,12 @@ impl Tx {
         }
         log_alarms(self.alarms);
         if let Some((pool, alerts)) = self.look_again.filter(|(_, alerts)| !alerts.is_empty()) {
-            // What was committed stands, whatever becomes of the second look: what was begun must be called.
-            if let Err(error) = look_again(pool, alerts).await {
-                tracing::warn!(error = %error.explain(), "cannot look once more whether somebody is told");
-            }
+            // By itself: what was committed stands, and what was begun must be called, whatever becomes of this.
+            tokio::spawn(async move {
+                if let Err(error) = look_again(pool, alerts).await {
+                    tracing::warn!(error = %error.explain(), "cannot look once more whether somebody is told");
+                }
+            });
         }
         Ok(rows)
     }
@@ -302,14 +305,16 @@ fn push_renumbered(sql: &mut String, statement: &str, by: usize) {
 }
 
 /// Looks once more whether somebody is told, now that everybody's commit can be seen.
-async fn look_again(pool: Pool, alerts: Vec<(String, Timestamp)>) -> Result<(), StoreError> {
-    let mut session = pool.session().await?;
-    session.begin().await?;
-    let mut tx = Tx::on(Connection::Postgres(session), None);
-    for (alert_id, now) in alerts {
-        transitions::check_somebody_is_told(&mut tx, &alert_id, now).await?;
-    }
-    Box::pin(tx.commit()).await
+fn look_again(pool: Pool, alerts: Vec<(String, Timestamp)>) -> BoxFuture<'static, Result<(), StoreError>> {
+    Box::pin(async move {
+        let mut session = pool.session().await?;
+        session.begin().await?;
+        let mut tx = Tx::on(Connection::Postgres(session), None);
+        for (alert_id, now) in alerts {
+            transitions::check_somebody_is_told(&mut tx, &alert_id, now).await?;
+        }
+        tx.commit().await
+    })
 }
 
 fn log_alarms(alarms: Vec<(AlarmKind, String)>) {

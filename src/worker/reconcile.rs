@@ -232,8 +232,9 @@ async fn ask(worker: &Worker, look: &Look) -> Result<(), StoreError> {
 /// Searches the provider's list for a message whose answer was lost.
 async fn search(worker: &Worker, searches: &Searches, look: &Look) -> Result<(), StoreError> {
     let reconcile_after = worker.rules.reconcile_after;
-    let whole =
-        look.state == State::Unconfirmed || searches.elapsed(look, Instant::now()) >= reconcile_after.unsigned_abs();
+    // Asked in any case: that forgets what was seen of an older attempt.
+    let elapsed = searches.elapsed(look, Instant::now());
+    let whole = look.state == State::Unconfirmed || elapsed >= reconcile_after.unsigned_abs();
     let seen = match look_into_list(worker, look, whole).await? {
         Looked::Found(found) => {
             if worker
