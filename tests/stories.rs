@@ -19,6 +19,7 @@ mod groups;
 mod house;
 mod intake;
 mod limits;
+mod newer_versions;
 mod night;
 mod numbers;
 mod plans;

@@ -1,22 +1,22 @@
 //! The state machine of a delivery: one message owed to one recipient. Pure: the store applies what is decided here,
 //! inside its transactions. Absent: what carries the message (SMS today, other channels later).
 
-use super::words::words;
+use super::words::{sets, words};
 use jiff::{SignedDuration, Timestamp};
 
 words! {
     /// How a message travels.
-    Channel { Sms = "sms" }
+    Channel listed as KNOWN { Sms = "sms" }
 }
 
 words! {
     /// Who carries the message.
-    ProviderName { Log = "log", Twilio = "twilio" }
+    ProviderName listed as KNOWN { Log = "log", Twilio = "twilio" }
 }
 
 words! {
     /// Where a delivery stands.
-    State {
+    State as state_word {
         /// Waits to be sent at `due_at`.
         Pending = "pending",
         /// Held by the daily limit.
@@ -40,6 +40,25 @@ words! {
         Canceled = "canceled",
         /// Too old to be of use.
         Expired = "expired",
+    }
+}
+
+sets! {
+    State by state_word {
+        /// To be sent, and not begun.
+        is_owed, OWED = Pending | Deferred;
+        /// Not settled: something may still happen to it by itself. Sent again meanwhile, its person could be told twice.
+        is_open, OPEN = Pending | Deferred | Sending | Unknown | Unconfirmed | Accepted | Sent;
+        /// Its person was told by it, will be, or may have been: nobody is told again on account of it. `unconfirmed` is
+        /// among these, because that message may well have arrived; what it hides from the question whether anybody was
+        /// told is made up for by an alarm and a row of the report of its own.
+        is_told, TOLD = Pending | Deferred | Sending | Unknown | Unconfirmed | Accepted | Sent | Delivered;
+        /// Nobody knows whether the provider has it.
+        is_uncertain, UNCERTAIN = Sending | Unknown | Unconfirmed;
+        /// The provider is asked about it from time to time.
+        is_asked_about, ASKED_ABOUT = Unknown | Unconfirmed | Accepted | Sent;
+        /// What the failure report lists.
+        is_bad, BAD = Failed | Undelivered | Unconfirmed | Expired | Suppressed;
     }
 }
 
@@ -184,29 +203,9 @@ impl State {
         }
     }
 
-    /// Whether the person was told, or may still be: then a later event for the ticket adds nothing.
-    pub fn tells(self) -> bool {
-        match self {
-            Self::Pending
-            | Self::Deferred
-            | Self::Sending
-            | Self::Unknown
-            | Self::Unconfirmed
-            | Self::Accepted
-            | Self::Sent
-            | Self::Delivered => true,
-            Self::Undelivered | Self::Failed | Self::Suppressed | Self::Canceled | Self::Expired => false,
-        }
-    }
-
-    /// Whether it may still come to its person by itself: then sending it again could tell them twice.
-    pub fn is_undecided(self) -> bool {
-        self.tells() && self != Self::Delivered
-    }
-
     /// Whether nobody is being told by this delivery now: it is at its end without success, or held until tomorrow.
     pub fn leaves_untold(self) -> bool {
-        !self.tells() || self == Self::Deferred
+        !self.is_told() || self == Self::Deferred
     }
 }
 

@@ -9,14 +9,6 @@ use super::{
 };
 use jiff::Timestamp;
 
-/// The states that the report has a row for; `suppressed` only where nobody else was told.
-pub const BAD: [State; 5] = [
-    State::Failed,
-    State::Undelivered,
-    State::Unconfirmed,
-    State::Expired,
-    State::Suppressed,
-];
 /// The trend shows this many days.
 pub const TREND_DAYS: usize = 14;
 /// More rows than this are in nobody's interest; the report says how many there are.
@@ -65,8 +57,10 @@ impl Report {
 
     /// The subject line: the day and what is bad about it.
     pub fn subject(&self) -> String {
-        let mut bad: Vec<String> = BAD
+        let mut bad: Vec<String> = State::ALL
             .iter()
+            .rev()
+            .filter(|state| state.is_bad())
             .filter_map(|state| {
                 let count = self.rows.iter().filter(|row| row.state == *state).count();
                 (count > 0).then(|| format!("{count} {state}"))

@@ -2,6 +2,26 @@
 
 /// Declares an enum whose variants are words in the database and the API.
 macro_rules! words {
+    // `word_of` gives the word of one variant as a literal, for `sets!`.
+    ($(#[$meta:meta])* $name:ident as $word_of:ident {
+        $($(#[$doc:meta])* $variant:ident = $word:literal),+ $(,)?
+    }) => {
+        macro_rules! $word_of { $(($variant) => { $word };)+ }
+        $crate::domain::words::words! { $(#[$meta])* $name { $($(#[$doc])* $variant = $word),+ } }
+    };
+    // `list` gives all words as an SQL list.
+    ($(#[$meta:meta])* $name:ident listed as $list:ident {
+        $(#[$first_doc:meta])* $first:ident = $first_word:literal
+        $(, $(#[$doc:meta])* $variant:ident = $word:literal)* $(,)?
+    }) => {
+        impl $name {
+            /// All words, as an SQL list.
+            pub const $list: &str = concat!("'", $first_word, "'" $(, ", '", $word, "'")*);
+        }
+        $crate::domain::words::words! {
+            $(#[$meta])* $name { $(#[$first_doc])* $first = $first_word $(, $(#[$doc])* $variant = $word)* }
+        }
+    };
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,3 +52,22 @@ macro_rules! words {
     };
 }
 pub(crate) use words;
+
+/// Declares sets of variants: for each a method that says whether a variant belongs to it, and the same set as an SQL list,
+/// like `'pending', 'deferred'`. So that Rust and SQL cannot disagree.
+macro_rules! sets {
+    ($name:ident by $word_of:ident {
+        $($(#[$doc:meta])* $method:ident, $list:ident = $first:ident $(| $rest:ident)*;)+
+    }) => {
+        impl $name {
+            $(
+                $(#[$doc])*
+                #[allow(dead_code, reason = "some sets are asked for in SQL only")]
+                pub const fn $method(self) -> bool { matches!(self, Self::$first $(| Self::$rest)*) }
+                $(#[$doc])*
+                pub const $list: &str = concat!("'", $word_of!($first), "'" $(, ", '", $word_of!($rest), "'")*);
+            )+
+        }
+    };
+}
+pub(crate) use sets;

@@ -3,7 +3,7 @@
 use crate::domain::{
     alarm::{Alarm, AlarmKind},
     letter::{Attachment, Letter, LetterKind},
-    report::{BAD, DoubtfulOptOut, Report, Row, TrendDay, plural},
+    report::{DoubtfulOptOut, Report, Row, TrendDay, plural},
 };
 use jiff::{Timestamp, tz::TimeZone};
 use minijinja::{Environment, Value, value::Serde};
@@ -294,7 +294,7 @@ fn report_view<'a>(report: &Report, zone: &'a TimeZone, subject: &'a str) -> Rep
             .map(|(state, count)| TotalView {
                 state: state.as_str(),
                 count: *count,
-                bad: BAD.contains(state),
+                bad: state.is_bad(),
             })
             .collect(),
         numbers: numbers(report),

@@ -195,7 +195,7 @@ impl Db {
         let (mut told, mut on_its_way) = (false, false);
         for delivery in &known {
             let state = delivery.state()?;
-            told |= state.tells();
+            told |= state.is_told();
             on_its_way |= matches!(state, State::Sending | State::Unknown | State::Unconfirmed);
         }
         if told && closed_at.is_some() && on_its_way {
@@ -503,7 +503,7 @@ pub(super) async fn look_up_all(
         let (Some(lookup), Some(told)) = (lookups.get(place), told.get_mut(place)) else {
             continue;
         };
-        let is_told = found.closed_at.is_none() && State::parse(&found.state).is_some_and(State::tells);
+        let is_told = found.closed_at.is_none() && State::parse(&found.state).is_some_and(State::is_told);
         if found.seen > 0 || (is_told && lookup.told_is_enough) {
             *told = Some(found.id);
         }

@@ -7,7 +7,8 @@ use super::{
     job_runs::{self, Run},
     locking, ms, read, within,
 };
-use crate::domain::day::LocalDay;
+use crate::domain::{day::LocalDay, delivery::State};
+use const_format::concatcp;
 use jiff::Timestamp;
 use std::time::{Duration, Instant};
 
@@ -119,14 +120,17 @@ impl Db {
         most: i64,
         now: Timestamp,
     ) -> Result<Option<Batch>, StoreError> {
-        let ids: Vec<String> = read!(self, |pool| sqlx::query_scalar(
+        let ids: Vec<String> = read!(self, |pool| sqlx::query_scalar(concatcp!(
             "select a.id from alert a where a.stripped_at is null and a.received_at < $1 and not exists (
                 select 1 from delivery d where d.alert_id = a.id and (d.due_at is not null or d.lease_until is not null
-                    or d.state in ('pending', 'deferred', 'sending', 'unknown') or d.received_at >= $1
-                    or (d.report_day is null
-                        and d.state in ('failed', 'undelivered', 'unconfirmed', 'expired', 'suppressed'))))
+                    or d.state in (",
+            State::OWED,
+            ") or d.received_at >= $1
+                    or (d.report_day is null and d.state in (",
+            State::BAD,
+            "))))
              order by a.received_at limit $2"
-        )
+        ))
         .bind(ms(ages.personal))
         .bind(most)
         .fetch_all(pool)
@@ -255,13 +259,12 @@ async fn strip(tx: &mut Tx, id: &str, before: Timestamp, now: Timestamp) -> Resu
     )?;
     let stripped = within!(tx, |conn| {
         sqlx::query(
-        "update alert set stripped_at = $2, subject = null, url = null, client_name = null, client_organisation = null,
+        concatcp!("update alert set stripped_at = $2, subject = null, url = null, client_name = null, client_organisation = null,
             event_id = null
          where id = $1 and stripped_at is null and not exists (select 1 from delivery d where d.alert_id = $1
             and (d.due_at is not null or d.lease_until is not null
-                or d.state in ('pending', 'deferred', 'sending', 'unknown') or d.received_at >= $3
-                or (d.report_day is null
-                    and d.state in ('failed', 'undelivered', 'unconfirmed', 'expired', 'suppressed'))))"
+                or d.state in (", State::OWED, ") or d.received_at >= $3
+                or (d.report_day is null and d.state in (", State::BAD, "))))")
     )
     .bind(id)
     .bind(ms(now))

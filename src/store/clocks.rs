@@ -8,7 +8,8 @@ use super::{
     tx::Rows,
     within,
 };
-use crate::domain::{alarm::AlarmKind, day::after};
+use crate::domain::{alarm::AlarmKind, day::after, delivery::State};
+use const_format::concatcp;
 use jiff::{SignedDuration, Timestamp};
 
 /// Times by which `clamp_times` decides.
@@ -37,12 +38,14 @@ impl Db {
     pub async fn doubt_open_attempts(&self, now: Timestamp) -> Result<usize, StoreError> {
         let mut marked = 0;
         loop {
-            let mut open: Vec<(String, i64)> = read!(self, |pool| sqlx::query_as(
+            let mut open: Vec<(String, i64)> = read!(self, |pool| sqlx::query_as(concatcp!(
                 "select d.id, d.attempts from delivery d cross join attempt t
                  where t.delivery_id = d.id and t.number = d.attempts and t.clock_doubtful_at is null
-                    and d.state in ('sending', 'unknown', 'unconfirmed')
+                    and d.state in (",
+                State::UNCERTAIN,
+                ")
                     and (d.state = 'sending' or d.due_at is not null) limit $1"
-            )
+            ))
             .bind(BATCH)
             .fetch_all(pool)
             .await)?;
@@ -125,11 +128,11 @@ impl Db {
     /// A batch of deliveries that were written by a clock which is ahead of ours. Each only once: it is written by ours then.
     async fn clamp_deliveries(&self, rules: ClampRules, now: Timestamp) -> Result<usize, StoreError> {
         let (far, lease_end) = (ms(after(now, SLACK)), ms(after(now, rules.lease)));
-        let due: Vec<String> = read!(self, |pool| sqlx::query_scalar(
-            "select id from delivery
-             where state in ('pending', 'deferred', 'unknown', 'unconfirmed', 'accepted', 'sent') and due_at > $2
-                and updated_at > $1 limit $3"
-        )
+        let due: Vec<String> = read!(self, |pool| sqlx::query_scalar(concatcp!(
+            "select id from delivery where state in (",
+            State::OPEN,
+            ") and due_at > $2 and updated_at > $1 limit $3"
+        ))
         .bind(far)
         .bind(ms(now))
         .bind(BATCH)
@@ -155,13 +158,17 @@ impl Db {
         let rows: Rows = ids.iter().map(|id| [id]).collect();
         // Of a call that may be under way the lease is not cut shorter than one from now.
         tx.queue(
-            "update delivery set
+            concatcp!(
+                "update delivery set
                 due_at = case when state = 'deferred' and due_at > $4 then $4
                     when state <> 'deferred' and due_at > $3 then $3 else due_at end,
                 lease_until = case when lease_until > $5 then $5 else lease_until end,
-                received_at = case when state in ('pending', 'deferred') and received_at > $3 then $3 else received_at end,
+                received_at = case when state in (",
+                State::OWED,
+                ") and received_at > $3 then $3 else received_at end,
                 updated_at = $3
-             from rows($1) as r where delivery.id = r.value ->> 0 and delivery.updated_at > $2",
+             from rows($1) as r where delivery.id = r.value ->> 0 and delivery.updated_at > $2"
+            ),
             [
                 rows.into(),
                 far.into(),

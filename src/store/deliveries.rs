@@ -10,8 +10,9 @@ use super::{
 };
 use crate::domain::{
     day::after,
-    delivery::{Change, ProviderName, Reason, State},
+    delivery::{Change, Channel, ProviderName, Reason, State},
 };
+use const_format::concatcp;
 use jiff::{SignedDuration, Timestamp};
 
 /// The right to begin sending one delivery, until the lease ends.
@@ -66,7 +67,7 @@ impl Db {
                 sqlx::query_as(
                     "update delivery set lease_token = $1, lease_until = $2, claims = claims + 1, updated_at = $3 where id = (
                          select id from delivery
-                         where state = 'pending' and due_at <= $3 and (lease_until is null or lease_until <= $3)
+                         where state = 'pending' and channel = $6 and due_at <= $3 and (lease_until is null or lease_until <= $3)
                              and not exists (select 1 from provider_hold where provider = $4 and account = $5
                                 and (trial_at is null or trial_at > $3))
                          order by due_at, id limit 1)
@@ -77,6 +78,7 @@ impl Db {
                 .bind(ms(now))
                 .bind(provider.as_str())
                 .bind(account)
+                .bind(Channel::Sms.as_str())
                 .fetch_optional(held.get()?)
                 .await?
             }
@@ -84,7 +86,7 @@ impl Db {
                 sqlx::query_as(
                     "update delivery set lease_token = $1, lease_until = $2, claims = claims + 1, updated_at = $3 where id = (
                          select id from delivery
-                         where state = 'pending' and due_at <= $3 and (lease_until is null or lease_until <= $3)
+                         where state = 'pending' and channel = $6 and due_at <= $3 and (lease_until is null or lease_until <= $3)
                              and not exists (select 1 from provider_hold where provider = $4 and account = $5
                                 and (trial_at is null or trial_at > $3))
                          order by due_at, id limit 1 for update skip locked)
@@ -95,6 +97,7 @@ impl Db {
                 .bind(ms(now))
                 .bind(provider.as_str())
                 .bind(account)
+                .bind(Channel::Sms.as_str())
                 .fetch_optional(conn)
                 .await
             })?,
@@ -115,10 +118,11 @@ impl Db {
         let due: Option<i64> = read!(self, |pool| {
             sqlx::query_scalar(
                 "select due_at from delivery
-                where state = 'pending' and due_at is not null
+                where state = 'pending' and channel = $2 and due_at is not null
                 and (lease_until is null or lease_until <= $1) order by due_at limit 1",
             )
             .bind(ms(now))
+            .bind(Channel::Sms.as_str())
             .fetch_optional(pool)
             .await
         })?;
@@ -192,7 +196,7 @@ impl Db {
             return Ok(Resent::NoPhone);
         }
         let state = row.state()?;
-        if state.is_undecided() && !force {
+        if state.is_open() && !force {
             return Ok(Resent::Undecided(state));
         }
         if !force && let Some(later) = later_round_that_tells(&mut tx, id).await? {
@@ -251,21 +255,26 @@ impl Db {
     pub async fn sweep(&self, rules: SweepRules, now: Timestamp) -> Result<usize, StoreError> {
         let cutoff = after(now, -rules.expire_after);
         let lost: Vec<String> = read!(self, |pool| {
-            sqlx::query_scalar(
-                "select id from delivery where lease_until <= $1 and state = 'sending' order by lease_until limit $2",
-            )
+            sqlx::query_scalar(concatcp!(
+                "select id from delivery where lease_until <= $1 and state = 'sending' and provider in (",
+                ProviderName::KNOWN,
+                ") order by lease_until limit $2"
+            ))
             .bind(ms(now))
             .bind(SWEEP_BATCH)
             .fetch_all(pool)
             .await
         })?;
         let old: Vec<String> = read!(self, |pool| {
-            sqlx::query_scalar(
-                "select id from delivery
-                where case when state in ('pending', 'deferred') then received_at end < $1
-                    and (lease_until is null or lease_until <= $2)
-                order by case when state in ('pending', 'deferred') then received_at end, id limit $3",
-            )
+            sqlx::query_scalar(concatcp!(
+                "select id from delivery where case when state in (",
+                State::OWED,
+                ") then received_at end < $1 and (lease_until is null or lease_until <= $2) and channel in (",
+                Channel::KNOWN,
+                ") order by case when state in (",
+                State::OWED,
+                ") then received_at end, id limit $3"
+            ))
             .bind(ms(cutoff))
             .bind(ms(now))
             .bind(SWEEP_BATCH)
@@ -372,5 +381,5 @@ async fn later_round_that_tells(tx: &mut Tx, id: &str) -> Result<Option<State>, 
     Ok(states
         .iter()
         .filter_map(|word| State::parse(word))
-        .find(|state| state.tells()))
+        .find(|state| state.is_told()))
 }

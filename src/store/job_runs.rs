@@ -4,8 +4,10 @@
 use super::{Db, StoreError, Tx, ms, read, within};
 use crate::domain::{
     day::{LocalDay, after},
+    delivery::State,
     nightly::{Job, Span, missed},
 };
+use const_format::concatcp;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 /// Marks a row that only says where the ledger begins.
@@ -76,10 +78,11 @@ impl Db {
             write_run(&mut tx, job, days, Some((BASELINE, asker.now))).await?;
             if job == Job::Report {
                 // A database that is older than its ledger has failures of months, which nobody wants in one mail.
-                within!(tx, |conn| sqlx::query(
-                    "update delivery set report_day = $1 where report_day is null and moved_at < $2
-                        and state in ('failed', 'undelivered', 'unconfirmed', 'expired', 'suppressed')"
-                )
+                within!(tx, |conn| sqlx::query(concatcp!(
+                    "update delivery set report_day = $1 where report_day is null and moved_at < $2 and state in (",
+                    State::BAD,
+                    ")"
+                ))
                 .bind(newest.to_string())
                 .bind(ms(due))
                 .execute(conn)

@@ -4,8 +4,9 @@
 use super::{Db, StoreError, Tx, at, ms, pace, read, transitions, tx::Rows, within};
 use crate::domain::{
     day::LocalDay,
-    delivery::{Change, State},
+    delivery::{Change, Channel, State},
 };
+use const_format::concatcp;
 use jiff::Timestamp;
 
 /// The limit as admins see it.
@@ -189,15 +190,21 @@ pub(super) async fn count_ahead(
     now: Timestamp,
 ) -> Result<i64, StoreError> {
     Ok(within!(tx, |conn| {
-        sqlx::query_scalar(
+        sqlx::query_scalar(concatcp!(
             "select count(*) from (
              select 1 from delivery
-             where case when state in ('pending', 'deferred') then received_at end <= $1
-                and (case when state in ('pending', 'deferred') then received_at end < $1 or id < $2)
-                and (state = 'deferred' or due_at <= $4)
+             where case when state in (",
+            State::OWED,
+            ") then received_at end <= $1
+                and (case when state in (",
+            State::OWED,
+            ") then received_at end < $1 or id < $2)
+                and channel in (",
+            Channel::KNOWN,
+            ") and (state = 'deferred' or due_at <= $4)
                 and holds = 0
-             limit $3) as ahead",
-        )
+             limit $3) as ahead"
+        ))
         .bind(received_at)
         .bind(id)
         .bind(most)
@@ -226,12 +233,18 @@ pub(super) async fn release(tx: &mut Tx, day: LocalDay, configured: i64, now: Ti
         return Ok(0);
     }
     let mut deferred: Vec<(String, String, i64)> = within!(tx, |conn| {
-        sqlx::query_as(
+        sqlx::query_as(concatcp!(
             "select id, state, received_at from delivery
-         where case when state in ('pending', 'deferred') then received_at end > 0
-            and (state = 'deferred' or due_at <= $2)
-         order by case when state in ('pending', 'deferred') then received_at end, id limit $1",
-        )
+         where case when state in (",
+            State::OWED,
+            ") then received_at end > 0
+            and channel in (",
+            Channel::KNOWN,
+            ") and (state = 'deferred' or due_at <= $2)
+         order by case when state in (",
+            State::OWED,
+            ") then received_at end, id limit $1"
+        ))
         .bind(free)
         .bind(ms(now))
         .fetch_all(conn)

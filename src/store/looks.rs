@@ -17,10 +17,11 @@ use crate::domain::{
     alarm::AlarmKind,
     clock::Uptime,
     day::{LocalDay, after},
-    delivery::{Change, News, Reason, State},
+    delivery::{Change, News, ProviderName, Reason, State},
     phone::PhoneNumber,
     search::Listed,
 };
+use const_format::concatcp;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashSet;
 
@@ -89,10 +90,14 @@ const BUSY: &str = "/busy";
 /// the numbers in the JSON at $7.
 macro_rules! due_looks {
     ($json:literal) => {
-        concat!(
+        concatcp!(
             "select d.id from delivery d cross join attempt t
              where t.delivery_id = d.id and t.number = d.attempts
-                and d.state in ('unknown', 'unconfirmed', 'accepted', 'sent') and d.due_at <= $2
+                and d.state in (",
+            State::ASKED_ABOUT,
+            ") and t.provider in (",
+            ProviderName::KNOWN,
+            ") and d.due_at <= $2
                 and (d.lease_until is null or d.lease_until <= $2 or d.lease_token = $1)
                 and case when t.provider = $4 and t.account = $5 then 'ours' else 'others' end = $6
                 and d.phone not in (select value from ",
@@ -105,7 +110,7 @@ macro_rules! due_looks {
 /// Takes them.
 macro_rules! take_looks {
     ($json:literal, $lock:literal) => {
-        concat!(
+        concatcp!(
             "update delivery set lease_token = $1 || $9, lease_until = $8, updated_at = $2 where id in (",
             due_looks!($json),
             $lock,

@@ -11,8 +11,9 @@ use crate::domain::{
     delivery::{Reason, State},
     nightly::Span,
     phone,
-    report::{BAD, DoubtfulOptOut, Explanation, MAX_ROWS, Report, Row, TREND_DAYS, TrendDay},
+    report::{DoubtfulOptOut, Explanation, MAX_ROWS, Report, Row, TREND_DAYS, TrendDay},
 };
+use const_format::concatcp;
 use jiff::{Timestamp, tz::TimeZone};
 
 /// Outcomes are marked in steps of this many, so that the writer is never held for long.
@@ -68,9 +69,11 @@ impl Db {
             }
             let found: Vec<String> = locking!(
                 tx,
-                "select id from delivery where report_day is null
-                    and state in ('failed', 'undelivered', 'unconfirmed', 'expired', 'suppressed')
-                    and moved_at < $1 order by id limit $2",
+                concatcp!(
+                    "select id from delivery where report_day is null and state in (",
+                    State::BAD,
+                    ") and moved_at < $1 order by id limit $2"
+                ),
                 "for update",
                 |conn, sql| sqlx::query_scalar(sql)
                     .bind(ms(cutoff))
@@ -162,7 +165,7 @@ impl Db {
                 deliveries: totals.iter().map(|(_, count)| count).sum(),
                 bad: totals
                     .iter()
-                    .filter(|(state, _)| BAD.contains(state))
+                    .filter(|(state, _)| state.is_bad())
                     .map(|(_, count)| count)
                     .sum(),
             });
@@ -257,18 +260,21 @@ impl Db {
             Outcomes::MarkedOrBefore(cutoff) => Some(ms(cutoff)),
         };
         let rows: Vec<OutcomeRow> = read!(self, |pool| {
-            sqlx::query_as(
+            sqlx::query_as(concatcp!(
                 "select outcome.*, count(*) over () as total from (
                     select d.id, d.alert_id, a.source, a.ticket_id, a.ticket_number, a.subject, a.url, d.name, d.role,
                         coalesce(d.phone, d.phone_raw) as phone, d.state, d.reason, d.provider, d.error_code,
-                        d.moved_at, (select count(*) from delivery o where o.alert_id = d.alert_id and o.state in (
-                            'pending', 'deferred', 'sending', 'unknown', 'accepted', 'sent', 'delivered')) as others_told
+                        d.moved_at, (select count(*) from delivery o where o.alert_id = d.alert_id and o.state in (",
+                State::TOLD,
+                ")) as others_told
                     from delivery d join alert a on a.id = d.alert_id
-                    where d.state in ('failed', 'undelivered', 'unconfirmed', 'expired', 'suppressed')
+                    where d.state in (",
+                State::BAD,
+                ")
                         and (d.report_day = $1 or (d.report_day is null and d.moved_at < $2))) outcome
                  where state <> 'suppressed' or others_told = 0
-                 order by case when others_told = 0 then 0 else 1 end, moved_at, id limit $3",
-            )
+                 order by case when others_told = 0 then 0 else 1 end, moved_at, id limit $3"
+            ))
             .bind(day.to_string())
             .bind(before)
             .bind(i64::try_from(MAX_ROWS).unwrap_or(i64::MAX))

@@ -19,10 +19,11 @@ use crate::domain::{
     alarm::AlarmKind,
     clock::Uptime,
     day::{LocalDay, after},
-    delivery::{BeforeSend, Change, Gate, MAX_BROKEN, News, ProviderName, Reason, State, back_off},
+    delivery::{BeforeSend, Change, Channel, Gate, MAX_BROKEN, News, ProviderName, Reason, State, back_off},
     news::Answer,
     phone::PhoneNumber,
 };
+use const_format::concatcp;
 use jiff::{SignedDuration, Timestamp};
 use std::{
     collections::{HashMap, HashSet},
@@ -251,6 +252,7 @@ pub(super) async fn begin_due(
         (*most).into(),
         rules.day.to_string().as_str().into(),
         LINE_LOOK.into(),
+        Channel::Sms.as_str().into(),
     ];
     let mut due: Vec<Due> = tx.ask(DUE, "for update of d skip locked", arguments).await?;
     let Some(first) = due.first() else {
@@ -324,20 +326,20 @@ pub(super) async fn begin_due(
 
 /// What brought a hold upon the others is begun when nothing else is due, one at a time. Those subqueries are asked only
 /// where there is such a delivery.
-const DUE: &str = concat!(
+const DUE: &str = concatcp!(
     "select ",
     row_columns!(),
     ", d.holds, (select count(*) from provider_hold g where g.provider = $2 and g.account = $3) as held, (select count(*) from opt_out o where o.phone = d.phone) as opted_out,
         coalesce((select c.used from daily_count c where c.day = $5), 0) as used,
         (select s.value from setting s where s.name = 'daily_limit') as limit_set,
-        (select count(*) from (select 1 from delivery l where l.state in ('pending', 'deferred')
+        (select count(*) from (select 1 from delivery l where l.state in (", State::OWED, ") and l.channel in (", Channel::KNOWN, ")
             and (l.state = 'deferred' or l.due_at <= $1) limit $6) as line) as in_line
      from delivery d join alert a on a.id = d.alert_id
-     where d.state = 'pending' and d.due_at <= $1 and (d.lease_until is null or d.lease_until <= $1)
+     where d.state = 'pending' and d.channel = $7 and d.due_at <= $1 and (d.lease_until is null or d.lease_until <= $1)
         and not exists (select 1 from provider_hold h where h.provider = $2 and h.account = $3
             and (h.trial_at is null or h.trial_at > $1))
         and (d.holds = 0 or (
-            not exists (select 1 from delivery o where o.state = 'pending' and o.due_at <= $1 and o.holds = 0
+            not exists (select 1 from delivery o where o.state = 'pending' and o.channel = $7 and o.due_at <= $1 and o.holds = 0
                 and (o.lease_until is null or o.lease_until <= $1))
             and not exists (select 1 from delivery s where s.state = 'sending' and s.holds > 0)))
      order by d.due_at, d.id limit $4"
@@ -502,7 +504,7 @@ pub(super) async fn finish_all(tx: &mut Tx, answers: &[Arc<Answered>]) -> Result
     Ok(vec![(); answers.len()])
 }
 
-const ACCEPTED: &str = concat!(
+const ACCEPTED: &str = concatcp!(
     "select cast(r.value ->> 0 as bigint) as place, t.message_id as own_message, t.slot_returned_at,
         (select count(*) from attempt o where o.provider = t.provider and o.message_id = r.value ->> 3) as owners,
         (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.value ->> 3
@@ -875,13 +877,19 @@ pub(super) async fn begin_new(
     }))
 }
 
-const FACTS: &str = "select cast(r.value ->> 0 as bigint) as place,
+const FACTS: &str = concatcp!(
+    "select cast(r.value ->> 0 as bigint) as place,
         (select count(*) from opt_out o where o.phone = r.value ->> 1) as opted_out,
         coalesce((select c.used from daily_count c where c.day = $2), 0) as used,
         (select s.value from setting s where s.name = 'daily_limit') as limit_set,
         (select count(*) from provider_hold h where h.provider = $3 and h.account = $4) as held,
-        (select count(*) from (select 1 from delivery l where l.state in ('pending', 'deferred') limit 1) as line) as others
-     from rows($1) as r";
+        (select count(*) from (select 1 from delivery l where l.state in (",
+    State::OWED,
+    ") and l.channel in (",
+    Channel::KNOWN,
+    ") limit 1) as line) as others
+     from rows($1) as r"
+);
 
 fn sending_of(row: Row, to: PhoneNumber, rules: &BeginRules, now: Timestamp) -> Sending {
     Sending {

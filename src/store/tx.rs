@@ -38,7 +38,7 @@ macro_rules! within {
 /// Like `within!`, for a select whose rows must stay as they are until the commit. SQLite's transaction has the whole
 /// file to itself; PostgreSQL locks the rows.
 macro_rules! locking {
-    ($tx:expr, $sql:literal, $lock:literal, |$conn:ident, $text:ident| $body:expr) => {{
+    ($tx:expr, $sql:expr, $lock:literal, |$conn:ident, $text:ident| $body:expr) => {{
         $tx.flush().await?;
         match &mut $tx.connection {
             $crate::store::tx::Connection::Sqlite(held) => {
@@ -46,7 +46,7 @@ macro_rules! locking {
                 $body
             }
             $crate::store::tx::Connection::Postgres(session) => {
-                let $text = concat!($sql, " ", $lock);
+                let $text = const_format::concatcp!($sql, " ", $lock);
                 $crate::store::session::call!(session, |$conn| $body)
             }
         }
