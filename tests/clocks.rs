@@ -390,7 +390,7 @@ async fn what_waits_beside_deliveries_does_not_wait_for_an_old_future_either(dat
     let mail = smtp.received(1).await.remove(0);
     assert!(mail.subject().contains("refuses our credentials"), "{}", mail.subject());
     town.twilio.refuse_account(false);
-    let probe = "select count(*) from provider_hold where probe_at > (select max(updated_at) from setting) + 120000";
+    let probe = "select count(*) from route_hold where probe_at > (select max(updated_at) from setting) + 120000";
     eventually("a probe that is due soon", async || {
         let far: Value = town.database.number(probe).await.into();
         if far == 0 { Ok(()) } else { Err(far) }

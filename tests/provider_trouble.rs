@@ -95,7 +95,7 @@ async fn a_key_that_may_not_ask_is_tried_with_one_delivery_every_few_minutes(dat
     town.turn_clock_to("2026-11-20 12:02:40");
     counted(
         &town,
-        &format!("select count(*) from provider_hold where probe_at > {}", ms("12:03:00")),
+        &format!("select count(*) from route_hold where probe_at > {}", ms("12:03:00")),
         1,
     )
     .await;
@@ -218,7 +218,7 @@ async fn the_alarm_of_a_hold_is_repeated_every_day(database: Database) {
             town.turn_clock_to(&format!("2026-11-{day} {time}"));
             let at: jiff::Timestamp = format!("2026-11-{day}T{time}Z").parse().unwrap();
             let probed = format!(
-                "select count(*) from provider_hold where probe_at > {}",
+                "select count(*) from route_hold where probe_at > {}",
                 at.as_millisecond()
             );
             counted(&town, &probed, 1).await;
@@ -249,7 +249,7 @@ async fn ten_minutes_without_an_answer_are_an_alarm_and_so_is_their_end(database
         }
     })
     .await;
-    let tried_after = |time: &str| format!("select count(*) from provider_account where failed_at >= {}", ms(time));
+    let tried_after = |time: &str| format!("select count(*) from route_contact where failed_at >= {}", ms(time));
     town.turn_clock_to("2026-11-20 12:06:00");
     counted(&town, &tried_after("12:06:00"), 1).await;
     assert_eq!(town.database.number("select count(*) from alarm").await, 0);

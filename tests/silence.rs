@@ -25,7 +25,7 @@ const CALLS: [&str; 12] = [
     "outcome = 'accepted'",
     "insert into receipt",
     "pg_notify",
-    "insert into pace",
+    "insert into route_pace",
     "from receipt r cross join attempt",
     "select id from delivery where lease_until",
     "'last_ready_check'",

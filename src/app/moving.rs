@@ -2,7 +2,7 @@
 
 use crate::{
     config::Config,
-    store::{Db, Limits, OpenError, PAGE, StoreError, TABLES},
+    store::{Db, Limits, OpenError, PAGE, SUPERSEDED, StoreError, TABLES},
 };
 use anyhow::{Context, bail};
 use secrecy::ExposeSecret;
@@ -117,6 +117,9 @@ pub async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
         let mut line: Value =
             serde_json::from_str(&line?).context("the file breaks off or is damaged: export again")?;
         let name = line["table"].as_str().unwrap_or_default();
+        if SUPERSEDED.contains(&name) {
+            continue;
+        }
         let next = TABLES
             .into_iter()
             .find(|known| *known == name)

@@ -5,16 +5,6 @@ use super::words::{sets, words};
 use jiff::{SignedDuration, Timestamp};
 
 words! {
-    /// How a message travels.
-    Channel listed as KNOWN { Sms = "sms" }
-}
-
-words! {
-    /// Who carries the message.
-    ProviderName listed as KNOWN { Log = "log", Twilio = "twilio" }
-}
-
-words! {
     /// Where a delivery stands.
     State as state_word {
         /// Waits to be sent at `due_at`.

@@ -13,6 +13,7 @@ pub mod news;
 pub mod nightly;
 pub mod phone;
 pub mod report;
+pub mod route;
 pub mod search;
 pub mod sms;
 pub mod text;

@@ -1,12 +1,8 @@
 //! What providers tell us, in our words: the answer to an attempt, and receipts. Each provider translates its own
 //! words into these at its door; the store applies them.
 
-use super::{
-    alarm::AlarmKind,
-    delivery::{News, ProviderName},
-    report::Explanation,
-    words::words,
-};
+use super::route::ProviderName;
+use super::{alarm::AlarmKind, delivery::News, report::Explanation, words::words};
 use jiff::SignedDuration;
 
 words! {

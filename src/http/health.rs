@@ -111,11 +111,8 @@ async fn mail_status(office: &Office, is_admin: bool) -> Value {
 
 /// Whether the provider takes messages; if not, what is wrong and since when.
 async fn provider_status(office: &Office) -> String {
-    let (store, provider, account) = (&office.store, office.provider, &office.account);
-    let (held, silent_since) = (
-        store.held(provider, account).await,
-        store.silent_since(provider, account).await,
-    );
+    let (store, route) = (&office.store, &office.route);
+    let (held, silent_since) = (store.held(route).await, store.silent_since(route).await);
     match (held, silent_since) {
         (Ok(Some(Held { fault, since })), _) => format!("refuses our {fault}; sends are held since {since}"),
         (_, Ok(Some(since))) => format!("cannot be reached since {since}"),
@@ -148,7 +145,7 @@ pub async fn ready(State(office): SharedOffice, headers: HeaderMap) -> Result<im
         "status": if conditions.hold() { "ready" } else { "not ready" },
         "details": {
             "database": {"engine": office.store.engine(), "status": conditions.database()},
-            "provider": {"driver": office.provider.as_str(), "status": provider},
+            "provider": {"driver": office.route.provider.as_str(), "status": provider},
             "mail": mail,
         },
     });

@@ -20,10 +20,10 @@ use crate::{
     config::Source,
     domain::{
         day::{LocalDay, to_millisecond},
-        delivery::ProviderName,
         message::{Rules, Templates},
         nightly::NightlyTime,
         phone::Region,
+        route::Route,
     },
     store::{Db, StoreError},
 };
@@ -65,8 +65,7 @@ pub struct Office {
     pub time_zone: TimeZone,
     pub daily_limit: i64,
     pub poll_after: SignedDuration,
-    pub provider: ProviderName,
-    pub account: String,
+    pub route: Arc<Route>,
     /// The address that Twilio signs for.
     pub status_callback_url: Option<Url>,
     pub twilio_tokens: Vec<SecretString>,

@@ -4,15 +4,17 @@
 pub mod log;
 pub mod twilio;
 
+use crate::domain::route::{ProviderName, Route};
 use crate::domain::{
     clock::Stamp,
-    delivery::{ProviderName, State},
+    delivery::State,
     news::{Acceptance, Answer, Contact},
     phone::PhoneNumber,
     report::Explanation,
     search::{Listed, Listing},
 };
 use jiff::Timestamp;
+use std::sync::Arc;
 
 /// One message to be carried.
 pub struct Outgoing<'a> {
@@ -40,18 +42,11 @@ pub enum Provider {
 }
 
 impl Provider {
-    pub fn name(&self) -> ProviderName {
+    /// How the messages go.
+    pub fn route(&self) -> &Arc<Route> {
         match self {
-            Self::Log => ProviderName::Log,
-            Self::Twilio(_) => ProviderName::Twilio,
-        }
-    }
-
-    /// The account that attempts go through: an answer of one account says nothing about another.
-    pub fn account(&self) -> &str {
-        match self {
-            Self::Log => "log",
-            Self::Twilio(client) => client.account(),
+            Self::Log => log::route(),
+            Self::Twilio(client) => client.route(),
         }
     }
 

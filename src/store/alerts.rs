@@ -9,8 +9,9 @@ use super::{
     tx::{Rows, to_json},
     within,
 };
+use crate::domain::route::Channel;
 use crate::domain::{
-    delivery::{Change, Channel, Reason, State},
+    delivery::{Change, Reason, State},
     event::Event,
     phone::PhoneNumber,
 };
@@ -399,7 +400,7 @@ fn queue_delivery(new: &NewRow, at: Timestamp, born: Option<&Born>, deliveries: 
     let tail = match born.and_then(|born| Some((born, born.state_of(&new.id)?))) {
         Some((born, state)) => {
             lines.push(&(&new.id, 2, ms(born.now), state.as_str(), born.detail()));
-            let provider = born.rules.provider.as_str();
+            let provider = born.rules.route.provider.as_str();
             let lease_until = Some(ms(born.deadline_at()));
             to_json(&(
                 state.as_str(),

@@ -187,17 +187,17 @@ impl Db {
         let mut tx = self.begin().await?;
         for (sql, longest, new) in [
             (
-                "update provider_hold set probe_at = $2 where probe_at > $1",
+                "update route_hold set probe_at = $2 where probe_at > $1",
                 LONGEST_PROBE,
                 ms(now),
             ),
             (
-                "update provider_hold set trial_at = $2 where trial_at > $1",
+                "update route_hold set trial_at = $2 where trial_at > $1",
                 LONGEST_TRIAL,
                 ms(now),
             ),
             (
-                "update provider_account set probe_at = $2 where probe_at > $1",
+                "update route_contact set probe_at = $2 where probe_at > $1",
                 LONGEST_PROBE,
                 ms(now),
             ),

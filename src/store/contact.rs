@@ -7,7 +7,7 @@ use super::{
     alarms::{self, About},
     at, locking, ms, read, within,
 };
-use crate::domain::{alarm::AlarmKind, day::after, delivery::ProviderName};
+use crate::domain::{alarm::AlarmKind, day::after, route::Route};
 use jiff::{SignedDuration, Timestamp};
 
 /// People are told after so long without any answer.
@@ -59,30 +59,28 @@ fn ms_of(span: SignedDuration) -> i64 {
 }
 
 impl Db {
-    async fn silence(&self, provider: ProviderName, account: &str) -> Result<Option<Silence>, StoreError> {
+    async fn silence(&self, route: &Route) -> Result<Option<Silence>, StoreError> {
         Ok(read!(self, |pool| sqlx::query_as(
-            "select silent_since, failed_at, alarmed_at from provider_account where provider = $1 and account = $2"
+            "select silent_since, failed_at, alarmed_at from route_contact where route = $1"
         )
-        .bind(provider.as_str())
-        .bind(account)
+        .bind(route.key())
         .fetch_optional(pool)
         .await)?)
     }
 
     /// Since when no call to this account has been answered, if that is so.
-    pub async fn silent_since(&self, provider: ProviderName, account: &str) -> Result<Option<Timestamp>, StoreError> {
-        let silence = self.silence(provider, account).await?;
+    pub async fn silent_since(&self, route: &Route) -> Result<Option<Timestamp>, StoreError> {
+        let silence = self.silence(route).await?;
         Ok(silence.and_then(|silence| silence.silent_since).map(at))
     }
 
     /// Whether an account that does not answer is to be asked now.
-    pub async fn is_call_due(&self, provider: ProviderName, account: &str, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn is_call_due(&self, route: &Route, now: Timestamp) -> Result<bool, StoreError> {
         let due: Option<i64> = read!(self, |pool| sqlx::query_scalar(
-            "select silent_since from provider_account
-             where provider = $1 and account = $2 and silent_since is not null and (probe_at <= $3 or probe_at > $4)"
+            "select silent_since from route_contact
+             where route = $1 and silent_since is not null and (probe_at <= $2 or probe_at > $3)"
         )
-        .bind(provider.as_str())
-        .bind(account)
+        .bind(route.key())
         .bind(ms(now))
         .bind(ms(after(now, PROBE_EVERY)))
         .fetch_optional(pool)
@@ -91,58 +89,40 @@ impl Db {
     }
 
     /// It is being asked: the next one is due later.
-    pub async fn put_off_call(&self, provider: ProviderName, account: &str, now: Timestamp) -> Result<(), StoreError> {
+    pub async fn put_off_call(&self, route: &Route, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         tx.queue(
-            "update provider_account set probe_at = $3 where provider = $1 and account = $2",
-            [
-                provider.as_str().into(),
-                account.into(),
-                ms(after(now, PROBE_EVERY)).into(),
-            ],
+            "update route_contact set probe_at = $2 where route = $1",
+            [route.key().into(), ms(after(now, PROBE_EVERY)).into()],
         );
         tx.commit().await
     }
 
     /// Calls were made and none was answered. After a while people are told, once.
-    pub async fn note_failed_calls(
-        &self,
-        provider: ProviderName,
-        account: &str,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let known = self.silence(provider, account).await?;
+    pub async fn note_failed_calls(&self, route: &Route, now: Timestamp) -> Result<(), StoreError> {
+        let known = self.silence(route).await?;
         if known.is_some_and(|silence| silence.is_fresh(now)) {
             return Ok(());
         }
         let mut tx = self.begin().await?;
         tx.queue(
-            "insert into provider_account (provider, account, probe_at) values ($1, $2, $3)
-             on conflict (provider, account) do nothing",
-            [
-                provider.as_str().into(),
-                account.into(),
-                ms(after(now, PROBE_EVERY)).into(),
-            ],
+            "insert into route_contact (route, probe_at) values ($1, $2)
+             on conflict (route) do nothing",
+            [route.key().into(), ms(after(now, PROBE_EVERY)).into()],
         );
         let silence: Silence = locking!(
             tx,
-            "select silent_since, failed_at, alarmed_at from provider_account where provider = $1 and account = $2",
+            "select silent_since, failed_at, alarmed_at from route_contact where route = $1",
             "for update",
-            |conn, sql| sqlx::query_as(sql)
-                .bind(provider.as_str())
-                .bind(account)
-                .fetch_one(conn)
-                .await
+            |conn, sql| sqlx::query_as(sql).bind(route.key()).fetch_one(conn).await
         )?;
         let next = silence.after_failure(now);
         within!(tx, |conn| sqlx::query(
-            "update provider_account set silent_since = $3, failed_at = $4, alarmed_at = $5,
-                probe_at = case when $6 then probe_at else $7 end
-             where provider = $1 and account = $2"
+            "update route_contact set silent_since = $2, failed_at = $3, alarmed_at = $4,
+                probe_at = case when $5 then probe_at else $6 end
+             where route = $1"
         )
-        .bind(provider.as_str())
-        .bind(account)
+        .bind(route.key())
         .bind(next.silent_since)
         .bind(next.failed_at)
         .bind(next.alarmed_at)
@@ -154,8 +134,8 @@ impl Db {
         if silence.alarmed_at.is_none()
             && let (Some(since), Some(_)) = (next.silent_since, next.alarmed_at)
         {
-            let detail = format!("no call to {provider} has been answered since {}", at(since));
-            let subject = format!("{provider}/{account}/{since}");
+            let detail = format!("no call to {} has been answered since {}", route.provider, at(since));
+            let subject = format!("{}/{}/{since}", route.provider, route.account);
             let kind = AlarmKind::ProviderUnreachable;
             alarms::raise(&mut tx, kind, &subject, About::default(), detail, now).await?;
         }
@@ -163,39 +143,29 @@ impl Db {
     }
 
     /// A call was answered, whatever the answer was. People who were told that none is are told that too.
-    pub async fn note_answered_call(
-        &self,
-        provider: ProviderName,
-        account: &str,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let known = self.silence(provider, account).await?;
+    pub async fn note_answered_call(&self, route: &Route, now: Timestamp) -> Result<(), StoreError> {
+        let known = self.silence(route).await?;
         if known.is_none_or(|silence| silence.silent_since.is_none()) {
             return Ok(());
         }
         let mut tx = self.begin().await?;
         let silence: Silence = locking!(
             tx,
-            "select silent_since, failed_at, alarmed_at from provider_account where provider = $1 and account = $2",
+            "select silent_since, failed_at, alarmed_at from route_contact where route = $1",
             "for update",
-            |conn, sql| sqlx::query_as(sql)
-                .bind(provider.as_str())
-                .bind(account)
-                .fetch_one(conn)
-                .await
+            |conn, sql| sqlx::query_as(sql).bind(route.key()).fetch_one(conn).await
         )?;
         within!(tx, |conn| sqlx::query(
-            "update provider_account set silent_since = null, failed_at = null, alarmed_at = null
-             where provider = $1 and account = $2"
+            "update route_contact set silent_since = null, failed_at = null, alarmed_at = null
+             where route = $1"
         )
-        .bind(provider.as_str())
-        .bind(account)
+        .bind(route.key())
         .execute(conn)
         .await
         .map(drop))?;
         if let (Some(since), Some(_)) = (silence.silent_since, silence.alarmed_at) {
-            let detail = format!("{provider} answers again; it had not since {}", at(since));
-            let subject = format!("{provider}/{account}/{since}");
+            let detail = format!("{} answers again; it had not since {}", route.provider, at(since));
+            let subject = format!("{}/{}/{since}", route.provider, route.account);
             let kind = AlarmKind::ProviderReachable;
             alarms::raise(&mut tx, kind, &subject, About::default(), detail, now).await?;
         }

@@ -8,9 +8,10 @@ use super::{
     transitions::{self, Landing},
     within,
 };
+use crate::domain::route::{Channel, ProviderName, Route};
 use crate::domain::{
     day::after,
-    delivery::{Change, Channel, ProviderName, Reason, State},
+    delivery::{Change, Reason, State},
 };
 use const_format::concatcp;
 use jiff::{SignedDuration, Timestamp};
@@ -53,8 +54,7 @@ impl Db {
     pub async fn claim(
         &self,
         owner: &str,
-        provider: ProviderName,
-        account: &str,
+        route: &Route,
         lease: SignedDuration,
         now: Timestamp,
     ) -> Result<Option<Claimed>, StoreError> {
@@ -67,8 +67,8 @@ impl Db {
                 sqlx::query_as(
                     "update delivery set lease_token = $1, lease_until = $2, claims = claims + 1, updated_at = $3 where id = (
                          select id from delivery
-                         where state = 'pending' and channel = $6 and due_at <= $3 and (lease_until is null or lease_until <= $3)
-                             and not exists (select 1 from provider_hold where provider = $4 and account = $5
+                         where state = 'pending' and channel = $5 and due_at <= $3 and (lease_until is null or lease_until <= $3)
+                             and not exists (select 1 from route_hold where route = $4
                                 and (trial_at is null or trial_at > $3))
                          order by due_at, id limit 1)
                      returning id, claims",
@@ -76,9 +76,8 @@ impl Db {
                 .bind(&token)
                 .bind(ms(after(now, lease)))
                 .bind(ms(now))
-                .bind(provider.as_str())
-                .bind(account)
-                .bind(Channel::Sms.as_str())
+                .bind(route.key())
+                .bind(route.channel.as_str())
                 .fetch_optional(held.get()?)
                 .await?
             }
@@ -86,8 +85,8 @@ impl Db {
                 sqlx::query_as(
                     "update delivery set lease_token = $1, lease_until = $2, claims = claims + 1, updated_at = $3 where id = (
                          select id from delivery
-                         where state = 'pending' and channel = $6 and due_at <= $3 and (lease_until is null or lease_until <= $3)
-                             and not exists (select 1 from provider_hold where provider = $4 and account = $5
+                         where state = 'pending' and channel = $5 and due_at <= $3 and (lease_until is null or lease_until <= $3)
+                             and not exists (select 1 from route_hold where route = $4
                                 and (trial_at is null or trial_at > $3))
                          order by due_at, id limit 1 for update skip locked)
                      returning id, claims",
@@ -95,9 +94,8 @@ impl Db {
                 .bind(&token)
                 .bind(ms(after(now, lease)))
                 .bind(ms(now))
-                .bind(provider.as_str())
-                .bind(account)
-                .bind(Channel::Sms.as_str())
+                .bind(route.key())
+                .bind(route.channel.as_str())
                 .fetch_optional(conn)
                 .await
             })?,
@@ -114,7 +112,7 @@ impl Db {
     }
 
     /// When the next delivery will be due that is not leased now; `None` if none waits.
-    pub async fn next_due_at(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+    pub async fn next_due_at(&self, channel: Channel, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         let due: Option<i64> = read!(self, |pool| {
             sqlx::query_scalar(
                 "select due_at from delivery
@@ -122,7 +120,7 @@ impl Db {
                 and (lease_until is null or lease_until <= $1) order by due_at limit 1",
             )
             .bind(ms(now))
-            .bind(Channel::Sms.as_str())
+            .bind(channel.as_str())
             .fetch_optional(pool)
             .await
         })?;

@@ -9,9 +9,9 @@ use super::{
 };
 use crate::domain::{
     day::{LocalDay, after},
-    delivery::ProviderName,
     news::Fault,
     report::Explanation,
+    route::Route,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -89,19 +89,13 @@ pub enum Probed {
 impl Db {
     /// Whether sends through this account are held, and a probe is due. A probe that a clock which has gone back put into
     /// the far future is due too.
-    pub async fn is_probe_due(
-        &self,
-        provider: ProviderName,
-        account: &str,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
+    pub async fn is_probe_due(&self, route: &Route, now: Timestamp) -> Result<bool, StoreError> {
         let due: Option<i64> = read!(self, |pool| {
             sqlx::query_scalar(
-                "select probe_at from provider_hold
-                where provider = $1 and account = $2 and (probe_at <= $3 or probe_at > $4)",
+                "select probe_at from route_hold
+                where route = $1 and (probe_at <= $2 or probe_at > $3)",
             )
-            .bind(provider.as_str())
-            .bind(account)
+            .bind(route.key())
             .bind(ms(now))
             .bind(ms(after(now, PROBE_EVERY)))
             .fetch_optional(pool)
@@ -111,14 +105,13 @@ impl Db {
     }
 
     /// The hold of this account, if there is one.
-    pub async fn held(&self, provider: ProviderName, account: &str) -> Result<Option<Held>, StoreError> {
+    pub async fn held(&self, route: &Route) -> Result<Option<Held>, StoreError> {
         let row: Option<HoldRow> = read!(self, |pool| {
             sqlx::query_as(
-                "select since, error_code, fault, detail from provider_hold
-                where provider = $1 and account = $2",
+                "select since, error_code, fault, detail from route_hold
+                where route = $1",
             )
-            .bind(provider.as_str())
-            .bind(account)
+            .bind(route.key())
             .fetch_optional(pool)
             .await
         })?;
@@ -129,23 +122,17 @@ impl Db {
     }
 
     /// The probe was accepted. That mends refused credentials; other faults only show when a delivery is tried.
-    pub async fn probe_accepted(
-        &self,
-        provider: ProviderName,
-        account: &str,
-        day: LocalDay,
-        now: Timestamp,
-    ) -> Result<Probed, StoreError> {
+    pub async fn probe_accepted(&self, route: &Route, day: LocalDay, now: Timestamp) -> Result<Probed, StoreError> {
         let mut tx = self.begin().await?;
-        let Some(hold) = lock(&mut tx, provider, account).await? else {
+        let Some(hold) = lock(&mut tx, route).await? else {
             return Ok(Probed::Free);
         };
         if !hold.fault().is_mended_by_an_answer() {
-            put_off(&mut tx, provider, account, &hold, Trials::Open, day, now).await?;
+            put_off(&mut tx, route, &hold, Trials::Open, day, now).await?;
             tx.commit().await?;
             return Ok(Probed::Held { trials: true });
         }
-        lift(&mut tx, provider.as_str(), account);
+        lift(&mut tx, route.key());
         tx.commit().await?;
         Ok(Probed::Lifted)
     }
@@ -153,17 +140,16 @@ impl Db {
     /// The probe was not accepted, and is due again later. `trials`: what that means for a delivery.
     pub async fn put_off_probe(
         &self,
-        provider: ProviderName,
-        account: &str,
+        route: &Route,
         trials: Trials,
         day: LocalDay,
         now: Timestamp,
     ) -> Result<Probed, StoreError> {
         let mut tx = self.begin().await?;
-        let Some(hold) = lock(&mut tx, provider, account).await? else {
+        let Some(hold) = lock(&mut tx, route).await? else {
             return Ok(Probed::Free);
         };
-        put_off(&mut tx, provider, account, &hold, trials, day, now).await?;
+        put_off(&mut tx, route, &hold, trials, day, now).await?;
         tx.commit().await?;
         Ok(Probed::Held {
             trials: trials == Trials::Open,
@@ -171,14 +157,14 @@ impl Db {
     }
 
     /// Probes at the next chance, and tries a delivery right after: a restart may have brought better settings.
-    pub async fn probe_soon(&self, provider: ProviderName, account: &str, now: Timestamp) -> Result<(), StoreError> {
-        if self.held(provider, account).await?.is_none() {
+    pub async fn probe_soon(&self, route: &Route, now: Timestamp) -> Result<(), StoreError> {
+        if self.held(route).await?.is_none() {
             return Ok(());
         }
         let mut tx = self.begin().await?;
         tx.queue(
-            "update provider_hold set probe_at = $3, trial_at = null where provider = $1 and account = $2",
-            [provider.as_str().into(), account.into(), ms(now).into()],
+            "update route_hold set probe_at = $2, trial_at = null where route = $1",
+            [route.key().into(), ms(now).into()],
         );
         tx.commit().await
     }
@@ -195,61 +181,52 @@ pub enum Trials {
     AsTheyAre,
 }
 
-async fn lock(tx: &mut Tx, provider: ProviderName, account: &str) -> Result<Option<HoldRow>, StoreError> {
+async fn lock(tx: &mut Tx, route: &Route) -> Result<Option<HoldRow>, StoreError> {
     Ok(locking!(
         tx,
-        "select since, error_code, fault, detail from provider_hold where provider = $1 and account = $2",
+        "select since, error_code, fault, detail from route_hold where route = $1",
         "for update",
-        |conn, sql| sqlx::query_as(sql)
-            .bind(provider.as_str())
-            .bind(account)
-            .fetch_optional(conn)
-            .await
+        |conn, sql| sqlx::query_as(sql).bind(route.key()).fetch_optional(conn).await
     )?)
 }
 
 /// Keeps the hold until the next probe, and tells people again once a day.
 async fn put_off(
     tx: &mut Tx,
-    provider: ProviderName,
-    account: &str,
+    route: &Route,
     hold: &HoldRow,
     trials: Trials,
     day: LocalDay,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let (provider_word, probe_at) = (provider.as_str(), ms(after(now, PROBE_EVERY)));
+    let probe_at = ms(after(now, PROBE_EVERY));
     // A clock that has gone back leaves nothing waiting for the old future.
     tx.queue(
-        "update provider_hold set probe_at = $3, since = case when since > $4 then $4 else since end
-         where provider = $1 and account = $2",
-        [provider_word.into(), account.into(), probe_at.into(), ms(now).into()],
+        "update route_hold set probe_at = $2, since = case when since > $3 then $3 else since end
+         where route = $1",
+        [route.key().into(), probe_at.into(), ms(now).into()],
     );
     match trials {
         Trials::Open => tx.queue(
-            "update provider_hold set trial_at = $3
-             where provider = $1 and account = $2 and (trial_at is null or trial_at > $4)",
-            [
-                provider_word.into(),
-                account.into(),
-                ms(now).into(),
-                ms(after(now, TRIAL_EVERY)).into(),
-            ],
+            "update route_hold set trial_at = $2
+             where route = $1 and (trial_at is null or trial_at > $3)",
+            [route.key().into(), ms(now).into(), ms(after(now, TRIAL_EVERY)).into()],
         ),
         Trials::Closed => tx.queue(
-            "update provider_hold set trial_at = null where provider = $1 and account = $2",
-            [provider_word.into(), account.into()],
+            "update route_hold set trial_at = null where route = $1",
+            [route.key().into()],
         ),
         Trials::AsTheyAre => {}
     }
     let detail = hold.detail.clone().unwrap_or_else(|| {
         format!(
-            "{provider} refuses our {}{}: all sends are held",
+            "{} refuses our {}{}: all sends are held",
+            route.provider,
             hold.fault(),
             code_text(hold.error_code)
         )
     });
-    let subject = subject(provider_word, account, hold.error_code, day);
+    let subject = subject(route.provider.as_str(), &route.account, hold.error_code, day);
     alarms::raise(tx, hold.fault().alarm(), &subject, About::default(), detail, now).await
 }
 
@@ -258,62 +235,48 @@ fn subject(provider: &str, account: &str, code: Option<i64>, day: LocalDay) -> S
     format!("{provider}/{account}{}/{day}", code_text(code))
 }
 
-fn lift(tx: &mut Tx, provider: &str, account: &str) {
-    tx.queue(
-        "delete from provider_hold where provider = $1 and account = $2",
-        [provider.into(), account.into()],
-    );
+fn lift(tx: &mut Tx, route: &str) {
+    tx.queue("delete from route_hold where route = $1", [route.into()]);
 }
 
 /// Takes the one try that is due while all is held; others get the next one. False if it was taken meanwhile.
-pub(super) async fn take_trial(
-    tx: &mut Tx,
-    provider: ProviderName,
-    account: &str,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
+pub(super) async fn take_trial(tx: &mut Tx, route: &Route, now: Timestamp) -> Result<bool, StoreError> {
     let taken = within!(tx, |conn| sqlx::query(
-        "update provider_hold set trial_at = $4 where provider = $1 and account = $2 and trial_at <= $3"
+        "update route_hold set trial_at = $3 where route = $1 and trial_at <= $2"
     )
-    .bind(provider.as_str())
-    .bind(account)
+    .bind(route.key())
     .bind(ms(now))
     .bind(ms(after(now, TRIAL_EVERY)))
     .execute(conn)
     .await
     .map(|done| done.rows_affected()))?;
     if taken > 0 {
-        tracing::info!(%provider, "all sends are held; one delivery is tried");
+        tracing::info!(provider = %route.provider, "all sends are held; one delivery is tried");
     }
     Ok(taken > 0)
 }
 
 /// Whether this account is held for a delivery that wants to begin alone; if it is, takes the try that may be due.
-pub(super) async fn lets_begin(
-    tx: &mut Tx,
-    provider: ProviderName,
-    account: &str,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    let held = lock(tx, provider, account).await?.is_some();
-    Ok(!held || take_trial(tx, provider, account, now).await?)
+pub(super) async fn lets_begin(tx: &mut Tx, route: &Route, now: Timestamp) -> Result<bool, StoreError> {
+    let held = lock(tx, route).await?.is_some();
+    Ok(!held || take_trial(tx, route, now).await?)
 }
 
 /// An attempt was accepted that began while all was held: the hold is over.
 pub(super) async fn trial_accepted(tx: &mut Tx, delivery_id: &str, attempt: i64) -> Result<(), StoreError> {
     let tried: Option<(String, String)> = within!(tx, |conn| {
         sqlx::query_as(
-            "select h.provider, h.account from provider_hold h cross join attempt t
+            "select h.route, t.provider from route_hold h cross join attempt t
             where t.delivery_id = $1 and t.number = $2
-                and h.provider = t.provider and h.account = t.account and h.since < t.begun_at",
+                and h.route = t.route and h.since < t.begun_at",
         )
         .bind(delivery_id)
         .bind(attempt)
         .fetch_optional(conn)
         .await
     })?;
-    if let Some((provider, account)) = tried {
-        lift(tx, &provider, &account);
+    if let Some((route, provider)) = tried {
+        lift(tx, &route);
         tracing::info!(
             provider,
             "the provider accepted the delivery that was tried; sends go on"
@@ -327,6 +290,7 @@ pub(super) async fn trial_accepted(tx: &mut Tx, delivery_id: &str, attempt: i64)
 struct Culprit {
     provider: String,
     account: String,
+    route: String,
     holds: i64,
     is_held: i64,
     /// Whether a message of another delivery was accepted since this one brought its first hold.
@@ -370,12 +334,12 @@ pub(super) async fn hold(
 ) -> Result<Halted, StoreError> {
     let culprit: Culprit = within!(tx, |conn| {
         sqlx::query_as(
-            "select t.provider, t.account, d.holds,
-                (select count(*) from provider_hold h where h.provider = t.provider and h.account = t.account) as is_held,
+            "select t.provider, t.account, coalesce(t.route, '') as route, d.holds,
+                (select count(*) from route_hold h where h.route = t.route) as is_held,
                 (select count(*) from (select 1 from delivery o
                         join attempt a on a.delivery_id = o.id and a.number = o.attempts
-                    where o.received_at > d.held_at - $3 and o.id <> d.id and a.provider = t.provider
-                        and a.account = t.account and a.outcome = 'accepted' and a.answered_at > d.held_at
+                    where o.received_at > d.held_at - $3 and o.id <> d.id and a.route = t.route
+                        and a.outcome = 'accepted' and a.answered_at > d.held_at
                     order by o.received_at desc limit 1) as accepted) as others_accepted
              from attempt t join delivery d on d.id = t.delivery_id
              where t.delivery_id = $1 and t.number = $2",
@@ -396,13 +360,12 @@ pub(super) async fn hold(
     // A try that is refused for another fault than before tells of that one from now on.
     let told = within!(tx, |conn| {
         sqlx::query(
-            "insert into provider_hold (provider, account, since, error_code, probe_at, fault, detail)
-            values ($1, $2, $3, $4, $5, $6, $7) on conflict (provider, account) do update
+            "insert into route_hold (route, since, error_code, probe_at, fault, detail)
+            values ($1, $2, $3, $4, $5, $6) on conflict (route) do update
                 set error_code = excluded.error_code, fault = excluded.fault, detail = excluded.detail
-                where provider_hold.detail is distinct from excluded.detail",
+                where route_hold.detail is distinct from excluded.detail",
         )
-        .bind(provider)
-        .bind(account)
+        .bind(&culprit.route)
         .bind(ms(now))
         .bind(halt.code)
         .bind(ms(after(now, PROBE_EVERY)))
@@ -433,6 +396,7 @@ mod tests {
         Culprit {
             provider: "twilio".into(),
             account: "AC1".into(),
+            route: "sms/twilio/AC1/+1".into(),
             holds,
             is_held: 0,
             others_accepted,

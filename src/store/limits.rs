@@ -2,9 +2,10 @@
 //! the release of deliveries that waited for one. Absent: which day it is (the caller says).
 
 use super::{Db, StoreError, Tx, at, ms, pace, read, transitions, tx::Rows, within};
+use crate::domain::route::Channel;
 use crate::domain::{
     day::LocalDay,
-    delivery::{Change, Channel, State},
+    delivery::{Change, State},
 };
 use const_format::concatcp;
 use jiff::Timestamp;

@@ -13,11 +13,12 @@ use super::{
     tx::to_json,
     within,
 };
+use crate::domain::route::ProviderName;
 use crate::domain::{
     alarm::AlarmKind,
     clock::Uptime,
     day::{LocalDay, after},
-    delivery::{Change, News, ProviderName, Reason, State},
+    delivery::{Change, News, Reason, State},
     phone::PhoneNumber,
     search::Listed,
 };

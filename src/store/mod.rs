@@ -41,7 +41,7 @@ pub use limits::LimitStatus;
 pub use lists::{AlertFilter, AlertView, DeliveryFilter, DeliveryView, Page};
 pub use looks::{Look, Looker};
 pub use mails::{KeptReport, Mail, Mails, report_key};
-pub use moving::{PAGE, TABLES};
+pub use moving::{PAGE, SUPERSEDED, TABLES};
 pub use opt_outs::OptOut;
 pub use receipts::Recorded;
 pub use reports::Outcomes;

@@ -5,8 +5,8 @@ use super::{Connection, Db, Engine, StoreError, Tx, read, session::call, within}
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Every table, in the order in which rows may be inserted: what others refer to comes first. Not `pace`, which is the old
-/// server's time of day.
+/// Every table, in the order in which rows may be inserted: what others refer to comes first. Not `route_pace`, which is
+/// the old server's time of day.
 pub const TABLES: [&str; 14] = [
     "alert",
     "alert_event",
@@ -17,12 +17,15 @@ pub const TABLES: [&str; 14] = [
     "opt_out",
     "daily_count",
     "setting",
-    "provider_hold",
-    "provider_account",
+    "route_hold",
+    "route_contact",
     "alarm",
     "job_run",
     "mail",
 ];
+
+/// Tables of earlier versions whose rows say nothing any more: what an account refused, or was out of reach, shows again.
+pub const SUPERSEDED: [&str; 2] = ["provider_hold", "provider_account"];
 
 /// Rows that are read or written at once.
 pub const PAGE: usize = 500;

@@ -5,7 +5,7 @@ use super::{
     Connection, Db, Engine, StoreError, Tx,
     session::{call, silent},
 };
-use crate::domain::delivery::ProviderName;
+use crate::domain::route::Route;
 use sqlx::postgres::PgListener;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -26,29 +26,23 @@ impl Db {
 
     /// Takes the next turns of a sender, `span` long in all. Returns how long to wait until the first: nothing on SQLite.
     /// By the server's clock, the only one that all replicas have in common.
-    pub async fn take_turn(
-        &self,
-        provider: ProviderName,
-        account: &str,
-        span: Duration,
-    ) -> Result<Duration, StoreError> {
+    pub async fn take_turn(&self, route: &Route, span: Duration) -> Result<Duration, StoreError> {
         let Engine::Postgres(pool) = &self.engine else {
             return Ok(Duration::ZERO);
         };
         let span_ms = i64::try_from(span.as_micros().div_ceil(1_000)).unwrap_or(i64::MAX);
         let mut session = pool.session().await?;
         let wait_ms: i64 = call!(session, |conn| sqlx::query_scalar(
-            "insert into pace as p (provider, account, next_at)
-             values ($1, $2, cast(extract(epoch from clock_timestamp()) * 1000 as bigint) + $3)
-             on conflict (provider, account) do update
+            "insert into route_pace as p (route, next_at)
+             values ($1, cast(extract(epoch from clock_timestamp()) * 1000 as bigint) + $2)
+             on conflict (route) do update
                 set next_at = case
-                    when p.next_at > cast(extract(epoch from clock_timestamp()) * 1000 as bigint) + $4
+                    when p.next_at > cast(extract(epoch from clock_timestamp()) * 1000 as bigint) + $3
                     then cast(extract(epoch from clock_timestamp()) * 1000 as bigint)
-                    else greatest(p.next_at, cast(extract(epoch from clock_timestamp()) * 1000 as bigint)) end + $3
-             returning next_at - $3 - cast(extract(epoch from clock_timestamp()) * 1000 as bigint)",
+                    else greatest(p.next_at, cast(extract(epoch from clock_timestamp()) * 1000 as bigint)) end + $2
+             returning next_at - $2 - cast(extract(epoch from clock_timestamp()) * 1000 as bigint)",
         )
-        .bind(provider.as_str())
-        .bind(account)
+        .bind(route.key())
         .bind(span_ms)
         .bind(span_ms.saturating_mul(100).max(FARTHEST_MS))
         .fetch_one(conn)

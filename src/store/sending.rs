@@ -15,11 +15,12 @@ use super::{
     tx::Rows,
     within,
 };
+use crate::domain::route::{Channel, ProviderName, Route};
 use crate::domain::{
     alarm::AlarmKind,
     clock::Uptime,
     day::{LocalDay, after},
-    delivery::{BeforeSend, Change, Channel, Gate, MAX_BROKEN, News, ProviderName, Reason, State, back_off},
+    delivery::{BeforeSend, Change, Gate, MAX_BROKEN, News, Reason, State, back_off},
     news::Answer,
     phone::PhoneNumber,
 };
@@ -44,9 +45,8 @@ const TURNED: SignedDuration = SignedDuration::from_mins(1);
 /// What `begin_send` decides by.
 #[derive(Clone, Debug)]
 pub struct BeginRules {
-    pub provider: ProviderName,
-    /// The provider's account that the attempt goes through.
-    pub account: String,
+    /// How the attempt goes. Only deliveries of its channel are taken.
+    pub route: Arc<Route>,
     /// Today, in the configured zone.
     pub day: LocalDay,
     /// When tomorrow begins.
@@ -147,7 +147,7 @@ impl Db {
                 put_off(&mut tx, &row.id, now);
                 Begun::Later
             }
-            Gate::Send if !holds::lets_begin(&mut tx, rules.provider, &rules.account, now).await? => {
+            Gate::Send if !holds::lets_begin(&mut tx, &rules.route, now).await? => {
                 put_off(&mut tx, &row.id, now);
                 Begun::Later
             }
@@ -247,12 +247,11 @@ pub(super) async fn begin_due(
     }
     let arguments = [
         ms(*now).into(),
-        rules.provider.as_str().into(),
-        rules.account.as_str().into(),
+        rules.route.key().into(),
+        rules.route.channel.as_str().into(),
         (*most).into(),
         rules.day.to_string().as_str().into(),
         LINE_LOOK.into(),
-        Channel::Sms.as_str().into(),
     ];
     let mut due: Vec<Due> = tx.ask(DUE, "for update of d skip locked", arguments).await?;
     let Some(first) = due.first() else {
@@ -294,7 +293,7 @@ pub(super) async fn begin_due(
         let gate = gate(&row, opted_out > 0, free_slots, ahead, rules, *now);
         if gate == Gate::Send {
             // Decided here, in the transaction that begins it: of several replicas one tries.
-            if is_trial && !holds::take_trial(tx, rules.provider, &rules.account, *now).await? {
+            if is_trial && !holds::take_trial(tx, &rules.route, *now).await? {
                 return Ok(Vec::new());
             }
             step_into_attempt(&mut row, rules, *now, &mut lines)?;
@@ -329,17 +328,17 @@ pub(super) async fn begin_due(
 const DUE: &str = concatcp!(
     "select ",
     row_columns!(),
-    ", d.holds, (select count(*) from provider_hold g where g.provider = $2 and g.account = $3) as held, (select count(*) from opt_out o where o.phone = d.phone) as opted_out,
+    ", d.holds, (select count(*) from route_hold g where g.route = $2) as held, (select count(*) from opt_out o where o.phone = d.phone) as opted_out,
         coalesce((select c.used from daily_count c where c.day = $5), 0) as used,
         (select s.value from setting s where s.name = 'daily_limit') as limit_set,
         (select count(*) from (select 1 from delivery l where l.state in (", State::OWED, ") and l.channel in (", Channel::KNOWN, ")
             and (l.state = 'deferred' or l.due_at <= $1) limit $6) as line) as in_line
      from delivery d join alert a on a.id = d.alert_id
-     where d.state = 'pending' and d.channel = $7 and d.due_at <= $1 and (d.lease_until is null or d.lease_until <= $1)
-        and not exists (select 1 from provider_hold h where h.provider = $2 and h.account = $3
+     where d.state = 'pending' and d.channel = $3 and d.due_at <= $1 and (d.lease_until is null or d.lease_until <= $1)
+        and not exists (select 1 from route_hold h where h.route = $2
             and (h.trial_at is null or h.trial_at > $1))
         and (d.holds = 0 or (
-            not exists (select 1 from delivery o where o.state = 'pending' and o.channel = $7 and o.due_at <= $1 and o.holds = 0
+            not exists (select 1 from delivery o where o.state = 'pending' and o.channel = $3 and o.due_at <= $1 and o.holds = 0
                 and (o.lease_until is null or o.lease_until <= $1))
             and not exists (select 1 from delivery s where s.state = 'sending' and s.holds > 0)))
      order by d.due_at, d.id limit $4"
@@ -509,8 +508,7 @@ const ACCEPTED: &str = concatcp!(
         (select count(*) from attempt o where o.provider = t.provider and o.message_id = r.value ->> 3) as owners,
         (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.value ->> 3
             and w.applied_at is null) as waiting,
-        (select count(*) from provider_hold h where h.provider = t.provider and h.account = t.account
-            and h.since < t.begun_at) as trials, ",
+        (select count(*) from route_hold h where h.route = t.route and h.since < t.begun_at) as trials, ",
     row_columns!(),
     " from rows($1) as r cross join delivery d join alert a on a.id = d.alert_id
         join attempt t on t.delivery_id = d.id and t.number = cast(r.value ->> 2 as bigint)
@@ -712,13 +710,13 @@ fn step_into_attempt(row: &mut Row, rules: &BeginRules, now: Timestamp, lines: &
         detail: begin_detail(row.attempts + 1, rules),
         ..Default::default()
     };
-    row.provider = Some(rules.provider.as_str().to_owned());
+    row.provider = Some(rules.route.provider.as_str().to_owned());
     transitions::step(row, Change::Begin, landing, now, lines)?;
     Ok(())
 }
 
 fn begin_detail(attempt: i64, rules: &BeginRules) -> String {
-    format!("attempt {attempt} by {}", rules.provider)
+    format!("attempt {attempt} by {}", rules.route.provider)
 }
 
 /// Queues the attempts of deliveries that begin them, and a slot for each; only of those that are there.
@@ -729,7 +727,8 @@ fn queue_attempts<'a>(
     now: Timestamp,
 ) {
     let (day, deadline_at) = (rules.day.to_string(), ms(after(now, rules.lease)));
-    let (provider, account) = (rules.provider.as_str(), &rules.account);
+    let route = &rules.route;
+    let (provider, account, route) = (route.provider.as_str(), &route.account, route.key());
     let (mut attempts, mut ids) = (Rows::default(), Rows::default());
     let machine_start = rules.uptime.as_ref().map(|uptime| &uptime.machine_start);
     let uptime = rules.uptime.as_ref().map(|uptime| uptime.ms);
@@ -745,6 +744,7 @@ fn queue_attempts<'a>(
             deadline_at,
             machine_start,
             uptime,
+            route,
         ));
         ids.push(&[id]);
     }
@@ -754,9 +754,9 @@ fn queue_attempts<'a>(
     limits::take_slots(tx, rules.day, ids);
     tx.queue(
         "insert into attempt (delivery_id, number, provider, account, limit_day, begun_at, deadline_at, machine_start,
-            begun_uptime)
+            begun_uptime, route)
          select d.id, cast(r.value ->> 1 as bigint), r.value ->> 2, r.value ->> 3, r.value ->> 4,
-            cast(r.value ->> 5 as bigint), cast(r.value ->> 6 as bigint), r.value ->> 7, cast(r.value ->> 8 as bigint)
+            cast(r.value ->> 5 as bigint), cast(r.value ->> 6 as bigint), r.value ->> 7, cast(r.value ->> 8 as bigint), r.value ->> 9
          from rows($1) as r cross join delivery d where d.id = r.value ->> 0",
         [attempts.into()],
     );
@@ -835,8 +835,7 @@ pub(super) async fn begin_new(
     let arguments = [
         phones.into(),
         rules.day.to_string().as_str().into(),
-        rules.provider.as_str().into(),
-        rules.account.as_str().into(),
+        rules.route.key().into(),
     ];
     let facts: Vec<Facts> = tx.ask(FACTS, "", arguments).await?;
     let mut sends = HashMap::with_capacity(facts.len());
@@ -882,7 +881,7 @@ const FACTS: &str = concatcp!(
         (select count(*) from opt_out o where o.phone = r.value ->> 1) as opted_out,
         coalesce((select c.used from daily_count c where c.day = $2), 0) as used,
         (select s.value from setting s where s.name = 'daily_limit') as limit_set,
-        (select count(*) from provider_hold h where h.provider = $3 and h.account = $4) as held,
+        (select count(*) from route_hold h where h.route = $3) as held,
         (select count(*) from (select 1 from delivery l where l.state in (",
     State::OWED,
     ") and l.channel in (",
@@ -1031,8 +1030,7 @@ mod tests {
         let day = LocalDay::of(asked, &TimeZone::UTC);
         let order = DueRules {
             rules: BeginRules {
-                provider: ProviderName::Log,
-                account: "log".into(),
+                route: Arc::new(Route::new(Channel::Sms, ProviderName::Log, "log", "")),
                 day,
                 tomorrow: day.end(&TimeZone::UTC),
                 configured_limit: 1,

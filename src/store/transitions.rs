@@ -8,9 +8,10 @@ use super::{
     tx::Rows,
     within,
 };
+use crate::domain::route::Channel;
 use crate::domain::{
     alarm::AlarmKind,
-    delivery::{Change, Channel, Reason, State},
+    delivery::{Change, Reason, State},
 };
 use jiff::Timestamp;
 

@@ -224,8 +224,7 @@ async fn wait_for_turn(
             nap(worker).await;
         }
     }
-    pace.ready(&worker.store, worker.provider.name(), worker.provider.account(), most)
-        .await
+    pace.ready(&worker.store, worker.provider.route(), most).await
 }
 
 /// Asks the database for something. As long as it is not had, sending waits, however often it is asked for.
@@ -276,7 +275,7 @@ async fn begin(
             tracing::warn!(error = %error.explain(), "cannot begin deliveries together; trying the first alone");
             let claim = worker
                 .store
-                .claim(&worker.owner, rules.provider, &rules.account, rules.lease, now)
+                .claim(&worker.owner, &rules.route, rules.lease, now)
                 .await?;
             Ok(claim.map_or(Next::Nothing, Next::Claimed))
         }
@@ -286,13 +285,17 @@ async fn begin(
 /// Whether a delivery is due that nobody has claimed. It may be held all the same.
 async fn is_due(worker: &Worker) -> Result<bool, StoreError> {
     let now = now();
-    Ok(worker.store.next_due_at(now).await?.is_some_and(|due| due <= now))
+    Ok(worker
+        .store
+        .next_due_at(worker.provider.route().channel, now)
+        .await?
+        .is_some_and(|due| due <= now))
 }
 
 /// Sleeps until the next delivery will be due, the bell rings, or the longest nap is over.
 async fn nap(worker: &Worker) {
     let now = now();
-    let due_in = match worker.store.next_due_at(now).await {
+    let due_in = match worker.store.next_due_at(worker.provider.route().channel, now).await {
         Ok(Some(due)) => Duration::try_from(due.duration_since(now)).unwrap_or(LONGEST_NAP),
         Ok(None) | Err(_) => LONGEST_NAP,
     };

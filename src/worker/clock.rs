@@ -182,7 +182,7 @@ async fn tell_steps(worker: &Worker, steps: &[Step]) -> Result<(), StoreError> {
 async fn tell_difference(worker: &Worker, ahead: SignedDuration) -> Result<(), StoreError> {
     let now = now();
     worker.store.doubt_open_attempts(now).await?;
-    let provider = worker.provider.name();
+    let provider = worker.provider.route().provider;
     let direction = if ahead.is_negative() { "ahead of" } else { "behind" };
     let detail = format!(
         "the clock of this machine is {} {direction} the one of {provider}",

@@ -145,9 +145,7 @@ impl Worker {
     /// What a new process does first: frees what a dead one had, and lets nothing wait that a restart may have mended.
     async fn take_over(&self) -> Result<(), StoreError> {
         self.store.give_back_claims_of_the_dead().await?;
-        self.store
-            .probe_soon(self.provider.name(), self.provider.account(), now())
-            .await?;
+        self.store.probe_soon(self.provider.route(), now()).await?;
         self.store.mail_soon(now()).await
     }
 }

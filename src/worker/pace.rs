@@ -2,7 +2,7 @@
 //! database, so that all of them together keep it. A turn is taken only when something is due, so none is hoarded.
 
 use crate::{
-    domain::delivery::ProviderName,
+    domain::route::Route,
     store::{Db, StoreError},
 };
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -53,13 +53,7 @@ impl Pace {
     }
 
     /// Waits until a message may go; returns how many may go now, at most `most`.
-    pub async fn ready(
-        &mut self,
-        store: &Db,
-        provider: ProviderName,
-        account: &str,
-        most: usize,
-    ) -> Result<usize, StoreError> {
+    pub async fn ready(&mut self, store: &Db, route: &Route, most: usize) -> Result<usize, StoreError> {
         match self {
             Self::Unpaced => Ok(most),
             Self::Own { limiter, held, burst } => {
@@ -82,7 +76,7 @@ impl Pace {
                 turns.retain(|turn| turn.elapsed() < STALE.max(gap / 2));
                 if turns.is_empty() {
                     let count = burst(*per_second).get();
-                    let wait = store.take_turn(provider, account, gap * count).await?;
+                    let wait = store.take_turn(route, gap * count).await?;
                     let first = Instant::now() + wait;
                     turns.extend((0..count).map(|turn| first + gap * turn));
                 }

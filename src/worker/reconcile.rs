@@ -74,8 +74,8 @@ async fn round(worker: &Arc<Worker>, searches: &Arc<Searches>, under_way: &mut U
     let uptime = uptime();
     let looker = Looker {
         owner: &worker.owner,
-        provider: worker.provider.name().as_str(),
-        account: worker.provider.account(),
+        provider: worker.provider.route().provider.as_str(),
+        account: &worker.provider.route().account,
         lease: worker.rules.lease,
         uptime: uptime.as_ref(),
     };
@@ -345,7 +345,8 @@ async fn look_into_list(worker: &Worker, look: &Look, whole: bool) -> Result<Loo
 }
 
 fn is_ours(provider: &Provider, look: &Look) -> bool {
-    look.provider == provider.name().as_str() && look.account == provider.account()
+    let route = provider.route();
+    look.provider == route.provider.as_str() && look.account == route.account
 }
 
 /// The wait before look number `looks` (from 1): doubles from `first` to six hours.

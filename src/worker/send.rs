@@ -73,8 +73,7 @@ pub fn begin_rules(worker: &Worker, now: jiff::Timestamp) -> BeginRules {
     let rules = &worker.rules;
     let day = LocalDay::of(now, &rules.time_zone);
     BeginRules {
-        provider: worker.provider.name(),
-        account: worker.provider.account().to_owned(),
+        route: Arc::clone(worker.provider.route()),
         day,
         tomorrow: day.end(&rules.time_zone),
         configured_limit: rules.daily_limit,
@@ -215,10 +214,10 @@ mod tests {
 
     impl Stage {
         async fn claim(&self, at: jiff::Timestamp) -> Claimed {
-            let (provider, lease) = (self.worker.provider.name(), self.worker.rules.lease);
+            let (route, lease) = (self.worker.provider.route(), self.worker.rules.lease);
             self.worker
                 .store
-                .claim("test", provider, "log", lease, at)
+                .claim("test", route, lease, at)
                 .await
                 .unwrap()
                 .unwrap()

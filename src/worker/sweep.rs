@@ -53,13 +53,13 @@ async fn sweep(worker: Arc<Worker>) -> Result<(), StoreError> {
 
 /// Notes whether calls are answered, and asks a provider that refuses us, or does not answer, whether it still does.
 async fn probe(worker: Arc<Worker>) -> Result<(), StoreError> {
-    let (provider, account) = (worker.provider.name(), worker.provider.account());
+    let route = worker.provider.route();
     note_calls(&worker).await?;
     let now = now();
-    let is_held = worker.store.is_probe_due(provider, account, now).await?;
-    let is_silent = worker.store.is_call_due(provider, account, now).await?;
+    let is_held = worker.store.is_probe_due(route, now).await?;
+    let is_silent = worker.store.is_call_due(route, now).await?;
     if is_silent {
-        worker.store.put_off_call(provider, account, now).await?;
+        worker.store.put_off_call(route, now).await?;
     }
     if is_held || is_silent {
         let acceptance = worker.provider.accepts_us().await;
@@ -72,22 +72,23 @@ async fn probe(worker: Arc<Worker>) -> Result<(), StoreError> {
 }
 
 async fn note_calls(worker: &Worker) -> Result<(), StoreError> {
-    let (provider, account) = (worker.provider.name(), worker.provider.account());
+    let route = worker.provider.route();
     match worker.provider.take_contact() {
-        Some(Contact::Answered) => worker.store.note_answered_call(provider, account, now()).await,
-        Some(Contact::Failed) => worker.store.note_failed_calls(provider, account, now()).await,
+        Some(Contact::Answered) => worker.store.note_answered_call(route, now()).await,
+        Some(Contact::Failed) => worker.store.note_failed_calls(route, now()).await,
         None => Ok(()),
     }
 }
 
 /// Does to a hold what the probe's answer says.
 async fn judge_hold(worker: &Worker, acceptance: Acceptance) -> Result<(), StoreError> {
-    let (store, provider, account) = (&worker.store, worker.provider.name(), worker.provider.account());
+    let (store, route) = (&worker.store, worker.provider.route());
+    let provider = route.provider;
     let now = now();
     let day = LocalDay::of(now, &worker.rules.time_zone);
     let (trials, what) = match acceptance {
         Acceptance::Accepted => {
-            match store.probe_accepted(provider, account, day, now).await? {
+            match store.probe_accepted(route, day, now).await? {
                 Probed::Lifted => tracing::info!(%provider, "the provider accepts our account again; sends go on"),
                 Probed::Held { .. } => tracing::warn!(
                     %provider,
@@ -111,7 +112,7 @@ async fn judge_hold(worker: &Worker, acceptance: Acceptance) -> Result<(), Store
             "cannot learn whether the provider still refuses our account; sends stay held",
         ),
     };
-    let probed = store.put_off_probe(provider, account, trials, day, now).await?;
+    let probed = store.put_off_probe(route, trials, day, now).await?;
     if probed != Probed::Free {
         tracing::warn!(%provider, "{what}");
         worker.wake.notify_one();

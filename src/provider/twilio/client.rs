@@ -7,6 +7,7 @@ use crate::{
         clock::Stamp,
         news::{Acceptance, Answer, Contact},
         phone::PhoneNumber,
+        route::{Channel, ProviderName, Route},
         search::{Listed, Listing},
     },
     provider::Outgoing,
@@ -16,7 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -69,6 +70,7 @@ pub struct Client {
     http: reqwest::Client,
     account: Account,
     messages_url: String,
+    route: Arc<Route>,
     /// What Twilio's clock read in its latest good reply.
     clock: Mutex<Option<Stamp>>,
     calls: Calls,
@@ -97,8 +99,11 @@ impl Client {
             account.base_url.as_str().trim_end_matches('/'),
             account.account_sid
         );
+        let (Sender::MessagingService(sender) | Sender::From(sender)) = &account.sender;
+        let route = Route::new(Channel::Sms, ProviderName::Twilio, &account.account_sid, sender);
         Ok(Self {
             http,
+            route: Arc::new(route),
             account,
             messages_url,
             clock: Mutex::default(),
@@ -119,8 +124,9 @@ impl Client {
         Some(stamp)
     }
 
-    pub fn account(&self) -> &str {
-        &self.account.account_sid
+    /// How the messages go.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
     }
 
     /// Posts one message.

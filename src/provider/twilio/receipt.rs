@@ -2,11 +2,8 @@
 //! `signature`), the store comes after.
 
 use super::codes;
-use crate::domain::{
-    delivery::{News, ProviderName},
-    news::Receipt,
-    text::clean_line,
-};
+use crate::domain::route::ProviderName;
+use crate::domain::{delivery::News, news::Receipt, text::clean_line};
 
 /// Longer words than this are none of Twilio's.
 const MAX_WORD: usize = 64;

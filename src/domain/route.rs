@@ -1,0 +1,41 @@
+//! Routes: how a message goes to its person. A hold, the pace and what is known of a provider's trouble belong to a route;
+//! a sender that is refused says nothing about another one.
+
+use super::words::words;
+
+words! {
+    /// How a message travels.
+    Channel listed as KNOWN { Sms = "sms" }
+}
+
+words! {
+    /// Who carries the message.
+    ProviderName listed as KNOWN { Log = "log", Twilio = "twilio" }
+}
+
+/// By which channel, through whom, through which of our accounts there, and from whom a message goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub channel: Channel,
+    pub provider: ProviderName,
+    /// The provider's account: an answer of one account says nothing about another.
+    pub account: String,
+    key: String,
+}
+
+impl Route {
+    /// `sender`: the number, short code, name or service that the message is from.
+    pub fn new(channel: Channel, provider: ProviderName, account: &str, sender: &str) -> Self {
+        Self {
+            channel,
+            provider,
+            account: account.to_owned(),
+            key: format!("{channel}/{provider}/{account}/{sender}"),
+        }
+    }
+
+    /// What names it in the database: never parsed, only compared.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}
