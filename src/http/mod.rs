@@ -1,7 +1,7 @@
-//! The doors: what comes in from helpdesks, providers and admins. Answers never wait for a provider. Absent: sending;
-//! this room only rings the worker's bell. They meet in the database.
+//! HTTP: what comes in from helpdesks, providers and admins. Answers never wait for a provider. Absent: what becomes of an
+//! event (see `intake`), and sending: the worker is only notified, and finds what is due in the database.
 
-mod admin_api;
+mod admin;
 mod auth;
 mod body;
 mod connections;
@@ -9,22 +9,21 @@ mod error;
 mod events;
 mod health;
 mod receipts;
-mod reports;
 mod server;
+mod twilio;
 
-pub use auth::{Doorkeeper, Tokens};
+pub use auth::{RateLimiter, Tokens};
 pub use health::Readiness;
-pub use receipts::Rejected;
+pub use twilio::Webhooks;
 
 use crate::{
-    config::Source,
     domain::{
         day::{LocalDay, to_millisecond},
         delivery::ProviderName,
-        message::{Rules, Templates},
         nightly::NightlyTime,
         phone::Region,
     },
+    intake::Intake,
     store::{Db, StoreError},
 };
 use axum::{
@@ -38,9 +37,8 @@ use axum::{
 use connections::Caps;
 use error::Problem;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
-use secrecy::SecretString;
+use serde::Serialize;
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -48,29 +46,23 @@ use tokio::{
     net::TcpListener,
     sync::{Notify, watch},
 };
-use url::Url;
 
 /// What every handler works with.
-pub struct Office {
+pub struct AppState {
     pub store: Db,
-    /// Rung when a delivery may be due.
+    pub intake: Intake,
+    /// Notified when a delivery may be due.
     pub wake: Arc<Notify>,
     pub intake_tokens: Tokens,
     pub admin_tokens: Tokens,
-    pub doorkeeper: Doorkeeper,
-    pub sources: BTreeMap<String, Source>,
-    pub templates: Templates,
-    pub message_rules: Rules,
+    pub rate_limiter: RateLimiter,
     pub default_region: Region,
     pub time_zone: TimeZone,
     pub daily_limit: i64,
     pub poll_after: SignedDuration,
     pub provider: ProviderName,
     pub account: String,
-    /// The address that Twilio signs for.
-    pub status_callback_url: Option<Url>,
-    pub twilio_tokens: Vec<SecretString>,
-    pub rejected: Rejected,
+    pub webhooks: Webhooks,
     pub readiness: Readiness,
     /// When the nightly jobs are due.
     pub nightly: NightlyTime,
@@ -78,7 +70,7 @@ pub struct Office {
     pub has_mail: bool,
 }
 
-impl Office {
+impl AppState {
     fn today(&self) -> LocalDay {
         LocalDay::of(now(), &self.time_zone)
     }
@@ -101,9 +93,9 @@ fn now() -> Timestamp {
     to_millisecond(Timestamp::now())
 }
 
-/// Which doors are open.
+/// Which endpoints are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doors {
+pub enum Endpoints {
     All,
     /// Only `/healthz` and `/readyz`.
     Health,
@@ -111,28 +103,28 @@ pub enum Doors {
 
 /// Serves `listener` until `stop` turns true, and answers what is under way. Without `admin_listener` both share one.
 pub async fn serve(
-    office: Arc<Office>,
-    doors: Doors,
+    app: Arc<AppState>,
+    endpoints: Endpoints,
     listener: TcpListener,
     admin_listener: Option<TcpListener>,
     stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let caps = Caps::of_this_process();
     tracing::debug!(?caps, "taking connections");
-    if doors == Doors::Health {
-        run(listener, Router::new(), office, caps, stop).await;
+    if endpoints == Endpoints::Health {
+        run(listener, Router::new(), app, caps, stop).await;
         return Ok(());
     }
     let public = Router::new()
         .route("/v1/events", post(events::post))
-        .route("/twilio/status", post(receipts::post_twilio));
+        .route(twilio::STATUS, post(receipts::post));
     match admin_listener {
-        None => run(listener, public.merge(admin_api::routes(&office)), office, caps, stop).await,
+        None => run(listener, public.merge(admin::routes(&app)), app, caps, stop).await,
         Some(admin) => {
             let (caps, admin_caps) = caps.split();
             tokio::join!(
-                run(listener, public, Arc::clone(&office), caps, stop.clone()),
-                run(admin, admin_api::routes(&office), Arc::clone(&office), admin_caps, stop)
+                run(listener, public, Arc::clone(&app), caps, stop.clone()),
+                run(admin, admin::routes(&app), Arc::clone(&app), admin_caps, stop)
             );
         }
     }
@@ -141,8 +133,8 @@ pub async fn serve(
 
 async fn run(
     listener: TcpListener,
-    routes: Router<Arc<Office>>,
-    office: Arc<Office>,
+    routes: Router<Arc<AppState>>,
+    app: Arc<AppState>,
     caps: Caps,
     stop: watch::Receiver<bool>,
 ) {
@@ -154,8 +146,8 @@ async fn run(
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
         })
         .layer(middleware::from_fn(log_request))
-        .with_state(Arc::clone(&office));
-    let is_proxy = |address| office.doorkeeper.is_proxy(address);
+        .with_state(Arc::clone(&app));
+    let is_proxy = |address| app.rate_limiter.is_proxy(address);
     server::serve(listener, router, caps, is_proxy, stop).await;
 }
 
@@ -172,4 +164,12 @@ async fn log_request(request: Request, next: Next) -> Response {
     response
 }
 
-type SharedOffice = State<Arc<Office>>;
+type SharedState = State<Arc<AppState>>;
+
+/// A person who is told of an alert, as answers name them.
+#[derive(Serialize)]
+struct Recipient {
+    staff_id: Option<String>,
+    role: Option<String>,
+    name: Option<String>,
+}
