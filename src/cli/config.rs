@@ -1,6 +1,6 @@
 //! `config check`.
 
-use super::{WRONG_CALL, report};
+use super::common::{WRONG_CALL, report};
 use crate::config::{Fault, Loaded};
 use clap::Subcommand;
 use serde::Serialize;

@@ -1,6 +1,6 @@
 //! `migrate`, `backup`, `export` and `import`.
 
-use super::with_good_configuration;
+use super::common::with_good_configuration;
 use crate::{app, config::Loaded};
 use clap::Subcommand;
 use std::{path::PathBuf, process::ExitCode};

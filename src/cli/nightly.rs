@@ -1,6 +1,6 @@
 //! `nightly` and `send-test`.
 
-use super::{faults_in, report, wait_for, with_good_configuration};
+use super::common::{faults_in, report, wait_for, with_good_configuration};
 use crate::{app, config::Loaded, domain::day::LocalDay, telemetry};
 use anyhow::Context;
 use clap::Args;

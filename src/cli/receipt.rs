@@ -1,6 +1,6 @@
 //! `receipt verify`.
 
-use super::{FAILED, WRONG_CALL, faults_in, report};
+use super::common::{FAILED, WRONG_CALL, faults_in, report};
 use crate::{
     config::{Fault, Loaded},
     provider::twilio::signature::{self, Signed},

@@ -1,6 +1,6 @@
 //! `sms preview`.
 
-use super::{WRONG_CALL, faults_in, report};
+use super::common::{WRONG_CALL, faults_in, report};
 use crate::{
     app,
     config::Loaded,

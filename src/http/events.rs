@@ -1,7 +1,14 @@
 //! `POST /v1/events`: what a helpdesk says about a ticket. The answer comes after the commit and never waits for a
 //! provider. Absent: what becomes of an event (see `intake`).
 
-use super::{SharedState, auth::Allowed, body, error::Problem, in_time, now};
+use super::{
+    auth::Allowed,
+    body,
+    deadline::{in_time, now},
+    error::Problem,
+    person,
+    state::SharedState,
+};
 use crate::{
     domain::{
         event::{self, Event},
@@ -102,7 +109,7 @@ pub enum IgnoredReason {
 #[derive(Serialize)]
 pub struct NewDelivery {
     id: String,
-    recipient: super::Recipient,
+    recipient: person::Recipient,
     state: &'static str,
 }
 
@@ -110,7 +117,7 @@ impl From<Addition> for NewDelivery {
     fn from(added: Addition) -> Self {
         Self {
             id: added.id,
-            recipient: super::Recipient {
+            recipient: person::Recipient {
                 staff_id: added.staff_id,
                 role: added.role,
                 name: added.name,

@@ -5,30 +5,26 @@ mod admin;
 mod auth;
 mod body;
 mod connections;
+mod deadline;
 mod error;
 mod events;
 mod health;
+mod person;
+mod readiness;
 mod receipts;
 mod server;
+mod state;
 mod twilio;
+mod webhooks;
 
 pub use auth::{RateLimiter, Tokens};
-pub use health::Readiness;
-pub use twilio::Webhooks;
+pub use readiness::Readiness;
+pub use state::AppState;
+pub use webhooks::Webhooks;
 
-use crate::{
-    domain::{
-        day::{LocalDay, to_millisecond},
-        delivery::ProviderName,
-        nightly::NightlyTime,
-        phone::Region,
-    },
-    intake::Intake,
-    store::{Db, StoreError},
-};
 use axum::{
     Router,
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, Request},
     http::StatusCode,
     middleware::{self, Next},
     response::Response,
@@ -36,62 +32,8 @@ use axum::{
 };
 use connections::Caps;
 use error::Problem;
-use jiff::{SignedDuration, Timestamp, tz::TimeZone};
-use serde::Serialize;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, watch},
-};
-
-/// What every handler works with.
-pub struct AppState {
-    pub store: Db,
-    pub intake: Intake,
-    /// Notified when a delivery may be due.
-    pub wake: Arc<Notify>,
-    pub intake_tokens: Tokens,
-    pub admin_tokens: Tokens,
-    pub rate_limiter: RateLimiter,
-    pub default_region: Region,
-    pub time_zone: TimeZone,
-    pub daily_limit: i64,
-    pub poll_after: SignedDuration,
-    pub provider: ProviderName,
-    pub account: String,
-    pub webhooks: Webhooks,
-    pub readiness: Readiness,
-    /// When the nightly jobs are due.
-    pub nightly: NightlyTime,
-    /// Whether mails have a server and somebody to go to.
-    pub has_mail: bool,
-}
-
-impl AppState {
-    fn today(&self) -> LocalDay {
-        LocalDay::of(now(), &self.time_zone)
-    }
-}
-
-/// The longest that an answer waits for the database. Twilio gives a webhook 15 s in all (connection overrides, "tt"), and
-/// helpdesks block while they post: with a second to spare, events and receipts are answered within 10 s.
-const MAX_STORE_WAIT: Duration = Duration::from_secs(9);
-
-/// What the database answers, or 503 with `detail` if it does not in time.
-async fn in_time<T>(asked: impl Future<Output = Result<T, StoreError>>, detail: &'static str) -> Result<T, Problem> {
-    match tokio::time::timeout(MAX_STORE_WAIT, asked).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5)),
-    }
-}
-
-/// The present, as the database keeps it. The edge: below here, time is an argument.
-fn now() -> Timestamp {
-    to_millisecond(Timestamp::now())
-}
+use std::{sync::Arc, time::Instant};
+use tokio::{net::TcpListener, sync::watch};
 
 /// Which endpoints are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +59,7 @@ pub async fn serve(
     }
     let public = Router::new()
         .route("/v1/events", post(events::post))
-        .route(twilio::STATUS, post(receipts::post));
+        .route(webhooks::STATUS, post(receipts::post));
     match admin_listener {
         None => run(listener, public.merge(admin::routes(&app)), app, caps, stop).await,
         Some(admin) => {
@@ -141,9 +83,12 @@ async fn run(
     let router = routes
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
-        .fallback(|| async { Problem::not_found("there is nothing here") })
+        .fallback(|| async { Problem::not_found("there is nothing at this address") })
         .method_not_allowed_fallback(|| async {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this address does not accept that method",
+            )
         })
         .layer(middleware::from_fn(log_request))
         .with_state(Arc::clone(&app));
@@ -162,14 +107,4 @@ async fn log_request(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     tracing::debug!(%method, route, status = response.status().as_u16(), took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), "answered");
     response
-}
-
-type SharedState = State<Arc<AppState>>;
-
-/// A person who is told of an alert, as answers name them.
-#[derive(Serialize)]
-struct Recipient {
-    staff_id: Option<String>,
-    role: Option<String>,
-    name: Option<String>,
 }

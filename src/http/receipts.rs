@@ -1,7 +1,12 @@
 //! `POST /twilio/status`: status callbacks. Kept means committed; what could not be stored is never answered with 2xx.
 //! Absent: who sent it (see `twilio`).
 
-use super::{SharedState, error::Problem, in_time, now, twilio::SignedRequest};
+use super::{
+    deadline::{in_time, now},
+    error::Problem,
+    state::SharedState,
+    twilio::SignedRequest,
+};
 use crate::{provider::twilio::receipt, store::Recorded};
 use axum::{extract::State, http::StatusCode};
 

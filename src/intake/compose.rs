@@ -1,13 +1,22 @@
 //! Who is told of a critical event, and in which words. Absent: whether anything is sent (the store decides).
 
-use super::Source;
 use crate::{
     domain::{
         event::{Address, Event, Recipient},
         message::{Addressee, Message, Rules, Templates},
+        phone::Region,
     },
-    store::NewDelivery,
+    store::{LaterRecipients, NewDelivery},
 };
+
+/// One helpdesk, as far as its events need it.
+pub struct Source {
+    /// For phone numbers that bring no country of their own.
+    pub region: Region,
+    /// Who is told when an event names nobody with a usable number.
+    pub fallback_recipients: Vec<Recipient>,
+    pub later_recipients: LaterRecipients,
+}
 
 /// Makes the texts of messages.
 pub struct Texts {

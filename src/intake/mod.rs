@@ -4,27 +4,15 @@
 
 mod compose;
 
-pub use compose::Texts;
+pub use compose::{Source, Texts};
 
 use crate::{
-    domain::{
-        event::{Event, Meaning, Recipient},
-        phone::Region,
-    },
-    store::{self, Accepted, Addition, Db, LaterRecipients, StoreError},
+    domain::event::{Event, Meaning},
+    store::{self, Accepted, Addition, Db, StoreError},
 };
 use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::Notify;
-
-/// One helpdesk, as far as its events need it.
-pub struct Source {
-    /// For phone numbers that bring no country of their own.
-    pub region: Region,
-    /// Who is told when an event names nobody with a usable number.
-    pub fallback_recipients: Vec<Recipient>,
-    pub later_recipients: LaterRecipients,
-}
 
 /// What became of an event. Whatever it says is committed.
 pub enum Outcome {

@@ -2,7 +2,10 @@
 
 mod api;
 
-use super::{AppState, SharedState, error::Problem};
+use super::{
+    error::Problem,
+    state::{AppState, SharedState},
+};
 use axum::{
     Router,
     extract::{ConnectInfo, Request, State},
@@ -27,7 +30,7 @@ async fn admit(
         .admit(&app.admin_tokens, request.headers(), peer.ip())?;
     // PostgreSQL takes no NUL in a text, and nothing here has one.
     if request.uri().to_string().contains("%00") {
-        return Err(Problem::not_found("there is nothing here"));
+        return Err(Problem::not_found("there is nothing at this address"));
     }
     Ok(next.run(request).await)
 }

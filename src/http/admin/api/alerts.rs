@@ -1,13 +1,12 @@
 //! `/v1/alerts`: alerts with their deliveries.
 
 use super::{
-    ListPage,
     deliveries::Delivery,
-    query::{PageSize, Phones, Query},
+    query::{ListPage, PageSize, Phones, Query},
 };
 use crate::{
-    http::{SharedState, error::Problem},
-    store::{AlertFilter, AlertView},
+    http::{error::Problem, state::SharedState},
+    store::{AlertFilter, AlertView, DeliveryView},
 };
 use axum::{
     Json,
@@ -52,7 +51,7 @@ pub struct Alert {
 }
 
 impl Alert {
-    fn of(view: AlertView, show: impl Fn(crate::store::DeliveryView) -> Delivery) -> Self {
+    fn of(view: AlertView, show: impl Fn(DeliveryView) -> Delivery) -> Self {
         Self {
             id: view.id,
             source: view.source,

@@ -1,9 +1,6 @@
 //! `/v1/deliveries`: messages that are or were owed, what happened to each, and sending one again.
 
-use super::{
-    ListPage, NO_PHONE,
-    query::{self, PageSize, Phones, Query},
-};
+use super::query::{self, ListPage, NO_PHONE, PageSize, Phones, Query};
 use crate::{
     domain::{
         day::LocalDay,
@@ -11,7 +8,13 @@ use crate::{
         phone::{PhoneNumber, Region},
         text::clean_line,
     },
-    http::{AppState, Recipient, SharedState, body, error::Problem, now},
+    http::{
+        body,
+        deadline::now,
+        error::Problem,
+        person::Recipient,
+        state::{AppState, SharedState},
+    },
     store::{DeliveryFilter, DeliveryView, Resent},
 };
 use axum::{

@@ -2,14 +2,19 @@
 
 use crate::{
     domain::day::LocalDay,
-    http::{AppState, SharedState, body, error::Problem, now},
+    http::{
+        body,
+        deadline::now,
+        error::Problem,
+        state::{AppState, SharedState},
+    },
     store::LimitStatus,
 };
 use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use serde::Serialize;
 use serde_json::Value;
 
-/// More messages a day than any helpdesk owes; beyond it a typing error is likelier.
+/// More messages a day than any helpdesk sends; beyond it a typing error is likelier.
 const MAX_LIMIT: i64 = 10_000_000;
 
 /// The limit that an admin sets.

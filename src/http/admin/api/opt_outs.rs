@@ -1,16 +1,13 @@
 //! `/v1/opt-outs`: numbers that must not be texted.
 
-use super::{
-    ListPage, NO_PHONE,
-    query::{PageSize, Query},
-};
+use super::query::{ListPage, NO_PHONE, PageSize, Query};
 use crate::{
     domain::{
         json::{Fault, Reader},
         phone::{PhoneNumber, Region},
         text::clean_line,
     },
-    http::{SharedState, body, error::Problem, now},
+    http::{body, deadline::now, error::Problem, state::SharedState},
     store,
 };
 use axum::{

@@ -1,12 +1,13 @@
-//! Reads the query of an address into a type, and the parameters that several lists share. A parameter without a value
+//! Reads the query of an address into a type; the parameters that several lists share, and the page that answers them. A parameter without a value
 //! counts as not given, of one that is given twice the last counts, and unknown ones are ignored.
 
 use crate::{
     domain::{day::LocalDay, text::clean_line},
     http::error::Problem,
+    store,
 };
 use axum::{extract::FromRequestParts, http::request::Parts};
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 
 /// The query, read into `T`. What cannot be read is a 422 that points to the parameter.
@@ -76,6 +77,25 @@ impl From<String> for Phones {
         match reveal.as_str() {
             "phone" => Self::InFull,
             _ => Self::Masked,
+        }
+    }
+}
+
+/// What to do about a text that is not a phone number.
+pub const NO_PHONE: &str = "this is not one phone number: write it with `+`, country code and number, like `+14155550101`, and without an extension";
+
+/// One page of a list, and the cursor of the next.
+#[derive(Serialize)]
+pub struct ListPage<T> {
+    items: Vec<T>,
+    next: Option<String>,
+}
+
+impl<T> ListPage<T> {
+    pub fn of<R>(page: store::Page<R>, show: impl Fn(R) -> T) -> Self {
+        Self {
+            items: page.items.into_iter().map(show).collect(),
+            next: page.next,
         }
     }
 }

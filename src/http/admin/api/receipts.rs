@@ -1,6 +1,6 @@
 //! `/v1/receipts/rejected`: the last requests to Twilio's webhooks that were rejected.
 
-use crate::http::{SharedState, twilio::Rejection};
+use crate::http::{state::SharedState, webhooks::Rejection};
 use axum::{Json, extract::State};
 use jiff::Timestamp;
 use serde::Serialize;

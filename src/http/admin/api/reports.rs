@@ -1,13 +1,14 @@
 //! `/v1/reports`: the reports that are kept, and the request for one now. Absent: making them, which is the worker's;
 //! they meet in the ledger of job runs.
 
-use super::{
-    ListPage,
-    query::{PageSize, Query, parse_day},
-};
+use super::query::{ListPage, PageSize, Query, parse_day};
 use crate::{
     domain::{day::LocalDay, nightly::Job},
-    http::{AppState, SharedState, error::Problem, now},
+    http::{
+        deadline::now,
+        error::Problem,
+        state::{AppState, SharedState},
+    },
     store::{self, Asker, KeptReport},
 };
 use axum::{
