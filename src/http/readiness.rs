@@ -39,7 +39,7 @@ impl Conditions {
         let waiting = store.waits().longest().filter(|(_, time)| *time > LONGEST_WAIT);
         let waiting = waiting.map(|(what, time)| (what, time.as_secs()));
         if let Some((what, waiting_s)) = waiting {
-            tracing::warn!(waiting_s, "not ready: to {what} waits for the database");
+            tracing::warn!(waiting_s, "not ready: has been trying to {what}, and the database does not answer in time");
         }
         Self { writable, waiting }
     }
@@ -52,7 +52,7 @@ impl Conditions {
     pub fn database(self) -> String {
         match (self.writable, self.waiting) {
             (false, _) => "cannot be written".into(),
-            (true, Some((what, seconds))) => format!("to {what} has waited for it for {seconds} s"),
+            (true, Some((what, seconds))) => format!("too slow: has been trying to {what} for {seconds} s"),
             (true, None) => "ok".into(),
         }
     }
