@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! main.rs        this map; parse, run, print the error chain, exit code
-//! cli.rs         the commands; each is a few lines that call a room
+//! cli/           the commands, one file a subject; each is a few lines that call a module
 //! config/        file + environment -> domain types; all faults at once; secrets stay secret
 //! app/           composition root: opens the rooms, runs them together, stops them in order; commands that use them
 //! telemetry.rs   the log
@@ -20,20 +20,21 @@
 //! mail/          how mails look, and SMTP
 //! worker/        backend (apalis over deliveries), send, sweep (what time alone decides), reconcile (asking again), clock (is ours right?);
 //!                nightly (reports, mails of alarms), post (sends mails), cleanup
-//! http/          the doors: connections, events, receipts, admin API, reports, health
+//! intake/        what becomes of an event: its source, who is told and in which words, raising and closing alerts
+//! http/          connections, events, twilio (signed webhooks), receipts, health; admin/api (one file a subject)
 //! ```
 //!
-//! Who may import whom: `main -> cli -> app -> {http, worker} -> {store, provider, mail} -> domain`. `http` and `worker`
+//! Who may import whom: `main -> cli -> app -> {http, worker} -> intake -> {store, provider, mail} -> domain`. `http` and `worker`
 //! never import each other, nor do `store`, `provider` and `mail`: they meet in the database. Only `store` contains SQL, only
 //! `provider::twilio` knows Twilio's words, only `worker::backend` names apalis.
 //!
 //! # The path of an event
 //!
-//! 1. In: `http::events` -> `store::alerts` -> `store::group` (alert and deliveries, one transaction) -> 202, and the bell
-//!    rings.
+//! 1. In: `http::events` -> `intake` -> `store::alerts` -> `store::group` (alert and deliveries, one transaction) -> 202,
+//!    and the worker is notified.
 //! 2. Out: `worker::backend` begins what is due (`store::sending`, durable; on SQLite with the event itself) ->
 //!    `worker::send`: the provider, `finish`.
-//! 3. Back: `http::receipts` -> `provider::twilio::{signature, receipt}` -> `store::receipts`.
+//! 3. Back: `http::twilio` -> `provider::twilio::signature`; `http::receipts` -> `provider::twilio::receipt` -> `store::receipts`.
 //! 4. Mend: `worker::sweep` -> `store::deliveries`: calls that never came back, what waited for a slot, or for too long;
 //!    `worker::reconcile` -> `provider` -> `domain::search` -> `store::looks`: answers that were lost, messages gone silent.
 //!
@@ -47,6 +48,7 @@ mod cli;
 mod config;
 mod domain;
 mod http;
+mod intake;
 mod mail;
 mod provider;
 mod store;

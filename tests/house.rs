@@ -7,7 +7,7 @@ use std::{
 };
 
 /// What each room may import, beside itself.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
     (
         "main",
         &[
@@ -16,6 +16,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
             "config",
             "domain",
             "http",
+            "intake",
             "mail",
             "provider",
             "store",
@@ -31,6 +32,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
             "config",
             "domain",
             "http",
+            "intake",
             "mail",
             "provider",
             "store",
@@ -41,7 +43,8 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ),
     ("config", &["domain"]),
     ("telemetry", &["config"]),
-    ("http", &["config", "domain", "provider", "store"]),
+    ("http", &["domain", "intake", "provider", "store"]),
+    ("intake", &["domain", "store"]),
     ("worker", &["domain", "mail", "provider", "store", "supervise"]),
     ("mail", &["domain"]),
     ("store", &["domain", "supervise"]),

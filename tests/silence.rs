@@ -188,7 +188,7 @@ async fn a_process_that_gets_nothing_done_is_not_ready() {
     })
     .await;
     let status = ready().await.body["details"]["database"]["status"].to_string();
-    assert!(status.contains("to begin to send has waited"), "{status}");
+    assert!(status.contains("trying to begin to send"), "{status}");
     town.database.mend("attempt").await;
 
     town.stand(&alert, &["accepted"]).await;

@@ -1,5 +1,5 @@
-//! The composition root: makes the rooms out of the configuration, runs them together, and stops them in order. What
-//! commands do with the same rooms stands in `commands`.
+//! The composition root: makes the modules' parts out of the configuration, runs them together, and stops them in order.
+//! What commands do with the same parts stands in `commands`.
 
 mod commands;
 mod moving;
@@ -14,10 +14,11 @@ use crate::{
         message::Templates,
         phone::{PhoneNumber, Region},
     },
-    http::{self, Doorkeeper, Office, Rejected, Tokens},
+    http::{self, AppState, RateLimiter, Tokens, Webhooks},
+    intake::{Intake, Source, Texts},
     mail::{self, Mailer},
     provider::{Provider, twilio},
-    store::{Db, Limits},
+    store::{Db, LaterRecipients, Limits},
     telemetry,
     worker::{Night, NightRules, Rules, Worker},
 };
@@ -78,7 +79,7 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
 
     let wake = Arc::new(Notify::new());
     let (stop, stopping) = watch::channel(false);
-    let office = Arc::new(make_office(&config, &store, &provider, &wake));
+    let app_state = Arc::new(make_app_state(&config, &store, &provider, &wake));
     // None of them waits for the others' connections.
     let worker_store = store.apart(Limits::QUICK);
     let night_store = store.apart(Limits::PATIENT);
@@ -100,11 +101,11 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
             worker.run(night, idle, drain).await;
         }
     });
-    let doors = match role {
-        Role::All | Role::Intake => http::Doors::All,
-        Role::Worker => http::Doors::Health,
+    let endpoints = match role {
+        Role::All | Role::Intake => http::Endpoints::All,
+        Role::Worker => http::Endpoints::Health,
     };
-    let mut serving = tokio::spawn(http::serve(office, doors, listener, admin_listener, stopping));
+    let mut serving = tokio::spawn(http::serve(app_state, endpoints, listener, admin_listener, stopping));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         database = store.engine(),
@@ -147,8 +148,16 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
     failed.map_or(Ok(()), |why| bail!(why))
 }
 
+/// Makes the texts of messages as the configuration says.
+pub fn texts(config: &Config) -> Texts {
+    Texts {
+        templates: load_templates(config.templates_dir.as_deref()),
+        rules: config.sms.rules,
+    }
+}
+
 /// Reads the admin's own SMS template, if there is one; a bad one is said and not used.
-pub fn load_templates(dir: Option<&Path>) -> Templates {
+fn load_templates(dir: Option<&Path>) -> Templates {
     let mut templates = Templates::built_in();
     let Some(path) = dir.map(|dir| dir.join("sms/critical.txt")) else {
         return templates;
@@ -261,34 +270,50 @@ fn twilio_account(twilio: &Twilio, sms: &Sms) -> Option<twilio::Account> {
     })
 }
 
-fn make_office(config: &Config, store: &Db, provider: &Provider, wake: &Arc<Notify>) -> Office {
+fn make_app_state(config: &Config, store: &Db, provider: &Provider, wake: &Arc<Notify>) -> AppState {
     let (mut intake_tokens, mut admin_tokens) = (Tokens::default(), Tokens::default());
     intake_tokens.add(&config.intake_tokens, None);
     for (name, source) in &config.sources {
         intake_tokens.add(&source.tokens, Some(name));
     }
     admin_tokens.add(&config.admin_tokens, None);
-    Office {
+    AppState {
         store: store.clone(),
+        intake: make_intake(config, store, wake),
         wake: Arc::clone(wake),
         intake_tokens,
         admin_tokens,
-        doorkeeper: Doorkeeper::new(config.http_per_second, config.trusted_proxies.clone()),
-        sources: config.sources.clone(),
-        templates: load_templates(config.templates_dir.as_deref()),
-        message_rules: config.sms.rules,
+        rate_limiter: RateLimiter::new(config.http_per_second, config.trusted_proxies.clone()),
         default_region: config.sms.default_region,
         time_zone: config.time_zone.clone(),
         daily_limit: config.daily_limit,
         poll_after: config.sms.poll_after,
         route: Arc::clone(provider.route()),
-        status_callback_url: config.twilio.status_callback_url.clone(),
-        twilio_tokens: config.twilio.auth_tokens.clone(),
-        rejected: Rejected::default(),
+        webhooks: Webhooks {
+            status_url: config.twilio.status_callback_url.clone(),
+            auth_tokens: config.twilio.auth_tokens.clone(),
+            ..Webhooks::default()
+        },
         readiness: http::Readiness::default(),
         nightly: config.nightly.time,
         has_mail: config.nightly.post.is_some(),
     }
+}
+
+fn make_intake(config: &Config, store: &Db, wake: &Arc<Notify>) -> Intake {
+    let sources = config.sources.iter().map(|(name, source)| {
+        let source = Source {
+            region: source.region,
+            fallback_recipients: source.fallback_recipients.clone(),
+            later_recipients: if source.each_later_recipient {
+                LaterRecipients::Each
+            } else {
+                LaterRecipients::Untold
+            },
+        };
+        (name.clone(), source)
+    });
+    Intake::new(store.clone(), Arc::clone(wake), sources.collect(), texts(config))
 }
 
 fn make_night(config: &Config, store: &Db) -> Night {

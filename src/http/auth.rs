@@ -1,9 +1,9 @@
-//! Who may speak: bearer tokens compared in constant time, and limits on those who have none. Absent: signatures of
-//! providers (see `receipts`).
+//! Bearer tokens, compared in constant time, and limits on requests that have none. Absent: signatures of providers (see
+//! `twilio`).
 
 use super::{connections::counted, error::Problem};
 use axum::http::{HeaderMap, StatusCode, header};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultKeyedRateLimiter as Keyed, Quota};
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -14,12 +14,12 @@ use std::{
 use subtle::ConstantTimeEq;
 
 /// How many requests without a good token or signature one address may make at once, and then each second.
-const STRANGER_BURST: NonZeroU32 = NonZeroU32::new(100).unwrap();
-const STRANGER_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
+const UNAUTHENTICATED_BURST: NonZeroU32 = NonZeroU32::new(100).unwrap();
+const UNAUTHENTICATED_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 /// Addresses remembered before those that behaved are forgotten.
-const MAX_STRANGERS: usize = 10_000;
+const MAX_UNAUTHENTICATED: usize = 10_000;
 
-/// A token and what it may speak for.
+/// A token and the sources that it may speak for.
 struct Token {
     digest: [u8; 32],
     /// `None` for any source.
@@ -75,31 +75,33 @@ impl Tokens {
     }
 }
 
-/// Limits: on strangers always, on each good token if so configured.
-pub struct Doorkeeper {
-    strangers: DefaultKeyedRateLimiter<IpAddr>,
-    tokens: Option<DefaultKeyedRateLimiter<usize>>,
+/// Limits the requests without a good token or signature, and those of each good token if so configured.
+pub struct RateLimiter {
+    unauthenticated: Keyed<IpAddr>,
+    tokens: Option<Keyed<usize>>,
     trusted_proxies: Vec<IpNet>,
 }
 
-impl Doorkeeper {
+impl RateLimiter {
     pub fn new(per_second: u32, trusted_proxies: Vec<IpNet>) -> Self {
         Self {
-            strangers: RateLimiter::keyed(Quota::per_second(STRANGER_PER_SECOND).allow_burst(STRANGER_BURST)),
-            tokens: NonZeroU32::new(per_second).map(|rate| RateLimiter::keyed(Quota::per_second(rate))),
+            unauthenticated: Keyed::keyed(
+                Quota::per_second(UNAUTHENTICATED_PER_SECOND).allow_burst(UNAUTHENTICATED_BURST),
+            ),
+            tokens: NonZeroU32::new(per_second).map(|rate| Keyed::keyed(Quota::per_second(rate))),
             trusted_proxies,
         }
     }
 
-    /// Lets a good token in.
+    /// Finds what a good token allows; 401 without one, and 429 where there are too many requests.
     pub fn admit(&self, tokens: &Tokens, headers: &HeaderMap, peer: IpAddr) -> Result<Allowed, Problem> {
         let Some(allowed) = tokens.find(headers) else {
-            return Err(self.refuse_stranger(
+            return Err(self.refuse(
                 headers,
                 peer,
                 Problem::new(
                     StatusCode::UNAUTHORIZED,
-                    "send `Authorization: Bearer <token>` with a token that this address takes",
+                    "send `Authorization: Bearer <token>` with a token that is valid for this address",
                 ),
             ));
         };
@@ -113,14 +115,14 @@ impl Doorkeeper {
         }
     }
 
-    /// Turns a stranger away with `problem`, or with 429 if it comes too often. The connection ends: its body, which may be
-    /// of any size, is not read.
-    pub fn refuse_stranger(&self, headers: &HeaderMap, peer: IpAddr, problem: Problem) -> Problem {
-        if self.strangers.len() > MAX_STRANGERS {
-            self.strangers.retain_recent();
+    /// Refuses an unauthenticated request with `problem`, or with 429 if its address sends too many. The connection ends:
+    /// its body, which may be of any size, is not read.
+    pub fn refuse(&self, headers: &HeaderMap, peer: IpAddr, problem: Problem) -> Problem {
+        if self.unauthenticated.len() > MAX_UNAUTHENTICATED {
+            self.unauthenticated.retain_recent();
         }
         let address = counted(self.client_address(headers, peer));
-        match self.strangers.check_key(&address) {
+        match self.unauthenticated.check_key(&address) {
             Ok(()) => problem,
             Err(_) => Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
@@ -137,7 +139,7 @@ impl Doorkeeper {
     }
 
     /// The address that a request came from: of trusted proxies the nearest one that is none of them. What stands before
-    /// a hop that cannot be read was not told by anybody we trust, so there the last known address counts.
+    /// a hop that cannot be read was said by nobody that we trust, so there the last known address counts.
     fn client_address(&self, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
         // Several headers are one list (RFC 9110, 5.3).
         let hops: Vec<&[u8]> = headers
@@ -204,15 +206,15 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_strangers_is_slowed_and_a_good_token_is_not() {
-        let doorkeeper = Doorkeeper::new(0, Vec::new());
+    fn a_flood_of_unauthenticated_requests_is_limited_and_a_good_token_is_not() {
+        let rate_limiter = RateLimiter::new(0, Vec::new());
         let mut tokens = Tokens::default();
         tokens.add(&["good".into()], None);
 
         let answers: Vec<StatusCode> = (0..300)
             .map(|_| {
                 axum::response::IntoResponse::into_response(
-                    doorkeeper.admit(&tokens, &bearer("Bearer bad"), peer()).unwrap_err(),
+                    rate_limiter.admit(&tokens, &bearer("Bearer bad"), peer()).unwrap_err(),
                 )
                 .status()
             })
@@ -220,35 +222,35 @@ mod tests {
 
         assert_eq!(answers[0], StatusCode::UNAUTHORIZED);
         assert_eq!(answers[299], StatusCode::TOO_MANY_REQUESTS);
-        assert!((0..300).all(|_| { doorkeeper.admit(&tokens, &bearer("Bearer good"), peer()).is_ok() }));
+        assert!((0..300).all(|_| { rate_limiter.admit(&tokens, &bearer("Bearer good"), peer()).is_ok() }));
     }
 
     #[test]
     fn only_a_trusted_proxy_may_say_who_came() {
-        let doorkeeper = Doorkeeper::new(0, vec!["10.0.0.0/8".parse().unwrap()]);
+        let rate_limiter = RateLimiter::new(0, vec!["10.0.0.0/8".parse().unwrap()]);
         let forwarded = HeaderMap::from_iter([(
             "x-forwarded-for".parse().unwrap(),
             "198.51.100.9, 203.0.113.7, 10.1.1.1".parse().unwrap(),
         )]);
 
         assert_eq!(
-            doorkeeper.client_address(&forwarded, "10.2.2.2".parse().unwrap()),
+            rate_limiter.client_address(&forwarded, "10.2.2.2".parse().unwrap()),
             peer()
         );
         assert_eq!(
-            doorkeeper.client_address(&forwarded, "192.0.2.1".parse().unwrap()),
+            rate_limiter.client_address(&forwarded, "192.0.2.1".parse().unwrap()),
             "192.0.2.1".parse::<IpAddr>().unwrap()
         );
     }
 
     /// Who counts when the peer is a trusted proxy that says this.
     fn behind_a_proxy(forwarded: &[&str]) -> String {
-        let doorkeeper = Doorkeeper::new(0, vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
+        let rate_limiter = RateLimiter::new(0, vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
         let mut headers = HeaderMap::new();
         for value in forwarded {
             headers.append("x-forwarded-for", value.parse().unwrap());
         }
-        doorkeeper
+        rate_limiter
             .client_address(&headers, "10.2.2.2".parse().unwrap())
             .to_string()
     }
@@ -296,11 +298,11 @@ mod tests {
 
     #[test]
     fn a_proxy_that_comes_as_mapped_ipv4_is_known() {
-        let doorkeeper = Doorkeeper::new(0, vec!["10.0.0.0/8".parse().unwrap()]);
+        let rate_limiter = RateLimiter::new(0, vec!["10.0.0.0/8".parse().unwrap()]);
         let forwarded = HeaderMap::from_iter([("x-forwarded-for".parse().unwrap(), "198.51.100.9".parse().unwrap())]);
 
         assert_eq!(
-            doorkeeper
+            rate_limiter
                 .client_address(&forwarded, "::ffff:10.2.2.2".parse().unwrap())
                 .to_string(),
             "198.51.100.9"
@@ -308,11 +310,11 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_strangers_are_limited_by_network() {
-        let doorkeeper = Doorkeeper::new(0, Vec::new());
+    fn unauthenticated_ipv6_clients_are_limited_by_network() {
+        let rate_limiter = RateLimiter::new(0, Vec::new());
         let refuse = |peer: String| {
             let problem = Problem::new(StatusCode::FORBIDDEN, "no");
-            let refused = doorkeeper.refuse_stranger(&HeaderMap::new(), peer.parse().unwrap(), problem);
+            let refused = rate_limiter.refuse(&HeaderMap::new(), peer.parse().unwrap(), problem);
             axum::response::IntoResponse::into_response(refused).status()
         };
 

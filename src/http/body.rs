@@ -1,11 +1,13 @@
-//! Reads a request's body within limits of size and time.
+//! Reads a request's body within limits of size and time, and as JSON. Absent: what the members mean.
 
 use super::error::Problem;
+use crate::domain::json;
 use axum::{
     body::{Body, HttpBody},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode, header},
 };
 use futures::StreamExt;
+use serde_json::Value;
 use std::time::Duration;
 
 /// How much of a body is taken, and how long it may take to come.
@@ -17,7 +19,7 @@ pub struct Limits {
     pub drain: usize,
 }
 
-/// For who has shown a good token. Larger than any helpdesk's event: Zammad's, with articles, are tens of kilobytes. A
+/// For clients with a good token. Larger than any helpdesk's event: Zammad's, with articles, are tens of kilobytes. A
 /// client that has not sent its body by then is stuck.
 pub const TRUSTED: Limits = Limits {
     size: 1024 * 1024,
@@ -67,4 +69,48 @@ pub async fn read(body: Body, limits: Limits) -> Result<Vec<u8>, Problem> {
         )
         .and_close())
     })
+}
+
+/// The JSON document that is the body of a request with a good token.
+pub async fn read_json(headers: &HeaderMap, raw: Body) -> Result<Value, Problem> {
+    expect_json(headers)?;
+    parse_json(&read(raw, TRUSTED).await?)
+}
+
+/// The same where the body may be left out; `None` if it is.
+pub async fn read_optional_json(headers: &HeaderMap, raw: Body) -> Result<Option<Value>, Problem> {
+    let bytes = read(raw, TRUSTED).await?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    expect_json(headers)?;
+    parse_json(&bytes).map(Some)
+}
+
+/// JSON by its content type; none at all passes, since the body will tell.
+fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(given) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let kind = given
+        .to_str()
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    if kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json")) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "send JSON, with `Content-Type: application/json`",
+    ))
+}
+
+/// Parses a body; the answer says where it breaks off.
+fn parse_json(bytes: &[u8]) -> Result<Value, Problem> {
+    json::parse(bytes)
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is not valid JSON: {error}")))
 }

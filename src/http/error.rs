@@ -2,10 +2,11 @@
 
 use crate::{domain::json::Fault, store::StoreError};
 use axum::{
+    Json,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde_json::{Value, json};
+use serde::Serialize;
 
 /// An error answer: what is wrong, and what to do about it.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ impl Problem {
         &self.detail
     }
 
-    /// Says when to come again, in seconds.
+    /// Says when to send it again, in seconds.
     pub fn retry_after(self, seconds: u64) -> Self {
         Self {
             retry_after_s: Some(seconds),
@@ -71,31 +72,43 @@ impl Problem {
     }
 }
 
+/// The shape of every error answer (RFC 9457).
+#[derive(Serialize)]
+pub struct ProblemDetails {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError>,
+}
+
+/// One bad field: where it is and what to do about it.
+#[derive(Serialize)]
+pub struct FieldError {
+    /// JSON pointer (RFC 6901).
+    pointer: String,
+    detail: String,
+}
+
+impl From<Fault> for FieldError {
+    fn from(Fault { pointer, detail }: Fault) -> Self {
+        Self { pointer, detail }
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut body = json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or("Error"),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
-        if !self.errors.is_empty() {
-            let errors: Vec<Value> = self
-                .errors
-                .iter()
-                .map(|fault| json!({"pointer": fault.pointer, "detail": fault.detail}))
-                .collect();
-            body["errors"] = errors.into();
-        }
-        let mut response = (
-            self.status,
-            [(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("application/problem+json"),
-            )],
-            body.to_string(),
-        )
-            .into_response();
+        let details = ProblemDetails {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: self.detail,
+            errors: self.errors.into_iter().map(FieldError::from).collect(),
+        };
+        let kind = HeaderValue::from_static("application/problem+json");
+        let mut response = (self.status, Json(details)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
@@ -113,14 +126,14 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The database did not take it, so nothing was stored: the caller must come again.
+/// The database did not take it, so nothing was stored: the caller must send it again.
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         tracing::error!(error = %error.explain(), "a request failed in the database");
         match error {
             StoreError::Busy => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "more is asked of the database than it gets done; nothing was stored, so send it again",
+                "the database has more to do than it can; nothing was stored, so send it again",
             )
             .retry_after(1),
             StoreError::Database(_) => Self::new(

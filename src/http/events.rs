@@ -1,73 +1,66 @@
-//! `POST /v1/events`: what a helpdesk says about a ticket. The 202 comes after the commit and never waits for a
-//! provider.
+//! `POST /v1/events`: what a helpdesk says about a ticket. The answer comes after the commit and never waits for a
+//! provider. Absent: what becomes of an event (see `intake`).
 
-use super::{Office, SharedOffice, body, error::Problem, in_time, now};
+use super::{
+    auth::Allowed,
+    body,
+    deadline::{in_time, now},
+    error::Problem,
+    person,
+    state::SharedState,
+};
 use crate::{
-    config::Source,
     domain::{
-        event::{self, Address, Event, Meaning, Recipient},
-        json::{self, Fault},
-        message::Addressee,
+        event::{self, Event},
+        json::Fault,
         text::clean_line,
     },
-    store::{Accepted, Addition, LaterRecipients, NewDelivery, Resolved},
+    intake::{Ignored, Outcome},
+    store::Addition,
 };
 use axum::{
     Json,
     body::Body,
     extract::{ConnectInfo, State},
-    http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, StatusCode},
 };
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::net::SocketAddr;
 
 /// Said when the database does not answer at all.
 const NO_ANSWER: &str = "the database did not answer in time; it may or may not have been stored, so send it again: what was stored is answered as a duplicate";
 
 pub async fn post(
-    State(office): SharedOffice,
+    State(app): SharedState,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     raw: Body,
-) -> Result<Response, Problem> {
-    let allowed = office.doorkeeper.admit(&office.intake_tokens, &headers, peer.ip())?;
-    expect_json(&headers)?;
-    let bytes = body::read(raw, body::TRUSTED).await?;
-    let document = read_json(&bytes)?;
+) -> Result<(StatusCode, Json<EventAnswer>), Problem> {
+    let allowed = app.rate_limiter.admit(&app.intake_tokens, &headers, peer.ip())?;
+    let document = body::read_json(&headers, raw).await?;
     let now = now();
     let event = event::parse(&document, now).map_err(|mut faults| {
         // Every bad field is named at once, also the one that only the configuration can judge.
-        if let Some(source) = document["source"]
-            .as_str()
-            .filter(|source| !office.sources.contains_key(*source))
-        {
+        if let Some(source) = document["source"].as_str().filter(|name| !app.intake.has_source(name)) {
             faults.push(unknown_source(source));
         }
         Problem::fields(faults)
     })?;
-    let Some(source) = office.sources.get(&event.source) else {
-        return Err(Problem::fields(vec![unknown_source(&event.source)]));
-    };
-    if allowed.source.as_ref().is_some_and(|bound| *bound != event.source) {
-        return Err(Problem::new(
+    // A source that is not configured is answered as such, whatever the token is for.
+    if app.intake.has_source(&event.source) {
+        check_token(&allowed, &event)?;
+    }
+    let outcome = in_time(app.intake.take(&event, now), NO_ANSWER).await?;
+    show(outcome, &event)
+}
+
+fn check_token(allowed: &Allowed, event: &Event) -> Result<(), Problem> {
+    match &allowed.source {
+        Some(source) if *source != event.source => Err(Problem::new(
             StatusCode::FORBIDDEN,
             format!("this token may not speak for the source `{}`", event.source),
-        ));
-    }
-    match &event.meaning {
-        Meaning::Critical => accept(&office, source, &event, now).await,
-        Meaning::Over => resolve(&office, &event, "ticket_closed", now).await,
-        Meaning::Lower => resolve(&office, &event, "not_critical", now).await,
-        Meaning::UnknownUrgency(urgency) => {
-            tracing::warn!(source = %event.source, %urgency, "ignored an event whose urgency nobody knows");
-            let detail =
-                format!("`{urgency}` is no urgency that Nightbell knows: send `critical`, `high`, `normal` or `low`");
-            Ok(
-                Json(json!({"outcome": "ignored", "reason": "unknown_urgency", "urgency": urgency, "detail": detail}))
-                    .into_response(),
-            )
-        }
+        )),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -75,131 +68,99 @@ fn unknown_source(name: &str) -> Fault {
     let name = clean_line(name, 60);
     Fault {
         pointer: "/source".into(),
-        detail: format!("`{name}` is no configured source: set `sources.{name}.…` or send another"),
+        detail: format!("`{name}` is not a configured source: set `sources.{name}.…` or send another"),
     }
 }
 
-/// JSON by its content type; none at all passes, since the body will tell.
-pub fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(given) = headers.get(header::CONTENT_TYPE) else {
-        return Ok(());
-    };
-    let kind = given
-        .to_str()
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    if kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json")) {
-        return Ok(());
-    }
-    Err(Problem::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "send JSON, with `Content-Type: application/json`",
-    ))
+/// What became of an event.
+#[derive(Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum EventAnswer {
+    /// The alert is new, or it now tells more people.
+    Accepted {
+        alert_id: String,
+        deliveries: Vec<NewDelivery>,
+    },
+    /// The ticket has its alert; nothing was added.
+    Duplicate { alert_id: String },
+    /// The ticket's alert is closed, and so many deliveries are canceled.
+    Resolved { alert_id: String, canceled: usize },
+    /// Understood; there is nothing to do.
+    Ignored {
+        reason: IgnoredReason,
+        /// The urgency that is not known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        urgency: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+    },
 }
 
-/// Parses a body; the answer says where it breaks off.
-pub fn read_json(bytes: &[u8]) -> Result<Value, Problem> {
-    json::parse(bytes).map_err(|error| {
-        Problem::new(
-            StatusCode::BAD_REQUEST,
-            format!("the body is no JSON that can be taken: {error}"),
-        )
-    })
+/// Why there is nothing to do.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IgnoredReason {
+    NotCritical,
+    TicketClosed,
+    UnknownUrgency,
 }
 
-async fn accept(office: &Office, source: &Source, event: &Event, now: jiff::Timestamp) -> Result<Response, Problem> {
-    let later = if source.each_later_recipient {
-        LaterRecipients::Each
-    } else {
-        LaterRecipients::Untold
-    };
-    let accepting = office
-        .store
-        .accept(event, later, now, || compose(office, source, event));
-    let accepted = in_time(accepting, NO_ANSWER).await?;
-    Ok(match accepted {
-        Accepted::New { alert_id, deliveries } => {
-            office.wake.notify_one();
-            tracing::info!(alert.id = %alert_id, source = %event.source, ticket.id = %event.ticket.id, deliveries = deliveries.len(), "alert raised");
-            let deliveries: Vec<Value> = deliveries.iter().map(show).collect();
-            (
-                StatusCode::ACCEPTED,
-                Json(json!({"outcome": "accepted", "alert_id": alert_id, "deliveries": deliveries})),
-            )
-                .into_response()
-        }
-        Accepted::Duplicate { alert_id } => Json(json!({"outcome": "duplicate", "alert_id": alert_id})).into_response(),
-    })
+/// A delivery that the event added or brought back.
+#[derive(Serialize)]
+pub struct NewDelivery {
+    id: String,
+    recipient: person::Recipient,
+    state: &'static str,
 }
 
-async fn resolve(
-    office: &Office,
-    event: &Event,
-    unknown_ticket: &str,
-    now: jiff::Timestamp,
-) -> Result<Response, Problem> {
-    let resolving = office.store.resolve(event, now);
-    Ok(match in_time(resolving, NO_ANSWER).await? {
-        Some(Resolved::Closed { alert_id, canceled }) => {
-            tracing::info!(alert.id = %alert_id, source = %event.source, ticket.id = %event.ticket.id, canceled, "alert closed");
-            Json(json!({"outcome": "resolved", "alert_id": alert_id, "canceled": canceled})).into_response()
-        }
-        Some(Resolved::Duplicate { alert_id }) => {
-            Json(json!({"outcome": "duplicate", "alert_id": alert_id})).into_response()
-        }
-        None => Json(json!({"outcome": "ignored", "reason": unknown_ticket})).into_response(),
-    })
-}
-
-fn show(delivery: &Addition) -> Value {
-    json!({
-        "id": delivery.id,
-        "recipient": {"staff_id": delivery.staff_id, "role": delivery.role, "name": delivery.name},
-        "state": delivery.state.as_str(),
-    })
-}
-
-/// One delivery for each person: the same number twice is one. If no number can be used, those who stand in for the
-/// source are told as well.
-fn compose(office: &Office, source: &Source, event: &Event) -> Vec<NewDelivery> {
-    let mut deliveries = Vec::new();
-    for recipient in &event.recipients {
-        add(office, source, event, recipient, &mut deliveries);
-    }
-    if !deliveries.iter().any(|delivery| delivery.phone.is_ok()) {
-        for recipient in &source.fallback_recipients {
-            add(office, source, event, recipient, &mut deliveries);
+impl From<Addition> for NewDelivery {
+    fn from(added: Addition) -> Self {
+        Self {
+            id: added.id,
+            recipient: person::Recipient {
+                staff_id: added.staff_id,
+                role: added.role,
+                name: added.name,
+            },
+            state: added.state.as_str(),
         }
     }
-    deliveries
 }
 
-fn add(office: &Office, source: &Source, event: &Event, recipient: &Recipient, deliveries: &mut Vec<NewDelivery>) {
-    let phone = match recipient.address(source.region) {
-        Address::Phone(phone) => Ok(phone),
-        Address::Invalid(raw) => Err(Some(raw)),
-        Address::Missing => Err(None),
-    };
-    if phone.is_ok() && deliveries.iter().any(|delivery| delivery.phone == phone) {
-        return;
+impl From<Ignored> for EventAnswer {
+    fn from(ignored: Ignored) -> Self {
+        let only = |reason| Self::Ignored {
+            reason,
+            urgency: None,
+            detail: None,
+        };
+        match ignored {
+            Ignored::NotCritical => only(IgnoredReason::NotCritical),
+            Ignored::TicketClosed => only(IgnoredReason::TicketClosed),
+            Ignored::UnknownUrgency(urgency) => Self::Ignored {
+                reason: IgnoredReason::UnknownUrgency,
+                detail: Some(format!(
+                    "Nightbell does not know the urgency `{urgency}`: send `critical`, `high`, `normal` or `low`"
+                )),
+                urgency: Some(urgency),
+            },
+        }
     }
-    let addressee = Addressee {
-        name: recipient.name.as_deref(),
-        role: recipient.role.as_deref(),
+}
+
+fn show(outcome: Outcome, event: &Event) -> Result<(StatusCode, Json<EventAnswer>), Problem> {
+    let (status, answer) = match outcome {
+        Outcome::Accepted { alert_id, deliveries } => (
+            StatusCode::ACCEPTED,
+            EventAnswer::Accepted {
+                alert_id,
+                deliveries: deliveries.into_iter().map(NewDelivery::from).collect(),
+            },
+        ),
+        Outcome::Duplicate { alert_id } => (StatusCode::OK, EventAnswer::Duplicate { alert_id }),
+        Outcome::Resolved { alert_id, canceled } => (StatusCode::OK, EventAnswer::Resolved { alert_id, canceled }),
+        Outcome::Ignored(ignored) => (StatusCode::OK, ignored.into()),
+        Outcome::UnknownSource => return Err(Problem::fields(vec![unknown_source(&event.source)])),
     };
-    let message = office.templates.compose(event, addressee, office.message_rules, |error| {
-        tracing::warn!(template = "sms/critical.txt", line = error.line(), kind = ?error.kind(), "the template failed; the built-in one is used");
-    });
-    deliveries.push(NewDelivery {
-        staff_id: recipient.staff_id.clone(),
-        role: recipient.role.clone(),
-        name: recipient.name.clone(),
-        phone,
-        message: message.text,
-        segments: message.size.segments,
-    });
+    Ok((status, Json(answer)))
 }

@@ -1,117 +1,93 @@
-//! Whether the process lives, and whether it can do its work.
+//! `GET /healthz` and `GET /readyz`: whether the process runs, and whether it can do its work.
 
-use super::{MAX_STORE_WAIT, Office, SharedOffice, error::Problem, now};
-use crate::store::{Db, Held};
+use super::state::{AppState, SharedState};
+use crate::store::Held;
 use axum::{
     Json,
     extract::State,
     http::{HeaderMap, StatusCode},
-    response::IntoResponse,
 };
-use serde_json::{Value, json};
-use std::time::{Duration, Instant};
-use tokio::sync::Mutex;
+use jiff::Timestamp;
+use serde::Serialize;
 
-/// A check writes a row, and anybody may ask: so one answer serves for this long.
-const KEEP: Duration = Duration::from_secs(1);
-
-/// Events may be taken in while nothing is got done: where sending has waited for longer, a process is not ready.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
-
-/// What must hold so that the answer is 200. One more condition is one more field here, found out in `find_out`, asked
-/// for in `hold`, and told in the details of `ready`.
-#[derive(Clone, Copy)]
-struct Conditions {
-    writable: bool,
-    /// What has waited for the database for too long, and for how many seconds.
-    waiting: Option<(&'static str, u64)>,
-}
-
-impl Conditions {
-    async fn find_out(store: &Db) -> Self {
-        let writable = match tokio::time::timeout(MAX_STORE_WAIT, store.check_writable(now())).await {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) => {
-                tracing::warn!(error = %error.explain(), "not ready: the database cannot be written");
-                false
-            }
-            Err(_) => {
-                tracing::warn!(
-                    after_s = MAX_STORE_WAIT.as_secs(),
-                    "not ready: the database does not answer"
-                );
-                false
-            }
-        };
-        let waiting = store.waits().longest().filter(|(_, time)| *time > LONGEST_WAIT);
-        let waiting = waiting.map(|(what, time)| (what, time.as_secs()));
-        if let Some((what, waiting_s)) = waiting {
-            tracing::warn!(waiting_s, "not ready: to {what} waits for the database");
-        }
-        Self { writable, waiting }
-    }
-
-    fn hold(self) -> bool {
-        self.writable && self.waiting.is_none()
-    }
-
-    /// How the database is, in words.
-    fn database(self) -> String {
-        match (self.writable, self.waiting) {
-            (false, _) => "cannot be written".into(),
-            (true, Some((what, seconds))) => format!("to {what} has waited for it for {seconds} s"),
-            (true, None) => "ok".into(),
-        }
-    }
-}
-
-/// What was found out last.
-#[derive(Default)]
-pub struct Readiness(Mutex<Option<(Instant, Conditions)>>);
-
-impl Readiness {
-    /// How things stand now, or stood a moment ago.
-    async fn check(&self, store: &Db) -> Conditions {
-        let mut last = self.0.lock().await;
-        if let Some((at, conditions)) = *last
-            && at.elapsed() < KEEP
-        {
-            return conditions;
-        }
-        let conditions = Conditions::find_out(store).await;
-        *last = Some((Instant::now(), conditions));
-        conditions
-    }
+/// That the process answers.
+#[derive(Serialize)]
+pub struct Health {
+    status: &'static str,
 }
 
 /// `GET /healthz`: the process answers.
-pub async fn alive() -> Json<Value> {
-    Json(json!({"status": "ok"}))
+pub async fn alive() -> Json<Health> {
+    Json(Health { status: "ok" })
 }
 
-/// Whether mails go; if not, how many wait and since when. Why not names the mail server, so only admins see it.
-async fn mail_status(office: &Office, is_admin: bool) -> Value {
-    match office.store.mail_trouble().await {
-        _ if !office.has_mail => json!({"status": "not configured: reports and alarms are kept and logged"}),
-        Ok(None) => json!({"status": "ok"}),
-        Ok(Some(trouble)) => {
-            let mut status = json!({
-                "status": "cannot be sent; will be tried again",
-                "waiting": trouble.waiting,
-                "since": trouble.since.to_string(),
-            });
-            if is_admin {
-                status["reason"] = trouble.reason.into();
-            }
-            status
+/// Whether the process can do its work, and how what it needs is.
+#[derive(Serialize)]
+pub struct ReadinessAnswer {
+    status: &'static str,
+    details: Details,
+}
+
+#[derive(Serialize)]
+pub struct Details {
+    database: DatabaseStatus,
+    provider: ProviderStatus,
+    mail: MailStatus,
+}
+
+#[derive(Serialize)]
+pub struct DatabaseStatus {
+    engine: &'static str,
+    status: String,
+}
+
+#[derive(Serialize)]
+pub struct ProviderStatus {
+    driver: &'static str,
+    status: String,
+}
+
+/// Whether mails go; if not, how many wait and since when.
+#[derive(Default, Serialize)]
+pub struct MailStatus {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
+    /// Names the mail server, so only admins see it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl MailStatus {
+    fn plain(status: &'static str) -> Self {
+        Self {
+            status,
+            ..Self::default()
         }
-        Err(_) => json!({"status": "unknown"}),
+    }
+
+    async fn find_out(app: &AppState, is_admin: bool) -> Self {
+        if !app.has_mail {
+            return Self::plain("not configured: reports and alarms are kept and logged");
+        }
+        match app.store.mail_trouble().await {
+            Ok(None) => Self::plain("ok"),
+            Ok(Some(trouble)) => Self {
+                status: "cannot be sent; will be tried again",
+                waiting: Some(trouble.waiting),
+                since: Some(trouble.since),
+                reason: trouble.reason.filter(|_| is_admin),
+            },
+            Err(_) => Self::plain("unknown"),
+        }
     }
 }
 
 /// Whether the provider takes messages; if not, what is wrong and since when.
-async fn provider_status(office: &Office) -> String {
-    let (store, route) = (&office.store, &office.route);
+async fn provider_status(app: &AppState) -> String {
+    let (store, route) = (&app.store, &app.route);
     let (held, silent_since) = (store.held(route).await, store.silent_since(route).await);
     match (held, silent_since) {
         (Ok(Some(Held { fault, since })), _) => format!("refuses our {fault}; sends are held since {since}"),
@@ -121,33 +97,32 @@ async fn provider_status(office: &Office) -> String {
     }
 }
 
-/// `GET /readyz`: 200 while the database can be written, and nothing that is to be done waits for it. Trouble of the provider or of mail shows in the details only: events are
-/// taken and kept meanwhile. Anybody may ask; an admin token shows more.
-pub async fn ready(State(office): SharedOffice, headers: HeaderMap) -> Result<impl IntoResponse, Problem> {
-    let conditions = office.readiness.check(&office.store).await;
-    let writable = conditions.writable;
-    let provider = if writable {
-        provider_status(&office).await
+/// `GET /readyz`: 200 while the database can be written, and nothing that is to be done waits for it. Trouble of the
+/// provider or of mail shows in the details only: events are taken and kept meanwhile. Anybody may ask; an admin token
+/// shows more.
+pub async fn ready(State(app): SharedState, headers: HeaderMap) -> (StatusCode, Json<ReadinessAnswer>) {
+    let conditions = app.readiness.check(&app.store).await;
+    let (provider, mail) = if conditions.writable {
+        let is_admin = app.admin_tokens.has(&headers);
+        (provider_status(&app).await, MailStatus::find_out(&app, is_admin).await)
     } else {
-        "unknown".into()
+        ("unknown".into(), MailStatus::plain("unknown"))
     };
-    let status = if conditions.hold() {
-        StatusCode::OK
+    let (code, status) = if conditions.hold() {
+        (StatusCode::OK, "ready")
     } else {
-        StatusCode::SERVICE_UNAVAILABLE
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready")
     };
-    let mail = if writable {
-        mail_status(&office, office.admin_tokens.has(&headers)).await
-    } else {
-        json!({"status": "unknown"})
-    };
-    let body = json!({
-        "status": if conditions.hold() { "ready" } else { "not ready" },
-        "details": {
-            "database": {"engine": office.store.engine(), "status": conditions.database()},
-            "provider": {"driver": office.route.provider.as_str(), "status": provider},
-            "mail": mail,
+    let details = Details {
+        database: DatabaseStatus {
+            engine: app.store.engine(),
+            status: conditions.database(),
         },
-    });
-    Ok((status, Json(body)))
+        provider: ProviderStatus {
+            driver: app.route.provider.as_str(),
+            status: provider,
+        },
+        mail,
+    };
+    (code, Json(ReadinessAnswer { status, details }))
 }

@@ -1,9 +1,9 @@
 //! Takes connections in, serves them and closes them: what `axum::serve` does, with caps and time-outs, which it has not,
-//! so that a few hundred half-sent requests made every route deaf. Absent: the books (see `connections`), routes, and the
-//! time-outs of handlers.
+//! so that a few hundred half-sent requests blocked every route. Absent: which connection is closed (see `connections`),
+//! routes, and the time-outs of handlers.
 //!
 //! hyper's own header timer starts when a connection begins to wait for a request, not with its first byte, so it cannot
-//! tell an idle kept-alive connection from a half-sent head. It stays off; `sweep` looks at all connections instead.
+//! tell an idle kept-alive connection from a half-sent head. It stays off; `sweep` checks all connections instead.
 
 use super::connections::{Admission, Caps, Connection, Connections, Open, Watch, counted};
 use axum::{
@@ -33,12 +33,12 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-/// How often connections are looked at.
+/// How often connections are checked.
 const TICK: Duration = Duration::from_millis(500);
 /// Room for a request head, and for what is read of a body at a time; a longer head is answered 431.
 const MAX_BUFFER: usize = 16 * 1024;
-/// A trouble that lasts is logged so often.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+/// A problem that lasts is logged so often.
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// Serves `router` until `stop` turns true, and then answers the requests that are under way. Connections from a trusted
 /// proxy carry many clients and are capped only in all.
@@ -71,7 +71,7 @@ async fn accept(
     alive: mpsc::Sender<Infallible>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let (mut errors, mut evictions, mut refusals) = (Complaint::default(), Complaint::default(), Complaint::default());
+    let (mut errors, mut evictions, mut refusals) = (Recurring::default(), Recurring::default(), Recurring::default());
     let stopping = stop.clone();
     let mut stopped = pin!(stop.wait_for(|stop| *stop));
     loop {
@@ -100,7 +100,7 @@ async fn accept(
                 if let Some(count) = evictions.add() {
                     tracing::warn!(count, caps = ?connections.caps, "closed connections that only waited, to make room for new ones");
                 }
-                // Lets the other one close its socket, and newcomers read what has come.
+                // Lets the other one close its socket, and new ones read what has come.
                 tokio::task::yield_now().await;
             }
             Admission::Refused => {
@@ -121,22 +121,22 @@ fn is_of_the_client(error: &io::Error) -> bool {
     )
 }
 
-/// A trouble that is told once in a while.
+/// A problem that is logged once in a while.
 #[derive(Default)]
-struct Complaint {
-    untold: u64,
-    told_at: Option<Instant>,
+struct Recurring {
+    unlogged: u64,
+    logged_at: Option<Instant>,
 }
 
-impl Complaint {
-    /// How often it has happened since it was last told, if it is to be told now.
+impl Recurring {
+    /// How often it has happened since it was last logged, if it is to be logged now.
     fn add(&mut self) -> Option<u64> {
-        self.untold += 1;
-        if self.told_at.is_some_and(|at| at.elapsed() < COMPLAIN_EVERY) {
+        self.unlogged += 1;
+        if self.logged_at.is_some_and(|at| at.elapsed() < LOG_EVERY) {
             return None;
         }
-        self.told_at = Some(Instant::now());
-        Some(std::mem::take(&mut self.untold))
+        self.logged_at = Some(Instant::now());
+        Some(std::mem::take(&mut self.unlogged))
     }
 }
 
@@ -196,13 +196,13 @@ async fn answer(
     connection: &Connection,
     peer: SocketAddr,
     request: Request<Incoming>,
-) -> Result<Response<Answer>, Infallible> {
+) -> Result<Response<AnswerBody>, Infallible> {
     connection.begin().await;
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(ConnectInfo(peer));
     request.extensions_mut().insert(connection.clone());
     let response = router.call(request).await?;
-    Ok(response.map(|body| Answer {
+    Ok(response.map(|body| AnswerBody {
         body,
         watch: Arc::clone(&connection.watch),
     }))
@@ -300,12 +300,12 @@ impl AsyncWrite for Socket {
 }
 
 /// The body of an answer. hyper drops it when it has taken the last of it.
-struct Answer {
+struct AnswerBody {
     body: Body,
     watch: Arc<Watch>,
 }
 
-impl hyper::body::Body for Answer {
+impl hyper::body::Body for AnswerBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -325,7 +325,7 @@ impl hyper::body::Body for Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for AnswerBody {
     fn drop(&mut self) {
         self.watch.is_answered.store(true, Relaxed);
     }

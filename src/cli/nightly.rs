@@ -1,0 +1,47 @@
+//! `nightly` and `send-test`.
+
+use super::common::{faults_in, report, wait_for, with_good_configuration};
+use crate::{app, config::Loaded, domain::day::LocalDay, telemetry};
+use anyhow::Context;
+use clap::Args;
+use std::process::ExitCode;
+
+#[derive(Args)]
+pub struct Nightly {
+    /// The local day that the report is about [default: the last one that is due]
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = read_day)]
+    day: Option<LocalDay>,
+    /// Only print the report; change and send nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Args)]
+pub struct SendTest {
+    /// The address to send a mail to, through `report.smtp_url`
+    #[arg(long, value_name = "ADDRESS")]
+    mail: String,
+}
+
+pub fn run(loaded: Loaded, nightly: &Nightly) -> anyhow::Result<ExitCode> {
+    let request = app::ReportRequest {
+        day: nightly.day,
+        dry_run: nightly.dry_run,
+    };
+    with_good_configuration(loaded, async move |loaded| {
+        telemetry::start(&loaded.config.log).context("`log.filter` cannot be read")?;
+        app::nightly(loaded, request).await
+    })
+}
+
+pub fn send_test(loaded: Loaded, test: &SendTest) -> anyhow::Result<ExitCode> {
+    let faults = faults_in(&loaded, &["report."]);
+    if !faults.is_empty() {
+        return Ok(report(&faults));
+    }
+    wait_for(app::send_test_mail(loaded, &test.mail))
+}
+
+fn read_day(text: &str) -> Result<LocalDay, String> {
+    LocalDay::parse(text).ok_or_else(|| "write it like 2026-11-20".to_owned())
+}

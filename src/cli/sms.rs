@@ -1,0 +1,138 @@
+//! `sms preview`.
+
+use super::common::{WRONG_CALL, faults_in, report};
+use crate::{
+    app,
+    config::Loaded,
+    domain::{
+        event, json,
+        message::Message,
+        sms::{self, Encoding},
+    },
+};
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Show a text as it would be sent, and what it costs
+    Preview(Preview),
+}
+
+#[derive(Args)]
+pub struct Preview {
+    /// An event as it would be posted to /v1/events; `-` reads standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    event: Option<PathBuf>,
+    /// Count this text exactly as it is; `-` reads standard input
+    #[arg(long, allow_hyphen_values = true)]
+    text: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is previewed where no event is given.
+const EXAMPLE: &str = r#"{"ticket": {"id": "3", "number": "108749", "subject": "Checkout page 500 error", "urgency": "critical",
+    "url": "https://tickets.example.com/scp/tickets.php?number=108749", "estimated_hours": 4.5, "ai": {"confidence_percent": 95}},
+    "client": {"organisation": "Acme Corp"}}"#;
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Previewed<'a> {
+    text: &'a str,
+    encoding: Encoding,
+    units: usize,
+    segments: usize,
+}
+
+impl<'a> Previewed<'a> {
+    fn of(message: &'a Message) -> Self {
+        Self {
+            text: &message.text,
+            encoding: message.size.encoding,
+            units: message.size.units,
+            segments: message.size.segments,
+        }
+    }
+}
+
+pub fn preview(loaded: &Loaded, preview: &Preview) -> anyhow::Result<ExitCode> {
+    let faults = faults_in(loaded, &["sms.max_segments", "sms.encoding", "templates."]);
+    if !faults.is_empty() {
+        return Ok(report(&faults));
+    }
+    let message = match &preview.text {
+        Some(text) => {
+            let text = if text == "-" {
+                read_text(Path::new("-"))?
+            } else {
+                text.clone()
+            };
+            Message {
+                size: sms::measure(&text),
+                text,
+            }
+        }
+        None => match compose(loaded, preview.event.as_deref())? {
+            Ok(message) => message,
+            Err(exit) => return Ok(exit),
+        },
+    };
+    if preview.json {
+        println!("{}", serde_json::to_string(&Previewed::of(&message))?);
+    } else {
+        let encoding = serde_json::to_value(message.size.encoding)?;
+        println!("{}\n", message.text);
+        println!(
+            "{}, {} units, {} segment{}",
+            encoding.as_str().unwrap_or_default(),
+            message.size.units,
+            message.size.segments,
+            if message.size.segments == 1 { "" } else { "s" }
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The text of an event from a file, or of an example.
+fn compose(loaded: &Loaded, file: Option<&Path>) -> anyhow::Result<Result<Message, ExitCode>> {
+    let text = match file {
+        Some(path) => read_text(path)?,
+        None => EXAMPLE.to_owned(),
+    };
+    let document = match json::parse(text.as_bytes()) {
+        Ok(document) => document,
+        Err(error) => {
+            eprintln!("the event is not valid JSON: {error}");
+            return Ok(Err(ExitCode::from(WRONG_CALL)));
+        }
+    };
+    let event = match event::parse(&document, jiff::Timestamp::now()) {
+        Ok(event) => event,
+        Err(faults) => {
+            for fault in faults {
+                eprintln!("{}: {}", fault.pointer, fault.detail);
+            }
+            return Ok(Err(ExitCode::from(WRONG_CALL)));
+        }
+    };
+    let warn = |error: &_| eprintln!("the template failed and the built-in one is used: {error:#}");
+    Ok(Ok(app::texts(&loaded.config).compose(
+        &event,
+        event.recipients.first(),
+        warn,
+    )))
+}
+
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    if path == Path::new("-") {
+        return std::io::read_to_string(std::io::stdin()).context("standard input is not UTF-8 text");
+    }
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}

@@ -1,0 +1,32 @@
+//! The JSON API for admins, one file a subject, each with the shapes of its queries, bodies and answers. Here: the
+//! routes. Absent: pages.
+
+mod alerts;
+mod deliveries;
+mod limit;
+mod opt_outs;
+mod query;
+mod receipts;
+mod reports;
+
+use crate::http::state::AppState;
+use axum::{
+    Router,
+    routing::{delete, get, post},
+};
+use std::sync::Arc;
+
+pub fn routes() -> Router<Arc<AppState>> {
+    Router::new()
+        .route("/v1/alerts", get(alerts::list))
+        .route("/v1/alerts/{id}", get(alerts::show))
+        .route("/v1/deliveries", get(deliveries::list))
+        .route("/v1/deliveries/{id}", get(deliveries::show))
+        .route("/v1/deliveries/{id}/resend", post(deliveries::resend))
+        .route("/v1/opt-outs", get(opt_outs::list).post(opt_outs::add))
+        .route("/v1/opt-outs/{phone}", delete(opt_outs::remove))
+        .route("/v1/limit", get(limit::show).put(limit::set))
+        .route("/v1/receipts/rejected", get(receipts::list_rejected))
+        .route("/v1/reports", get(reports::list))
+        .route("/v1/reports/{day}", get(reports::show).post(reports::make))
+}

@@ -1,0 +1,145 @@
+//! `/v1/opt-outs`: numbers that must not be texted.
+
+use super::query::{ListPage, NO_PHONE, PageSize, Query};
+use crate::{
+    domain::{
+        json::{Fault, Reader},
+        phone::{PhoneNumber, Region},
+        text::clean_line,
+    },
+    http::{body, deadline::now, error::Problem, state::SharedState},
+    store,
+};
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+const MAX_LINE: usize = 200;
+
+/// Which page of the list.
+#[derive(Deserialize)]
+pub struct ListQuery {
+    cursor: Option<String>,
+    #[serde(default)]
+    limit: PageSize,
+}
+
+/// A number to be added.
+pub struct NewOptOut {
+    phone: PhoneNumber,
+    /// The text that it was read from.
+    phone_text: String,
+    staff_id: Option<String>,
+    reason: Option<String>,
+}
+
+impl NewOptOut {
+    /// Reads the body of a request; names every bad field.
+    fn read(document: &Value, region: Region) -> Result<Self, Vec<Fault>> {
+        let root = Reader::root(document);
+        let mut faults: Vec<Fault> = Vec::new();
+        root.expect_object(&mut faults);
+        let place = root.member("phone");
+        let raw_phone = place.text(&mut faults);
+        let staff_id = root.member("staff_id").id(&mut faults);
+        let reason = root.member("reason").text(&mut faults);
+        let phone = raw_phone.and_then(|raw| PhoneNumber::parse(raw, region));
+        if phone.is_none() && faults.is_empty() {
+            place.fault(&mut faults, NO_PHONE);
+        }
+        let Some(phone) = phone.filter(|_| faults.is_empty()) else {
+            return Err(faults);
+        };
+        Ok(Self {
+            phone,
+            phone_text: clean_line(raw_phone.unwrap_or_default(), MAX_LINE),
+            staff_id: staff_id.map(|id| clean_line(&id, MAX_LINE)),
+            reason: reason.map(|reason| clean_line(reason, MAX_LINE)),
+        })
+    }
+}
+
+/// A number that must not be texted.
+#[derive(Serialize)]
+pub struct OptOut {
+    /// In E.164, in full.
+    phone: String,
+    /// The text that it was read from, where that is known.
+    phone_text: Option<String>,
+    staff_id: Option<String>,
+    reason: Option<String>,
+    opted_out_at: Timestamp,
+}
+
+impl From<store::OptOut> for OptOut {
+    fn from(kept: store::OptOut) -> Self {
+        Self {
+            phone: kept.phone.as_e164().to_owned(),
+            phone_text: kept.phone_text,
+            staff_id: kept.staff_id,
+            reason: kept.reason,
+            opted_out_at: kept.opted_out_at,
+        }
+    }
+}
+
+/// `GET /v1/opt-outs`.
+pub async fn list(State(app): SharedState, Query(query): Query<ListQuery>) -> Result<Json<ListPage<OptOut>>, Problem> {
+    let after = query.cursor.map(restore_plus);
+    let page = app.store.opt_outs(after.as_deref(), query.limit.0).await?;
+    Ok(Json(ListPage::of(page, OptOut::from)))
+}
+
+/// `POST /v1/opt-outs`: 201, or 200 if the number is there already.
+pub async fn add(
+    State(app): SharedState,
+    headers: HeaderMap,
+    raw: Body,
+) -> Result<(StatusCode, Json<OptOut>), Problem> {
+    let document = body::read_json(&headers, raw).await?;
+    let new = NewOptOut::read(&document, app.default_region).map_err(Problem::fields)?;
+    let (staff_id, reason) = (new.staff_id.as_deref(), new.reason.as_deref());
+    let (kept, is_new) = app
+        .store
+        .add_opt_out(&new.phone, &new.phone_text, staff_id, reason, now())
+        .await?;
+    tracing::info!(phone = %new.phone, new = is_new, "opt-out added");
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(kept.into())))
+}
+
+/// `DELETE /v1/opt-outs/{phone}`.
+pub async fn remove(State(app): SharedState, Path(phone): Path<String>) -> Result<StatusCode, Problem> {
+    // As it is listed first: an earlier version may have stored a form that is read otherwise today.
+    let is_e164 = phone
+        .strip_prefix('+')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let listed = is_e164.then(|| PhoneNumber::from_stored(phone.clone()));
+    let phone = match listed {
+        Some(listed) if app.store.remove_opt_out(&listed).await? => listed,
+        Some(_) | None => {
+            let phone = PhoneNumber::parse(&phone, app.default_region)
+                .ok_or_else(|| Problem::not_found("this is not one phone number, so it has not opted out"))?;
+            if !app.store.remove_opt_out(&phone).await? {
+                return Err(Problem::not_found("this number has not opted out"));
+            }
+            phone
+        }
+    };
+    tracing::info!(%phone, "opt-out removed");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// In a query, a bare `+` means a blank; people write it all the same.
+fn restore_plus(text: String) -> String {
+    match text.strip_prefix(' ') {
+        Some(rest) => format!("+{rest}"),
+        None => text,
+    }
+}

@@ -1,0 +1,181 @@
+//! Reads the query of an address into a type; the parameters that several lists share, and the page that answers them. A parameter without a value
+//! counts as not given, of one that is given twice the last counts, and unknown ones are ignored.
+
+use crate::{
+    domain::{day::LocalDay, text::clean_line},
+    http::error::Problem,
+    store,
+};
+use axum::{extract::FromRequestParts, http::request::Parts};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::{Map, Value};
+
+/// The query, read into `T`. What cannot be read is a 422 that points to the parameter.
+pub struct Query<T>(pub T);
+
+impl<T: de::DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        read(parts.uri.query().unwrap_or_default()).map(Self)
+    }
+}
+
+fn read<T: de::DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    let mut given: Map<String, Value> = url::form_urlencoded::parse(query.as_bytes())
+        .map(|(name, value)| (name.into_owned(), value.into_owned().into()))
+        .collect();
+    given.retain(|_, value| *value != "");
+    serde_path_to_error::deserialize(Value::Object(given)).map_err(|error| {
+        let pointer = format!("/{}", error.path());
+        Problem::field(&pointer, error.into_inner().to_string())
+    })
+}
+
+/// How many items a page has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PageSize(pub i64);
+
+impl PageSize {
+    const MAX: i64 = 200;
+}
+
+impl Default for PageSize {
+    fn default() -> Self {
+        Self(50)
+    }
+}
+
+impl TryFrom<String> for PageSize {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.parse::<i64>() {
+            Ok(size) if size >= 1 => Ok(Self(size.min(Self::MAX))),
+            Ok(_) | Err(_) => Err(format!(
+                "`{}` is not a whole number from 1 to {}",
+                clean_line(&text, 40),
+                Self::MAX
+            )),
+        }
+    }
+}
+
+/// How phone numbers are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub enum Phones {
+    #[default]
+    Masked,
+    /// As `?reveal=phone` asks.
+    InFull,
+}
+
+impl From<String> for Phones {
+    fn from(reveal: String) -> Self {
+        match reveal.as_str() {
+            "phone" => Self::InFull,
+            _ => Self::Masked,
+        }
+    }
+}
+
+/// What to do about a text that is not a phone number.
+pub const NO_PHONE: &str = "this is not one phone number: write it with `+`, country code and number, like `+14155550101`, and without an extension";
+
+/// One page of a list, and the cursor of the next.
+#[derive(Serialize)]
+pub struct ListPage<T> {
+    items: Vec<T>,
+    next: Option<String>,
+}
+
+impl<T> ListPage<T> {
+    pub fn of<R>(page: store::Page<R>, show: impl Fn(R) -> T) -> Self {
+        Self {
+            items: page.items.into_iter().map(show).collect(),
+            next: page.next,
+        }
+    }
+}
+
+/// Reads a local day, in a query or in a path.
+pub fn parse_day(text: &str) -> Result<LocalDay, String> {
+    LocalDay::parse(text).ok_or_else(|| format!("`{}` is not a day: write it like `2026-11-20`", clean_line(text, 40)))
+}
+
+/// For `deserialize_with`.
+pub fn day<'de, D: Deserializer<'de>>(parameter: D) -> Result<Option<LocalDay>, D::Error> {
+    let text = String::deserialize(parameter)?;
+    parse_day(&text).map(Some).map_err(de::Error::custom)
+}
+
+/// For `deserialize_with`: only `true` says so.
+pub fn is_true<'de, D: Deserializer<'de>>(parameter: D) -> Result<bool, D::Error> {
+    Ok(String::deserialize(parameter)? == "true")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::response::IntoResponse;
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    struct Example {
+        source: Option<String>,
+        #[serde(default, deserialize_with = "day")]
+        day: Option<LocalDay>,
+        #[serde(default)]
+        limit: PageSize,
+        #[serde(default)]
+        reveal: Phones,
+        #[serde(default, deserialize_with = "is_true")]
+        force: bool,
+    }
+
+    #[test]
+    fn a_parameter_without_a_value_is_not_given_and_an_unknown_one_is_ignored() {
+        assert_eq!(
+            read::<Example>("source=&day=&limit=&reveal=&force=&other=1&&=").unwrap(),
+            Example::default()
+        );
+    }
+
+    #[test]
+    fn the_last_of_several_counts_also_if_it_is_empty() {
+        let example: Example = read("limit=7&limit=900&source=a&source=").unwrap();
+
+        assert_eq!((example.limit, example.source), (PageSize(200), None));
+    }
+
+    #[test]
+    fn texts_are_taken_as_they_are() {
+        let example: Example = read("source=7&reveal=phone&force=true&day=2026-11-20").unwrap();
+
+        assert_eq!(example.source.as_deref(), Some("7"));
+        assert_eq!((example.reveal, example.force), (Phones::InFull, true));
+        assert_eq!(example.day, LocalDay::parse("2026-11-20"));
+        let other: Example = read("reveal=all&force=yes").unwrap();
+        assert_eq!((other.reveal, other.force), (Phones::Masked, false));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_pointed_to() {
+        for (query, pointer, detail) in [
+            ("limit=0", "/limit", "`0` is not a whole number from 1 to 200"),
+            ("limit=ten", "/limit", "`ten` is not a whole number from 1 to 200"),
+            ("day=today", "/day", "`today` is not a day: write it like `2026-11-20`"),
+        ] {
+            let response = read::<Example>(query).unwrap_err().into_response();
+
+            assert_eq!(response.status(), 422);
+            let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(
+                body["errors"],
+                serde_json::json!([{"pointer": pointer, "detail": detail}])
+            );
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What admins use. Everything here needs the admin token.
+
+mod api;
+
+use super::{
+    error::Problem,
+    state::{AppState, SharedState},
+};
+use axum::{
+    Router,
+    extract::{ConnectInfo, Request, State},
+    middleware::{self, Next},
+    response::Response,
+};
+use std::{net::SocketAddr, sync::Arc};
+
+/// Everything that needs the admin token.
+pub fn routes(app: &Arc<AppState>) -> Router<Arc<AppState>> {
+    api::routes().route_layer(middleware::from_fn_with_state(Arc::clone(app), admit))
+}
+
+/// Asks for the admin token before anything else is read.
+async fn admit(
+    State(app): SharedState,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    app.rate_limiter
+        .admit(&app.admin_tokens, request.headers(), peer.ip())?;
+    // PostgreSQL takes no NUL in a text, and nothing here has one.
+    if request.uri().to_string().contains("%00") {
+        return Err(Problem::not_found("there is nothing at this address"));
+    }
+    Ok(next.run(request).await)
+}

@@ -1,0 +1,49 @@
+//! What every handler works with. Absent: how it is made (see `app`).
+
+use super::{
+    auth::{RateLimiter, Tokens},
+    deadline::now,
+    readiness::Readiness,
+    webhooks::Webhooks,
+};
+use crate::{
+    domain::{day::LocalDay, nightly::NightlyTime, phone::Region, route::Route},
+    intake::Intake,
+    store::Db,
+};
+use axum::extract::State;
+use jiff::{SignedDuration, tz::TimeZone};
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// How handlers ask for it.
+pub type SharedState = State<Arc<AppState>>;
+
+/// What every handler works with.
+pub struct AppState {
+    pub store: Db,
+    pub intake: Intake,
+    /// Notified when a delivery may be due.
+    pub wake: Arc<Notify>,
+    pub intake_tokens: Tokens,
+    pub admin_tokens: Tokens,
+    pub rate_limiter: RateLimiter,
+    pub default_region: Region,
+    pub time_zone: TimeZone,
+    pub daily_limit: i64,
+    pub poll_after: SignedDuration,
+    pub route: Arc<Route>,
+    pub webhooks: Webhooks,
+    pub readiness: Readiness,
+    /// When the nightly jobs are due.
+    pub nightly: NightlyTime,
+    /// Whether mails have a server and somebody to go to.
+    pub has_mail: bool,
+}
+
+impl AppState {
+    /// The local day that it is now.
+    pub fn today(&self) -> LocalDay {
+        LocalDay::of(now(), &self.time_zone)
+    }
+}

@@ -1,0 +1,58 @@
+//! Webhooks that Twilio calls: one extractor reads, checks and hands on the requests of all of them. Absent: what a request
+//! says (see the handlers), and what it is checked by (see `webhooks`).
+
+use super::{body, connections::Connection, deadline::now, error::Problem, state::AppState, webhooks};
+use axum::{
+    Extension, RequestExt,
+    extract::{ConnectInfo, FromRequest, MatchedPath, RawQuery, Request},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+/// Who sent it is known only once the body is there, so little is taken, and nothing is read away. Callbacks have a few
+/// hundred bytes.
+const BODY: body::Limits = body::Limits {
+    size: 64 * 1024,
+    wait: Duration::from_secs(10),
+    drain: 0,
+};
+
+/// A request that Twilio signed.
+pub struct SignedRequest {
+    /// As it came, without `?`.
+    pub query: String,
+    /// The body.
+    pub form: Vec<u8>,
+}
+
+impl FromRequest<Arc<AppState>> for SignedRequest {
+    type Rejection = Response;
+
+    async fn from_request(mut request: Request, app: &Arc<AppState>) -> Result<Self, Response> {
+        let (route, RawQuery(query), ConnectInfo(peer), Extension(connection)) = request
+            .extract_parts::<(MatchedPath, RawQuery, ConnectInfo<SocketAddr>, Extension<Connection>)>()
+            .await
+            .map_err(IntoResponse::into_response)?;
+        let query = query.unwrap_or_default();
+        let (parts, raw) = request.into_parts();
+        let reject = |why: String, body: &[u8], problem: Problem| {
+            app.webhooks.rejected.add(why, body, now());
+            let problem = app.rate_limiter.refuse(&parts.headers, peer.ip(), problem);
+            problem.into_response()
+        };
+        let forbidden = || Problem::new(StatusCode::FORBIDDEN, "the signature is missing or not valid");
+        if webhooks::signature(&parts.headers).is_empty() {
+            let why = "it has no `X-Twilio-Signature` header".to_owned();
+            return Err(reject(why, &[], forbidden()));
+        }
+        let form = connection
+            .while_waiting(body::read(raw, BODY))
+            .await
+            .map_err(|problem| reject(problem.detail().to_owned(), &[], problem))?;
+        app.webhooks
+            .verify(route.as_str(), &query, &parts.headers, &form)
+            .map_err(|why| reject(why, &form, forbidden()))?;
+        Ok(Self { query, form })
+    }
+}

@@ -1,0 +1,112 @@
+//! What the requests of Twilio's webhooks are checked by, and those that were rejected. The signature is checked over the
+//! configured address, never over what the request says of itself. Absent: reading requests (see `twilio`), and how a
+//! signature is computed (see `provider::twilio::signature`).
+
+use crate::{
+    domain::text::clean_line,
+    provider::twilio::signature::{self, Signed},
+};
+use axum::http::{HeaderMap, header};
+use jiff::Timestamp;
+use secrecy::SecretString;
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+};
+use url::Url;
+
+/// The route of status callbacks.
+pub const STATUS: &str = "/twilio/status";
+/// The header that carries a signature.
+const SIGNATURE: &str = "x-twilio-signature";
+/// How many rejected requests are kept.
+const KEPT: usize = 100;
+
+/// What the requests of Twilio are checked by, and those that failed.
+#[derive(Default)]
+pub struct Webhooks {
+    /// The address that Twilio calls and signs for `STATUS`.
+    pub status_url: Option<Url>,
+    /// Two of them during a rotation.
+    pub auth_tokens: Vec<SecretString>,
+    pub rejected: Rejections,
+}
+
+impl Webhooks {
+    /// The address that Twilio signs when it calls `route`.
+    fn signed_url(&self, route: &str) -> Option<&Url> {
+        match route {
+            STATUS => self.status_url.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Checks a signature; the error says in words why it is not valid.
+    pub fn verify(&self, route: &str, query: &str, headers: &HeaderMap, body: &[u8]) -> Result<(), String> {
+        let address = self
+            .signed_url(route)
+            .ok_or("`public_url` is not set, so nothing can be checked")?;
+        let address = address.as_str().split(['?', '#']).next().unwrap_or_default();
+        let url = match query {
+            "" => address.to_owned(),
+            query => format!("{address}?{query}"),
+        };
+        let signed = Signed {
+            url: &url,
+            content_type: text(headers, header::CONTENT_TYPE.as_str()),
+            body,
+            signature: signature(headers),
+        };
+        signature::verify(signed, &self.auth_tokens).map_err(|invalid| invalid.to_string())
+    }
+}
+
+/// The last rejected requests, redacted. In memory: they help to find a wrong setting and prove nothing.
+#[derive(Default)]
+pub struct Rejections(Mutex<(u64, VecDeque<Rejection>)>);
+
+/// A request that was rejected: when, why, and what it looked like; no values.
+#[derive(Clone)]
+pub struct Rejection {
+    pub at: Timestamp,
+    pub why: String,
+    pub fields: Vec<String>,
+}
+
+impl Rejections {
+    /// Notes a rejected request, of which `body` is known, and logs why.
+    pub fn add(&self, why: String, body: &[u8], at: Timestamp) {
+        tracing::warn!(
+            why,
+            "rejected a receipt; if Twilio sent it, compare `public_url` with the address set there, or try `nightbell receipt verify`"
+        );
+        let fields = url::form_urlencoded::parse(body)
+            .map(|(name, _)| clean_line(&name, 40))
+            .take(40)
+            .collect();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.0 += 1;
+        if kept.1.len() == KEPT {
+            kept.1.pop_front();
+        }
+        kept.1.push_back(Rejection { at, why, fields });
+    }
+
+    /// How many were rejected since the start, and the last of them, newest first.
+    pub fn list(&self) -> (u64, Vec<Rejection>) {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (kept.0, kept.1.iter().rev().cloned().collect())
+    }
+}
+
+/// The signature of a request; empty if there is none.
+pub fn signature(headers: &HeaderMap) -> &str {
+    text(headers, SIGNATURE)
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}

@@ -1,0 +1,109 @@
+//! What becomes of an event, wherever it comes from: HTTP now; hooks, pollers and commands later. Looks its source up,
+//! decides who is to be told (see `compose`), and raises or closes the alert. Absent: reading events and checking tokens,
+//! which is the caller's, and SQL.
+
+mod compose;
+
+pub use compose::{Source, Texts};
+
+use crate::{
+    domain::event::{Event, Meaning},
+    store::{self, Accepted, Addition, Db, StoreError},
+};
+use jiff::Timestamp;
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::sync::Notify;
+
+/// What became of an event. Whatever it says is committed.
+pub enum Outcome {
+    /// The alert is new, or it now tells more people.
+    Accepted {
+        alert_id: String,
+        deliveries: Vec<Addition>,
+    },
+    /// The event says nothing that its alert does not know.
+    Duplicate { alert_id: String },
+    /// The alert is closed, and so many deliveries are canceled by it.
+    Resolved { alert_id: String, canceled: usize },
+    /// Understood, and there is nothing to do.
+    Ignored(Ignored),
+    /// The event's source is not configured.
+    UnknownSource,
+}
+
+/// Why there is nothing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ignored {
+    /// The ticket's urgency is below critical, and it has no alert.
+    NotCritical,
+    /// The ticket is over, and it has no alert.
+    TicketClosed,
+    UnknownUrgency(String),
+}
+
+/// Takes events.
+pub struct Intake {
+    store: Db,
+    /// Notified when a delivery may be due.
+    wake: Arc<Notify>,
+    sources: BTreeMap<String, Source>,
+    texts: Texts,
+}
+
+impl Intake {
+    pub fn new(store: Db, wake: Arc<Notify>, sources: BTreeMap<String, Source>, texts: Texts) -> Self {
+        Self {
+            store,
+            wake,
+            sources,
+            texts,
+        }
+    }
+
+    /// Whether a source of this name is configured.
+    pub fn has_source(&self, name: &str) -> bool {
+        self.sources.contains_key(name)
+    }
+
+    /// Does what an event asks for. Its outcome is durable when this returns; after an error nothing is half-stored, and
+    /// the same event may be taken again.
+    pub async fn take(&self, event: &Event, now: Timestamp) -> Result<Outcome, StoreError> {
+        let Some(source) = self.sources.get(&event.source) else {
+            return Ok(Outcome::UnknownSource);
+        };
+        match &event.meaning {
+            Meaning::Critical => self.raise(source, event, now).await,
+            Meaning::Over => self.close(event, Ignored::TicketClosed, now).await,
+            Meaning::Lower => self.close(event, Ignored::NotCritical, now).await,
+            Meaning::UnknownUrgency(urgency) => {
+                tracing::warn!(source = %event.source, %urgency, "ignored an event with an unknown urgency: send `critical`, `high`, `normal` or `low`");
+                Ok(Outcome::Ignored(Ignored::UnknownUrgency(urgency.clone())))
+            }
+        }
+    }
+
+    async fn raise(&self, source: &Source, event: &Event, now: Timestamp) -> Result<Outcome, StoreError> {
+        let compose = || compose::deliveries(&self.texts, source, event);
+        let accepted = self.store.accept(event, source.later_recipients, now, compose).await?;
+        Ok(match accepted {
+            Accepted::New { alert_id, deliveries } => {
+                self.wake.notify_one();
+                tracing::info!(alert.id = %alert_id, source = %event.source, ticket.id = %event.ticket.id, deliveries = deliveries.len(), "alert raised");
+                Outcome::Accepted { alert_id, deliveries }
+            }
+            Accepted::Duplicate { alert_id } => Outcome::Duplicate { alert_id },
+        })
+    }
+
+    /// Closes the ticket's alert; `without_alert` if it has none.
+    async fn close(&self, event: &Event, without_alert: Ignored, now: Timestamp) -> Result<Outcome, StoreError> {
+        Ok(match self.store.resolve(event, now).await? {
+            Some(store::Resolved::Closed { alert_id, canceled }) => {
+                tracing::info!(alert.id = %alert_id, source = %event.source, ticket.id = %event.ticket.id, canceled, "alert closed");
+                Outcome::Resolved { alert_id, canceled }
+            }
+            Some(store::Resolved::Duplicate { alert_id }) => Outcome::Duplicate { alert_id },
+            None => Outcome::Ignored(without_alert),
+        })
+    }
+}
