@@ -22,7 +22,7 @@ const CALLS: [&str; 12] = [
     "commit",
     "insert into alert ",
     "insert into attempt",
-    "outcome = 'accepted'",
+    "outcome = r.value",
     "insert into receipt",
     "pg_notify",
     "insert into route_pace",

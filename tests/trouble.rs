@@ -283,9 +283,7 @@ async fn a_row_that_cannot_be_read_is_set_aside_and_the_rest_goes_on(database: D
     town.stand(&odd, &["deferred"]).await;
     town.stand(&good, &["deferred"]).await;
     town.database
-        .execute(&format!(
-            "update delivery set channel = 'hologram' where alert_id = '{odd}'"
-        ))
+        .execute(&format!("update delivery set phone = null where alert_id = '{odd}'"))
         .await;
 
     town.admin(Method::PUT, "/v1/limit", Some(json!({"limit": 10}))).await;
@@ -293,7 +291,7 @@ async fn a_row_that_cannot_be_read_is_set_aside_and_the_rest_goes_on(database: D
     let delivery = town.stand(&odd, &["failed"]).await.remove(0);
     assert_eq!(delivery["reason"], "internal_error");
     town.stand(&good, &["accepted"]).await;
-    town.service.logged("`hologram`").await;
+    town.service.logged("a pending delivery without a phone").await;
 }
 
 async fn a_database_that_refuses_is_answered_with_503_and_comes_back(database: Database) {

@@ -29,7 +29,7 @@ use std::{io::Write, path::Path, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::{Notify, watch},
+    sync::watch,
 };
 
 /// How long requests that are under way may take to end at a stop.
@@ -77,9 +77,8 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
 
-    let wake = Arc::new(Notify::new());
     let (stop, stopping) = watch::channel(false);
-    let app_state = Arc::new(make_app_state(&config, &store, &provider, &wake));
+    let app_state = Arc::new(make_app_state(&config, &store, &provider));
     // None of them waits for the others' connections.
     let worker_store = store.apart(Limits::QUICK);
     let night_store = store.apart(Limits::PATIENT);
@@ -88,7 +87,6 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
         store: worker_store.clone(),
         provider,
         rules: worker_rules(&config),
-        wake,
         owner: night.owner.clone(),
         clock: Arc::default(),
     });
@@ -270,7 +268,7 @@ fn twilio_account(twilio: &Twilio, sms: &Sms) -> Option<twilio::Account> {
     })
 }
 
-fn make_app_state(config: &Config, store: &Db, provider: &Provider, wake: &Arc<Notify>) -> AppState {
+fn make_app_state(config: &Config, store: &Db, provider: &Provider) -> AppState {
     let (mut intake_tokens, mut admin_tokens) = (Tokens::default(), Tokens::default());
     intake_tokens.add(&config.intake_tokens, None);
     for (name, source) in &config.sources {
@@ -279,8 +277,7 @@ fn make_app_state(config: &Config, store: &Db, provider: &Provider, wake: &Arc<N
     admin_tokens.add(&config.admin_tokens, None);
     AppState {
         store: store.clone(),
-        intake: make_intake(config, store, wake),
-        wake: Arc::clone(wake),
+        intake: make_intake(config, store),
         intake_tokens,
         admin_tokens,
         rate_limiter: RateLimiter::new(config.http_per_second, config.trusted_proxies.clone()),
@@ -300,7 +297,7 @@ fn make_app_state(config: &Config, store: &Db, provider: &Provider, wake: &Arc<N
     }
 }
 
-fn make_intake(config: &Config, store: &Db, wake: &Arc<Notify>) -> Intake {
+fn make_intake(config: &Config, store: &Db) -> Intake {
     let sources = config.sources.iter().map(|(name, source)| {
         let source = Source {
             region: source.region,
@@ -313,7 +310,7 @@ fn make_intake(config: &Config, store: &Db, wake: &Arc<Notify>) -> Intake {
         };
         (name.clone(), source)
     });
-    Intake::new(store.clone(), Arc::clone(wake), sources.collect(), texts(config))
+    Intake::new(store.clone(), sources.collect(), texts(config))
 }
 
 fn make_night(config: &Config, store: &Db) -> Night {

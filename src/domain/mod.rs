@@ -6,6 +6,7 @@ pub mod clock;
 pub mod day;
 pub mod delivery;
 pub mod event;
+pub mod id;
 pub mod json;
 pub mod letter;
 pub mod message;

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     domain::{
         event::{self, Event},
+        id::{AlertId, DeliveryId},
         json::Fault,
         text::clean_line,
     },
@@ -78,13 +79,13 @@ fn unknown_source(name: &str) -> Fault {
 pub enum EventAnswer {
     /// The alert is new, or it now tells more people.
     Accepted {
-        alert_id: String,
+        alert_id: AlertId,
         deliveries: Vec<NewDelivery>,
     },
     /// The ticket has its alert; nothing was added.
-    Duplicate { alert_id: String },
+    Duplicate { alert_id: AlertId },
     /// The ticket's alert is closed, and so many deliveries are canceled.
-    Resolved { alert_id: String, canceled: usize },
+    Resolved { alert_id: AlertId, canceled: usize },
     /// Understood; there is nothing to do.
     Ignored {
         reason: IgnoredReason,
@@ -108,7 +109,7 @@ pub enum IgnoredReason {
 /// A delivery that the event added or brought back.
 #[derive(Serialize)]
 pub struct NewDelivery {
-    id: String,
+    id: DeliveryId,
     recipient: person::Recipient,
     state: &'static str,
 }

@@ -21,7 +21,7 @@ pub async fn post(State(app): SharedState, request: SignedRequest) -> Result<Sta
         )
     })?;
     let (message_id, status) = (receipt.message_id.clone(), receipt.status.clone());
-    let recording = app.store.record_receipt(receipt, app.poll_after, now());
+    let recording = app.store.receive(receipt, app.poll_after, now());
     match in_time(recording, NO_ANSWER).await? {
         Recorded::Applied(state) => tracing::debug!(message.id = %message_id, %status, %state, "receipt recorded"),
         Recorded::Waiting => {

@@ -14,7 +14,6 @@ use crate::{
 use axum::extract::State;
 use jiff::{SignedDuration, tz::TimeZone};
 use std::sync::Arc;
-use tokio::sync::Notify;
 
 /// How handlers ask for it.
 pub type SharedState = State<Arc<AppState>>;
@@ -23,8 +22,6 @@ pub type SharedState = State<Arc<AppState>>;
 pub struct AppState {
     pub store: Db,
     pub intake: Intake,
-    /// Notified when a delivery may be due.
-    pub wake: Arc<Notify>,
     pub intake_tokens: Tokens,
     pub admin_tokens: Tokens,
     pub rate_limiter: RateLimiter,

@@ -5,6 +5,7 @@ use crate::{
         event::{Address, Event, Recipient},
         message::{Addressee, Message, Rules, Templates},
         phone::Region,
+        route::Channel,
     },
     store::{LaterRecipients, NewDelivery},
 };
@@ -67,6 +68,7 @@ fn add(deliveries: &mut Vec<NewDelivery>, recipients: &[Recipient], texts: &Text
             tracing::warn!(template = "sms/critical.txt", line = error.line(), kind = ?error.kind(), "the template failed; the built-in one is used");
         });
         deliveries.push(NewDelivery {
+            channel: Channel::Sms,
             staff_id: recipient.staff_id.clone(),
             role: recipient.role.clone(),
             name: recipient.name.clone(),

@@ -7,24 +7,26 @@ mod compose;
 pub use compose::{Source, Texts};
 
 use crate::{
-    domain::event::{Event, Meaning},
-    store::{self, Accepted, Addition, Db, StoreError},
+    domain::{
+        event::{Event, Meaning},
+        id::AlertId,
+    },
+    store::{self, Addition, Db, Raised, StoreError},
 };
 use jiff::Timestamp;
-use std::{collections::BTreeMap, sync::Arc};
-use tokio::sync::Notify;
+use std::collections::BTreeMap;
 
 /// What became of an event. Whatever it says is committed.
 pub enum Outcome {
     /// The alert is new, or it now tells more people.
     Accepted {
-        alert_id: String,
+        alert_id: AlertId,
         deliveries: Vec<Addition>,
     },
     /// The event says nothing that its alert does not know.
-    Duplicate { alert_id: String },
+    Duplicate { alert_id: AlertId },
     /// The alert is closed, and so many deliveries are canceled by it.
-    Resolved { alert_id: String, canceled: usize },
+    Resolved { alert_id: AlertId, canceled: usize },
     /// Understood, and there is nothing to do.
     Ignored(Ignored),
     /// The event's source is not configured.
@@ -44,20 +46,13 @@ pub enum Ignored {
 /// Takes events.
 pub struct Intake {
     store: Db,
-    /// Notified when a delivery may be due.
-    wake: Arc<Notify>,
     sources: BTreeMap<String, Source>,
     texts: Texts,
 }
 
 impl Intake {
-    pub fn new(store: Db, wake: Arc<Notify>, sources: BTreeMap<String, Source>, texts: Texts) -> Self {
-        Self {
-            store,
-            wake,
-            sources,
-            texts,
-        }
+    pub fn new(store: Db, sources: BTreeMap<String, Source>, texts: Texts) -> Self {
+        Self { store, sources, texts }
     }
 
     /// Whether a source of this name is configured.
@@ -84,14 +79,13 @@ impl Intake {
 
     async fn raise(&self, source: &Source, event: &Event, now: Timestamp) -> Result<Outcome, StoreError> {
         let compose = || compose::deliveries(&self.texts, source, event);
-        let accepted = self.store.accept(event, source.later_recipients, now, compose).await?;
-        Ok(match accepted {
-            Accepted::New { alert_id, deliveries } => {
-                self.wake.notify_one();
+        let raised = self.store.raise(event, source.later_recipients, now, compose).await?;
+        Ok(match raised {
+            Raised::New { alert_id, deliveries } => {
                 tracing::info!(alert.id = %alert_id, source = %event.source, ticket.id = %event.ticket.id, deliveries = deliveries.len(), "alert raised");
                 Outcome::Accepted { alert_id, deliveries }
             }
-            Accepted::Duplicate { alert_id } => Outcome::Duplicate { alert_id },
+            Raised::Duplicate { alert_id } => Outcome::Duplicate { alert_id },
         })
     }
 

@@ -1,7 +1,15 @@
 //! Alarms: a row here and a line in the log, once for each thing they are about; and the look at whether an opt-out left
 //! a source with nobody to tell. Absent: their mails (see `mails`).
 
-use super::{Db, StoreError, Tx, at, ms, new_id, read, within};
+use super::{
+    Db,
+    error::StoreError,
+    opt_outs,
+    query::Query,
+    sql::{args, sql},
+    tx::{Effect, Tx},
+    types::{at, ms, new_id},
+};
 use crate::domain::{
     alarm::{Alarm, AlarmKind, Ticket},
     day::after,
@@ -12,7 +20,7 @@ use std::collections::BTreeMap;
 
 /// What an alarm is about, for its mail.
 #[derive(Clone, Copy, Default)]
-pub(super) struct About<'a> {
+pub struct About<'a> {
     pub alert_id: Option<&'a str>,
     pub delivery_id: Option<&'a str>,
 }
@@ -21,7 +29,7 @@ pub(super) struct About<'a> {
 const RECENT: SignedDuration = SignedDuration::from_hours(24 * 30);
 
 /// Raises an alarm about `subject`, unless it was raised already.
-pub(super) async fn raise(
+pub async fn raise(
     tx: &mut Tx,
     kind: AlarmKind,
     subject: &str,
@@ -29,31 +37,32 @@ pub(super) async fn raise(
     detail: String,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let new = within!(tx, |conn| {
-        sqlx::query(
-            "insert into alarm (id, kind, subject, raised_at, detail, alert_id, delivery_id)
-            values ($1, $2, $3, $4, $5, $6, $7) on conflict (kind, subject) do nothing",
+    let new = tx
+        .execute(
+            sql!(
+                "insert into alarm (id, kind, subject, raised_at, detail, alert_id, delivery_id)
+            values ($1, $2, $3, $4, $5, $6, $7) on conflict (kind, subject) do nothing"
+            ),
+            args![
+                new_id(),
+                kind.as_str(),
+                subject,
+                ms(now),
+                &detail,
+                about.alert_id,
+                about.delivery_id
+            ],
         )
-        .bind(new_id())
-        .bind(kind.as_str())
-        .bind(subject)
-        .bind(ms(now))
-        .bind(&detail)
-        .bind(about.alert_id)
-        .bind(about.delivery_id)
-        .execute(conn)
-        .await
-        .map(|done| done.rows_affected())
-    })?;
+        .await?;
     if new > 0 {
-        tx.alarms.push((kind, detail));
+        tx.then(Effect::Alarm { kind, detail });
     }
     Ok(())
 }
 
 /// An alarm with what its mail says of it.
 #[derive(sqlx::FromRow)]
-pub(super) struct AlarmRow {
+pub struct AlarmRow {
     id: String,
     kind: String,
     raised_at: i64,
@@ -101,11 +110,13 @@ impl Db {
         fallback: &BTreeMap<String, Vec<String>>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let unchecked: Option<(String, i64)> = read!(self, |pool| sqlx::query_as(
-            "select phone, opted_out_at from opt_out where checked_at is null order by opted_out_at limit 1"
-        )
-        .fetch_optional(pool)
-        .await)?;
+        let unchecked: Option<(String, i64)> = self
+            .reads()
+            .optional(
+                sql!("select phone, opted_out_at from opt_out where checked_at is null order by opted_out_at limit 1"),
+                args![],
+            )
+            .await?;
         let Some((phone, opted_out_at)) = unchecked else {
             return Ok(());
         };
@@ -119,7 +130,7 @@ impl Db {
         for (source, numbers) in people {
             let mut all_out = true;
             for number in &numbers {
-                all_out &= super::opt_outs::contains(&mut tx, number).await?;
+                all_out &= opt_outs::contains(&mut tx, number).await?;
             }
             if all_out {
                 let detail = format!(
@@ -131,14 +142,11 @@ impl Db {
                 raise(&mut tx, kind, &subject, About::default(), detail, now).await?;
             }
         }
-        within!(tx, |conn| sqlx::query(
-            "update opt_out set checked_at = $2 where phone = $1"
+        tx.execute(
+            sql!("update opt_out set checked_at = $2 where phone = $1"),
+            args![&phone, ms(now)],
         )
-        .bind(&phone)
-        .bind(ms(now))
-        .execute(conn)
-        .await
-        .map(drop))?;
+        .await?;
         tx.commit().await
     }
 
@@ -148,18 +156,18 @@ impl Db {
         phone: &str,
         now: Timestamp,
     ) -> Result<BTreeMap<String, Vec<String>>, StoreError> {
-        let rows: Vec<(String, String)> = read!(self, |pool| {
-            sqlx::query_as(
-                "select distinct a.source, d.phone from delivery d join alert a on a.id = d.alert_id
+        let rows: Vec<(String, String)> = self
+            .reads()
+            .all(
+                sql!(
+                    "select distinct a.source, d.phone from delivery d join alert a on a.id = d.alert_id
                  where d.received_at > $2 and d.phone is not null and a.source in (
                     select o.source from alert o join delivery p on p.alert_id = o.id
-                    where p.phone = $1 and p.received_at > $2)",
+                    where p.phone = $1 and p.received_at > $2)"
+                ),
+                args![phone, ms(after(now, -RECENT))],
             )
-            .bind(phone)
-            .bind(ms(after(now, -RECENT)))
-            .fetch_all(pool)
-            .await
-        })?;
+            .await?;
         let mut people: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (source, number) in rows {
             people.entry(source).or_default().push(number);

@@ -3,12 +3,16 @@
 //! ticket id, the dedup key; and opt-outs, which are wishes. Absent: when, how much, and how fast (`worker::cleanup`).
 
 use super::{
-    Db, Engine, StoreError, Tx,
+    Db,
+    engine::Kind,
+    error::StoreError,
     job_runs::{self, Run},
-    locking, ms, read, within,
+    ledger,
+    query::Query,
+    sql::{Sql, args, sql},
+    types::ms,
 };
-use crate::domain::{day::LocalDay, delivery::State};
-use const_format::concatcp;
+use crate::domain::{day::LocalDay, id::AlertId};
 use jiff::Timestamp;
 use std::time::{Duration, Instant};
 
@@ -45,20 +49,24 @@ pub enum Old {
 }
 
 impl Old {
-    fn sql(self) -> &'static str {
+    fn sql(self) -> Sql {
         match self {
             Self::Receipts => {
-                "delete from receipt where id in (select id from receipt where received_at < $1
+                sql!(
+                    "delete from receipt where id in (select id from receipt where received_at < $1
                  order by received_at limit $2)"
+                )
             }
-            Self::Alarms => "delete from alarm where id in (select id from alarm where raised_at < $1 limit $2)",
+            Self::Alarms => sql!("delete from alarm where id in (select id from alarm where raised_at < $1 limit $2)"),
             Self::Counters => {
-                "delete from daily_count where day in (select day from daily_count where day < $1 limit $2)"
+                sql!("delete from daily_count where day in (select day from daily_count where day < $1 limit $2)")
             }
             Self::Runs => {
-                "delete from job_run where day < $1 and finished_at is not null and day in (select day from job_run
+                sql!(
+                    "delete from job_run where day < $1 and finished_at is not null and day in (select day from job_run
                     where day < $1 and finished_at is not null limit $2)
                  and day < (select max(l.day) from job_run l where l.job = job_run.job)"
+                )
             }
         }
     }
@@ -87,21 +95,11 @@ impl Db {
                 } else {
                     ages.personal
                 };
-                within!(tx, |conn| sqlx::query(sql)
-                    .bind(ms(before))
-                    .bind(most)
-                    .execute(conn)
-                    .await
-                    .map(|done| done.rows_affected()))?
+                tx.execute(sql, args![ms(before), most]).await?
             }
             Old::Counters | Old::Runs => {
                 let before = ages.days.to_string();
-                within!(tx, |conn| sqlx::query(sql)
-                    .bind(before)
-                    .bind(most)
-                    .execute(conn)
-                    .await
-                    .map(|done| done.rows_affected()))?
+                tx.execute(sql, args![before, most]).await?
             }
         };
         tx.commit().await?;
@@ -120,21 +118,12 @@ impl Db {
         most: i64,
         now: Timestamp,
     ) -> Result<Option<Batch>, StoreError> {
-        let ids: Vec<String> = read!(self, |pool| sqlx::query_scalar(concatcp!(
-            "select a.id from alert a where a.stripped_at is null and a.received_at < $1 and not exists (
-                select 1 from delivery d where d.alert_id = a.id and (d.due_at is not null or d.lease_until is not null
-                    or d.state in (",
-            State::OWED,
-            ") or d.received_at >= $1
-                    or (d.report_day is null and d.state in (",
-            State::BAD,
-            "))))
-             order by a.received_at limit $2"
-        ))
-        .bind(ms(ages.personal))
-        .bind(most)
-        .fetch_all(pool)
-        .await)?;
+        const OLD: Sql = sql!(
+            "select a.id from alert a where a.stripped_at is null and a.received_at < $1 and not ",
+            ledger::BUSY,
+            " order by a.received_at limit $2"
+        );
+        let ids: Vec<AlertId> = self.reads().scalars(OLD, args![ms(ages.personal), most]).await?;
         let mut tx = self.begin().await?;
         let begun = Instant::now();
         if !job_runs::keep(&mut tx, run, now).await? {
@@ -142,7 +131,7 @@ impl Db {
         }
         let mut rows = i64::try_from(ids.len()).unwrap_or(i64::MAX);
         for id in &ids {
-            strip(&mut tx, id, ages.personal, now).await?;
+            ledger::strip(&mut tx, id, ages.personal, now).await?;
             if begun.elapsed() > ENOUGH {
                 // An alert of a hundred people weighs as much as fifty of two. There may be more.
                 rows = most;
@@ -170,27 +159,17 @@ impl Db {
         if !job_runs::keep(&mut tx, run, now).await? {
             return Ok(None);
         }
-        within!(tx, |conn| {
-            sqlx::query(
-            "update job_run set finished_at = $2 where job = 'report' and composed_at is not null and finished_at is null
-                and exists (select 1 from mail m where m.subject_key = 'report/' || job_run.day and m.created_at < $1)"
-        )
-        .bind(ms(ages.personal))
-        .bind(ms(now))
-        .execute(conn)
-        .await
-        .map(drop)
-        })?;
-        let rows = within!(tx, |conn| sqlx::query(
-            "delete from mail where id in (select id from mail where created_at < $2
+        tx.execute(sql!("update job_run set finished_at = $2 where job = 'report' and composed_at is not null and finished_at is null
+                and exists (select 1 from mail m where m.subject_key = 'report/' || job_run.day and m.created_at < $1)"), args![ms(ages.personal), ms(now)]).await?;
+        let rows = tx
+            .execute(
+                sql!(
+                    "delete from mail where id in (select id from mail where created_at < $2
                 or (created_at < $1 and (sent_at is not null or due_at is null)) order by created_at limit $3)"
-        )
-        .bind(ms(ages.receipts.max(ages.personal)))
-        .bind(ms(ages.personal))
-        .bind(most)
-        .execute(conn)
-        .await
-        .map(|done| done.rows_affected()))?;
+                ),
+                args![ms(ages.receipts.max(ages.personal)), ms(ages.personal), most],
+            )
+            .await?;
         tx.commit().await?;
         Ok(Some(Batch {
             rows: i64::try_from(rows).unwrap_or(i64::MAX),
@@ -200,20 +179,20 @@ impl Db {
 
     /// How many mails are about to be deleted that no server ever took.
     pub async fn mails_given_up(&self, ages: Ages) -> Result<i64, StoreError> {
-        Ok(read!(self, |pool| sqlx::query_scalar(
-            "select count(*) from mail where created_at < $1 and sent_at is null and due_at is not null"
-        )
-        .bind(ms(ages.personal))
-        .fetch_one(pool)
-        .await)?)
+        self.reads()
+            .scalar(
+                sql!("select count(*) from mail where created_at < $1 and sent_at is null and due_at is not null"),
+                args![ms(ages.personal)],
+            )
+            .await
     }
 
     /// Gives pages that nobody uses back to the file system, if more than a quarter of the file is free: the rest serves
     /// the days to come. SQLite only; PostgreSQL vacuums by itself. Returns whether there may be more.
     pub async fn shrink(&self, pages: u32) -> Result<Option<Duration>, StoreError> {
-        let Engine::Sqlite {
+        let Kind::Sqlite {
             writer: Some(writer), ..
-        } = &self.engine
+        } = &self.engine.kind
         else {
             return Ok(None);
         };
@@ -239,69 +218,4 @@ impl Db {
         // A file made before this version has no map of its pages and cannot shrink so.
         Ok((left < free).then(|| begun.elapsed()))
     }
-}
-
-/// Takes the personal data out of one alert, unless something new has come to it.
-async fn strip(tx: &mut Tx, id: &str, before: Timestamp, now: Timestamp) -> Result<(), StoreError> {
-    // Locked first, in the order in which everybody locks, and in statements of their own: what comes after sees what a
-    // transaction before us did. Not for key share: a resend inserts a row that refers to the alert.
-    let _: Option<String> = locking!(
-        tx,
-        "select id from alert where id = $1",
-        "for no key update",
-        |conn, sql| sqlx::query_scalar(sql).bind(id).fetch_optional(conn).await
-    )?;
-    let _: Vec<String> = locking!(
-        tx,
-        "select id from delivery where alert_id = $1 order by id",
-        "for update",
-        |conn, sql| sqlx::query_scalar(sql).bind(id).fetch_all(conn).await
-    )?;
-    let stripped = within!(tx, |conn| {
-        sqlx::query(
-        concatcp!("update alert set stripped_at = $2, subject = null, url = null, client_name = null, client_organisation = null,
-            event_id = null
-         where id = $1 and stripped_at is null and not exists (select 1 from delivery d where d.alert_id = $1
-            and (d.due_at is not null or d.lease_until is not null
-                or d.state in (", State::OWED, ") or d.received_at >= $3
-                or (d.report_day is null and d.state in (", State::BAD, "))))")
-    )
-    .bind(id)
-    .bind(ms(now))
-    .bind(ms(before))
-    .execute(conn)
-    .await
-    .map(|done| done.rows_affected())
-    })?;
-    if stripped == 0 {
-        return Ok(());
-    }
-    within!(tx, |conn| sqlx::query(
-        "delete from timeline where delivery_id in (select id from delivery where alert_id = $1)"
-    )
-    .bind(id)
-    .execute(conn)
-    .await
-    .map(drop))?;
-    within!(tx, |conn| sqlx::query("delete from alert_event where alert_id = $1")
-        .bind(id)
-        .execute(conn)
-        .await
-        .map(drop))?;
-    within!(tx, |conn| sqlx::query(
-        "delete from attempt where delivery_id in (select id from delivery where alert_id = $1)"
-    )
-    .bind(id)
-    .execute(conn)
-    .await
-    .map(drop))?;
-    within!(tx, |conn| sqlx::query(
-        "update delivery set phone = null, phone_raw = null, staff_id = null, name = null, message = '',
-            provider_message_id = null where alert_id = $1"
-    )
-    .bind(id)
-    .execute(conn)
-    .await
-    .map(drop))?;
-    Ok(())
 }

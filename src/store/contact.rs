@@ -3,9 +3,12 @@
 //! it has to outlive the process; therefore time in which nothing was tried does not count, nor does a clock that jumps.
 
 use super::{
-    Db, StoreError,
+    Db,
     alarms::{self, About},
-    at, locking, ms, read, within,
+    error::StoreError,
+    query::Query,
+    sql::{args, sql},
+    types::{at, ms},
 };
 use crate::domain::{alarm::AlarmKind, day::after, route::Route};
 use jiff::{SignedDuration, Timestamp};
@@ -60,12 +63,12 @@ fn ms_of(span: SignedDuration) -> i64 {
 
 impl Db {
     async fn silence(&self, route: &Route) -> Result<Option<Silence>, StoreError> {
-        Ok(read!(self, |pool| sqlx::query_as(
-            "select silent_since, failed_at, alarmed_at from route_contact where route = $1"
-        )
-        .bind(route.key())
-        .fetch_optional(pool)
-        .await)?)
+        self.reads()
+            .optional(
+                sql!("select silent_since, failed_at, alarmed_at from route_contact where route = $1"),
+                args![route.key()],
+            )
+            .await
     }
 
     /// Since when no call to this account has been answered, if that is so.
@@ -76,25 +79,27 @@ impl Db {
 
     /// Whether an account that does not answer is to be asked now.
     pub async fn is_call_due(&self, route: &Route, now: Timestamp) -> Result<bool, StoreError> {
-        let due: Option<i64> = read!(self, |pool| sqlx::query_scalar(
-            "select silent_since from route_contact
+        let due: Option<i64> = self
+            .reads()
+            .optional_scalar(
+                sql!(
+                    "select silent_since from route_contact
              where route = $1 and silent_since is not null and (probe_at <= $2 or probe_at > $3)"
-        )
-        .bind(route.key())
-        .bind(ms(now))
-        .bind(ms(after(now, PROBE_EVERY)))
-        .fetch_optional(pool)
-        .await)?;
+                ),
+                args![route.key(), ms(now), ms(after(now, PROBE_EVERY))],
+            )
+            .await?;
         Ok(due.is_some())
     }
 
     /// It is being asked: the next one is due later.
     pub async fn put_off_call(&self, route: &Route, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        tx.queue(
-            "update route_contact set probe_at = $2 where route = $1",
-            [route.key().into(), ms(after(now, PROBE_EVERY)).into()],
-        );
+        tx.execute(
+            sql!("update route_contact set probe_at = $2 where route = $1"),
+            args![route.key(), ms(after(now, PROBE_EVERY))],
+        )
+        .await?;
         tx.commit().await
     }
 
@@ -105,32 +110,40 @@ impl Db {
             return Ok(());
         }
         let mut tx = self.begin().await?;
-        tx.queue(
-            "insert into route_contact (route, probe_at) values ($1, $2)
-             on conflict (route) do nothing",
-            [route.key().into(), ms(after(now, PROBE_EVERY)).into()],
-        );
-        let silence: Silence = locking!(
-            tx,
-            "select silent_since, failed_at, alarmed_at from route_contact where route = $1",
-            "for update",
-            |conn, sql| sqlx::query_as(sql).bind(route.key()).fetch_one(conn).await
-        )?;
-        let next = silence.after_failure(now);
-        within!(tx, |conn| sqlx::query(
-            "update route_contact set silent_since = $2, failed_at = $3, alarmed_at = $4,
-                probe_at = case when $5 then probe_at else $6 end
-             where route = $1"
+        tx.execute(
+            sql!(
+                "insert into route_contact (route, probe_at) values ($1, $2)
+             on conflict (route) do nothing"
+            ),
+            args![route.key(), ms(after(now, PROBE_EVERY))],
         )
-        .bind(route.key())
-        .bind(next.silent_since)
-        .bind(next.failed_at)
-        .bind(next.alarmed_at)
-        .bind(silence.silent_since.is_some())
-        .bind(ms(after(now, PROBE_EVERY)))
-        .execute(conn)
-        .await
-        .map(drop))?;
+        .await?;
+        let silence: Silence = tx
+            .one(
+                sql!(
+                    "select silent_since, failed_at, alarmed_at from route_contact where route = $1",
+                    " for update"
+                ),
+                args![route.key()],
+            )
+            .await?;
+        let next = silence.after_failure(now);
+        tx.execute(
+            sql!(
+                "update route_contact set silent_since = $2, failed_at = $3, alarmed_at = $4,
+                probe_at = case when $5 = 1 then probe_at else $6 end
+             where route = $1"
+            ),
+            args![
+                route.key(),
+                next.silent_since,
+                next.failed_at,
+                next.alarmed_at,
+                i64::from(silence.silent_since.is_some()),
+                ms(after(now, PROBE_EVERY))
+            ],
+        )
+        .await?;
         if silence.alarmed_at.is_none()
             && let (Some(since), Some(_)) = (next.silent_since, next.alarmed_at)
         {
@@ -149,20 +162,23 @@ impl Db {
             return Ok(());
         }
         let mut tx = self.begin().await?;
-        let silence: Silence = locking!(
-            tx,
-            "select silent_since, failed_at, alarmed_at from route_contact where route = $1",
-            "for update",
-            |conn, sql| sqlx::query_as(sql).bind(route.key()).fetch_one(conn).await
-        )?;
-        within!(tx, |conn| sqlx::query(
-            "update route_contact set silent_since = null, failed_at = null, alarmed_at = null
+        let silence: Silence = tx
+            .one(
+                sql!(
+                    "select silent_since, failed_at, alarmed_at from route_contact where route = $1",
+                    " for update"
+                ),
+                args![route.key()],
+            )
+            .await?;
+        tx.execute(
+            sql!(
+                "update route_contact set silent_since = null, failed_at = null, alarmed_at = null
              where route = $1"
+            ),
+            args![route.key()],
         )
-        .bind(route.key())
-        .execute(conn)
-        .await
-        .map(drop))?;
+        .await?;
         if let (Some(since), Some(_)) = (silence.silent_since, silence.alarmed_at) {
             let detail = format!("{} answers again; it had not since {}", route.provider, at(since));
             let subject = format!("{}/{}/{since}", route.provider, route.account);

@@ -3,17 +3,23 @@
 //! delivery is that is tried while the rest waits. Absent: the probe itself (see `worker::sweep`).
 
 use super::{
-    Db, StoreError, Tx,
+    Db,
     alarms::{self, About},
-    locking, ms, read, within,
+    error::StoreError,
+    query::Query,
+    sql::{Sql, args, sql},
+    tx::{Effect, Tx},
+    types::{at, ms},
 };
 use crate::domain::{
     day::{LocalDay, after},
+    id::{AttemptNo, DeliveryId},
     news::Fault,
     report::Explanation,
     route::Route,
 };
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 
 /// How often a held account is probed.
 const PROBE_EVERY: SignedDuration = SignedDuration::from_mins(1);
@@ -33,7 +39,7 @@ pub struct Held {
 }
 
 /// What the provider refused, for a hold.
-pub(super) struct Halt<'a> {
+pub struct Halt<'a> {
     pub fault: Fault,
     pub code: Option<i64>,
     pub explanation: &'a Explanation,
@@ -90,34 +96,34 @@ impl Db {
     /// Whether sends through this account are held, and a probe is due. A probe that a clock which has gone back put into
     /// the far future is due too.
     pub async fn is_probe_due(&self, route: &Route, now: Timestamp) -> Result<bool, StoreError> {
-        let due: Option<i64> = read!(self, |pool| {
-            sqlx::query_scalar(
-                "select probe_at from route_hold
-                where route = $1 and (probe_at <= $2 or probe_at > $3)",
+        let due: Option<i64> = self
+            .reads()
+            .optional_scalar(
+                sql!(
+                    "select probe_at from route_hold
+                where route = $1 and (probe_at <= $2 or probe_at > $3)"
+                ),
+                args![route.key(), ms(now), ms(after(now, PROBE_EVERY))],
             )
-            .bind(route.key())
-            .bind(ms(now))
-            .bind(ms(after(now, PROBE_EVERY)))
-            .fetch_optional(pool)
-            .await
-        })?;
+            .await?;
         Ok(due.is_some())
     }
 
     /// The hold of this account, if there is one.
     pub async fn held(&self, route: &Route) -> Result<Option<Held>, StoreError> {
-        let row: Option<HoldRow> = read!(self, |pool| {
-            sqlx::query_as(
-                "select since, error_code, fault, detail from route_hold
-                where route = $1",
+        let row: Option<HoldRow> = self
+            .reads()
+            .optional(
+                sql!(
+                    "select since, error_code, fault, detail from route_hold
+                where route = $1"
+                ),
+                args![route.key()],
             )
-            .bind(route.key())
-            .fetch_optional(pool)
-            .await
-        })?;
+            .await?;
         Ok(row.map(|row| Held {
             fault: row.fault(),
-            since: super::at(row.since),
+            since: at(row.since),
         }))
     }
 
@@ -133,6 +139,7 @@ impl Db {
             return Ok(Probed::Held { trials: true });
         }
         lift(&mut tx, route.key());
+        tx.then(Effect::Wake);
         tx.commit().await?;
         Ok(Probed::Lifted)
     }
@@ -162,10 +169,11 @@ impl Db {
             return Ok(());
         }
         let mut tx = self.begin().await?;
-        tx.queue(
-            "update route_hold set probe_at = $2, trial_at = null where route = $1",
-            [route.key().into(), ms(now).into()],
-        );
+        tx.execute(
+            sql!("update route_hold set probe_at = $2, trial_at = null where route = $1"),
+            args![route.key(), ms(now)],
+        )
+        .await?;
         tx.commit().await
     }
 }
@@ -182,12 +190,14 @@ pub enum Trials {
 }
 
 async fn lock(tx: &mut Tx, route: &Route) -> Result<Option<HoldRow>, StoreError> {
-    Ok(locking!(
-        tx,
-        "select since, error_code, fault, detail from route_hold where route = $1",
-        "for update",
-        |conn, sql| sqlx::query_as(sql).bind(route.key()).fetch_optional(conn).await
-    )?)
+    tx.optional(
+        sql!(
+            "select since, error_code, fault, detail from route_hold where route = $1",
+            " for update"
+        ),
+        args![route.key()],
+    )
+    .await
 }
 
 /// Keeps the hold until the next probe, and tells people again once a day.
@@ -201,20 +211,32 @@ async fn put_off(
 ) -> Result<(), StoreError> {
     let probe_at = ms(after(now, PROBE_EVERY));
     // A clock that has gone back leaves nothing waiting for the old future.
-    tx.queue(
-        "update route_hold set probe_at = $2, since = case when since > $3 then $3 else since end
-         where route = $1",
-        [route.key().into(), probe_at.into(), ms(now).into()],
-    );
-    match trials {
-        Trials::Open => tx.queue(
-            "update route_hold set trial_at = $2
-             where route = $1 and (trial_at is null or trial_at > $3)",
-            [route.key().into(), ms(now).into(), ms(after(now, TRIAL_EVERY)).into()],
+    tx.execute(
+        sql!(
+            "update route_hold set probe_at = $2, since = case when since > $3 then $3 else since end
+         where route = $1"
         ),
-        Trials::Closed => tx.queue(
-            "update route_hold set trial_at = null where route = $1",
-            [route.key().into()],
+        args![route.key(), probe_at, ms(now)],
+    )
+    .await?;
+    tx.then(Effect::Wake);
+    match trials {
+        Trials::Open => drop(
+            tx.execute(
+                sql!(
+                    "update route_hold set trial_at = $2
+             where route = $1 and (trial_at is null or trial_at > $3)"
+                ),
+                args![route.key(), ms(now), ms(after(now, TRIAL_EVERY))],
+            )
+            .await?,
+        ),
+        Trials::Closed => drop(
+            tx.execute(
+                sql!("update route_hold set trial_at = null where route = $1"),
+                args![route.key()],
+            )
+            .await?,
         ),
         Trials::AsTheyAre => {}
     }
@@ -235,54 +257,28 @@ fn subject(provider: &str, account: &str, code: Option<i64>, day: LocalDay) -> S
     format!("{provider}/{account}{}/{day}", code_text(code))
 }
 
-fn lift(tx: &mut Tx, route: &str) {
-    tx.queue("delete from route_hold where route = $1", [route.into()]);
+/// Ends the hold of a route.
+pub fn lift(tx: &mut Tx, route: &str) {
+    const LIFT: Sql = sql!("delete from route_hold where route in (select r.value ->> 'route' from rows($1) as r)");
+    #[derive(Serialize)]
+    struct Row<'a> {
+        route: &'a str,
+    }
+    tx.queue(LIFT, [Row { route }].into_iter().collect());
 }
 
 /// Takes the one try that is due while all is held; others get the next one. False if it was taken meanwhile.
-pub(super) async fn take_trial(tx: &mut Tx, route: &Route, now: Timestamp) -> Result<bool, StoreError> {
-    let taken = within!(tx, |conn| sqlx::query(
-        "update route_hold set trial_at = $3 where route = $1 and trial_at <= $2"
-    )
-    .bind(route.key())
-    .bind(ms(now))
-    .bind(ms(after(now, TRIAL_EVERY)))
-    .execute(conn)
-    .await
-    .map(|done| done.rows_affected()))?;
+pub async fn take_trial(tx: &mut Tx, route: &Route, now: Timestamp) -> Result<bool, StoreError> {
+    let taken = tx
+        .execute(
+            sql!("update route_hold set trial_at = $3 where route = $1 and trial_at <= $2"),
+            args![route.key(), ms(now), ms(after(now, TRIAL_EVERY))],
+        )
+        .await?;
     if taken > 0 {
         tracing::info!(provider = %route.provider, "all sends are held; one delivery is tried");
     }
     Ok(taken > 0)
-}
-
-/// Whether this account is held for a delivery that wants to begin alone; if it is, takes the try that may be due.
-pub(super) async fn lets_begin(tx: &mut Tx, route: &Route, now: Timestamp) -> Result<bool, StoreError> {
-    let held = lock(tx, route).await?.is_some();
-    Ok(!held || take_trial(tx, route, now).await?)
-}
-
-/// An attempt was accepted that began while all was held: the hold is over.
-pub(super) async fn trial_accepted(tx: &mut Tx, delivery_id: &str, attempt: i64) -> Result<(), StoreError> {
-    let tried: Option<(String, String)> = within!(tx, |conn| {
-        sqlx::query_as(
-            "select h.route, t.provider from route_hold h cross join attempt t
-            where t.delivery_id = $1 and t.number = $2
-                and h.route = t.route and h.since < t.begun_at",
-        )
-        .bind(delivery_id)
-        .bind(attempt)
-        .fetch_optional(conn)
-        .await
-    })?;
-    if let Some((route, provider)) = tried {
-        lift(tx, &route);
-        tracing::info!(
-            provider,
-            "the provider accepted the delivery that was tried; sends go on"
-        );
-    }
-    Ok(())
 }
 
 /// What is known of a delivery whose attempt the provider refused as it would any other.
@@ -316,25 +312,26 @@ impl Culprit {
 
 /// What becomes of a delivery whose attempt was refused as every other would be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Halted {
-    /// Everything is held, and it waits with the others.
-    Waits,
+pub enum Halted {
+    /// Everything is held, and it waits with the others. So many holds are its doing now, if this is a new one.
+    Waits { holds: Option<i64> },
     /// It alone is at fault, so nothing is held.
     SetAside,
 }
 
 /// Holds all sends through the account of an attempt, with one alarm a day for each code; unless the delivery has been
 /// shown to be at fault itself.
-pub(super) async fn hold(
+pub async fn hold(
     tx: &mut Tx,
-    (delivery_id, attempt): (&str, i64),
+    (delivery_id, attempt): (&DeliveryId, AttemptNo),
     halt: &Halt<'_>,
     day: LocalDay,
     now: Timestamp,
 ) -> Result<Halted, StoreError> {
-    let culprit: Culprit = within!(tx, |conn| {
-        sqlx::query_as(
-            "select t.provider, t.account, coalesce(t.route, '') as route, d.holds,
+    let culprit: Culprit = tx
+        .one(
+            sql!(
+                "select t.provider, t.account, coalesce(t.route, '') as route, d.holds,
                 (select count(*) from route_hold h where h.route = t.route) as is_held,
                 (select count(*) from (select 1 from delivery o
                         join attempt a on a.delivery_id = o.id and a.number = o.attempts
@@ -342,14 +339,15 @@ pub(super) async fn hold(
                         and a.outcome = 'accepted' and a.answered_at > d.held_at
                     order by o.received_at desc limit 1) as accepted) as others_accepted
              from attempt t join delivery d on d.id = t.delivery_id
-             where t.delivery_id = $1 and t.number = $2",
+             where t.delivery_id = $1 and t.number = $2"
+            ),
+            args![
+                delivery_id,
+                attempt,
+                i64::try_from(LONGEST_WAIT.as_millis()).unwrap_or(i64::MAX)
+            ],
         )
-        .bind(delivery_id)
-        .bind(attempt)
-        .bind(i64::try_from(LONGEST_WAIT.as_millis()).unwrap_or(i64::MAX))
-        .fetch_one(conn)
-        .await
-    })?;
+        .await?;
     let holds = culprit.holds_after(halt.fault);
     let is_new = culprit.is_held == 0;
     if is_new && holds >= MAX_HOLDS {
@@ -358,34 +356,32 @@ pub(super) async fn hold(
     let (provider, account) = (&culprit.provider, &culprit.account);
     let detail = halt.detail(provider);
     // A try that is refused for another fault than before tells of that one from now on.
-    let told = within!(tx, |conn| {
-        sqlx::query(
-            "insert into route_hold (route, since, error_code, probe_at, fault, detail)
+    let told = tx
+        .execute(
+            sql!(
+                "insert into route_hold (route, since, error_code, probe_at, fault, detail)
             values ($1, $2, $3, $4, $5, $6) on conflict (route) do update
                 set error_code = excluded.error_code, fault = excluded.fault, detail = excluded.detail
-                where route_hold.detail is distinct from excluded.detail",
+                where route_hold.detail is distinct from excluded.detail"
+            ),
+            args![
+                &culprit.route,
+                ms(now),
+                halt.code,
+                ms(after(now, PROBE_EVERY)),
+                halt.fault.as_str(),
+                &detail
+            ],
         )
-        .bind(&culprit.route)
-        .bind(ms(now))
-        .bind(halt.code)
-        .bind(ms(after(now, PROBE_EVERY)))
-        .bind(halt.fault.as_str())
-        .bind(&detail)
-        .execute(conn)
-        .await
-        .map(|done| done.rows_affected() > 0)
-    })?;
+        .await?
+        > 0;
     if told {
         let subject = subject(provider, account, halt.code, day);
         alarms::raise(tx, halt.fault.alarm(), &subject, About::default(), detail, now).await?;
     }
-    if is_new {
-        tx.queue(
-            "update delivery set holds = $2, held_at = coalesce(held_at, $3) where id = $1",
-            [delivery_id.into(), holds.into(), ms(now).into()],
-        );
-    }
-    Ok(Halted::Waits)
+    Ok(Halted::Waits {
+        holds: is_new.then_some(holds),
+    })
 }
 
 #[cfg(test)]

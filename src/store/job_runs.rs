@@ -1,13 +1,19 @@
 //! The ledger of the nightly jobs: a row for each job and local day. It elects one process, survives restarts, and knows
 //! which nights were missed. Absent: when a run is due (the caller says) and what it does.
 
-use super::{Db, StoreError, Tx, ms, read, within};
+use super::{
+    Db,
+    error::StoreError,
+    ledger,
+    query::Query,
+    sql::{args, sql},
+    tx::Tx,
+    types::ms,
+};
 use crate::domain::{
     day::{LocalDay, after},
-    delivery::State,
     nightly::{Job, Span, missed},
 };
-use const_format::concatcp;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 /// Marks a row that only says where the ledger begins.
@@ -53,18 +59,17 @@ impl Db {
         due: Timestamp,
         asker: Asker<'_>,
     ) -> Result<Option<Run>, StoreError> {
-        let (last, open): (Option<String>, i64) = read!(self, |pool| {
-            sqlx::query_as(
-                "select (select max(day) from job_run where job = $1 and day <= $2),
+        let (last, open): (Option<String>, i64) = self
+            .reads()
+            .one(
+                sql!(
+                    "select (select max(day) from job_run where job = $1 and day <= $2),
                     (select count(*) from job_run where job = $1 and finished_at is null and composed_at is null
-                        and (lease_until is null or lease_until <= $3))",
+                        and (lease_until is null or lease_until <= $3))"
+                ),
+                args![job.as_str(), newest.to_string(), ms(asker.now)],
             )
-            .bind(job.as_str())
-            .bind(newest.to_string())
-            .bind(ms(asker.now))
-            .fetch_one(pool)
-            .await
-        })?;
+            .await?;
         if open == 0 && last.as_deref() == Some(newest.to_string().as_str()) {
             return Ok(None);
         }
@@ -77,17 +82,7 @@ impl Db {
             };
             write_run(&mut tx, job, days, Some((BASELINE, asker.now))).await?;
             if job == Job::Report {
-                // A database that is older than its ledger has failures of months, which nobody wants in one mail.
-                within!(tx, |conn| sqlx::query(concatcp!(
-                    "update delivery set report_day = $1 where report_day is null and moved_at < $2 and state in (",
-                    State::BAD,
-                    ")"
-                ))
-                .bind(newest.to_string())
-                .bind(ms(due))
-                .execute(conn)
-                .await
-                .map(drop))?;
+                ledger::forget_old_outcomes(&mut tx, newest, due).await?;
             }
         }
         let run = take_oldest(&mut tx, job, asker).await?;
@@ -118,23 +113,20 @@ impl Db {
             )
             .await?;
         }
-        within!(tx, |conn| sqlx::query(
-            "update job_run set owner = null, finished_at = null where job = $1 and day = $2 and owner = $3"
+        tx.execute(
+            sql!("update job_run set owner = null, finished_at = null where job = $1 and day = $2 and owner = $3"),
+            args![job.as_str(), day.to_string(), BASELINE],
         )
-        .bind(job.as_str())
-        .bind(day.to_string())
-        .bind(BASELINE)
-        .execute(conn)
-        .await
-        .map(drop))?;
-        let covered: Option<(Option<i64>, Option<i64>)> = within!(tx, |conn| sqlx::query_as(
-            "select composed_at, finished_at from job_run where job = $1 and first_day <= $2 and day >= $2
+        .await?;
+        let covered: Option<(Option<i64>, Option<i64>)> = tx
+            .optional(
+                sql!(
+                    "select composed_at, finished_at from job_run where job = $1 and first_day <= $2 and day >= $2
              and first_day <> '' order by day limit 1"
-        )
-        .bind(job.as_str())
-        .bind(day.to_string())
-        .fetch_optional(conn)
-        .await)?;
+                ),
+                args![job.as_str(), day.to_string()],
+            )
+            .await?;
         if covered.is_none() {
             write_run(&mut tx, job, Span { first: day, last: day }, None).await?;
         }
@@ -145,72 +137,76 @@ impl Db {
     /// Ends a run whose work is done.
     pub async fn finish_run(&self, run: Run, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        within!(tx, |conn| sqlx::query(
-            "update job_run set composed_at = $4, finished_at = $4, lease_until = null
+        tx.execute(
+            sql!(
+                "update job_run set composed_at = $4, finished_at = $4, lease_until = null
              where job = $1 and day = $2 and owner = $3"
+            ),
+            args![run.job.as_str(), run.days.last.to_string(), &run.token, ms(now)],
         )
-        .bind(run.job.as_str())
-        .bind(run.days.last.to_string())
-        .bind(&run.token)
-        .bind(ms(now))
-        .execute(conn)
-        .await
-        .map(drop))?;
+        .await?;
         tx.commit().await
     }
 
     /// Gives back the runs of `owner` at its end. On SQLite, an empty owner gives back those of processes that are gone.
-    pub(super) async fn give_back_runs(&self, owner: &str) -> Result<(), StoreError> {
+    pub async fn give_back_runs(&self, owner: &str) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        within!(tx, |conn| sqlx::query(
-            "update job_run set lease_until = null
+        tx.execute(
+            sql!(
+                "update job_run set lease_until = null
              where lease_until is not null and finished_at is null and substr(owner, 1, length($1)) = $1"
+            ),
+            args![owner],
         )
-        .bind(owner)
-        .execute(conn)
-        .await
-        .map(drop))?;
-        within!(tx, |conn| sqlx::query(
-            "update mail set lease_token = null, lease_until = null
+        .await?;
+        tx.execute(
+            sql!(
+                "update mail set lease_token = null, lease_until = null
              where lease_until is not null and substr(lease_token, 1, length($1)) = $1"
+            ),
+            args![owner],
         )
-        .bind(owner)
-        .execute(conn)
-        .await
-        .map(drop))?;
+        .await?;
         tx.commit().await
     }
 }
 
 /// Renews the lease of a run inside a transaction that does part of its work. Returns whether it is still ours.
-pub(super) async fn keep(tx: &mut Tx, run: &Run, now: Timestamp) -> Result<bool, StoreError> {
-    Ok(within!(tx, |conn| sqlx::query(
-        "update job_run set lease_until = $4
+pub async fn keep(tx: &mut Tx, run: &Run, now: Timestamp) -> Result<bool, StoreError> {
+    Ok(tx
+        .execute(
+            sql!(
+                "update job_run set lease_until = $4
          where job = $1 and day = $2 and owner = $3 and finished_at is null and composed_at is null"
-    )
-    .bind(run.job.as_str())
-    .bind(run.days.last.to_string())
-    .bind(&run.token)
-    .bind(ms(after(now, LEASE)))
-    .execute(conn)
-    .await
-    .map(|done| done.rows_affected() > 0))?)
+            ),
+            args![
+                run.job.as_str(),
+                run.days.last.to_string(),
+                &run.token,
+                ms(after(now, LEASE))
+            ],
+        )
+        .await?
+        > 0)
 }
 
 /// The work of a run is done; it ends now, or with its mail.
-pub(super) async fn composed(tx: &mut Tx, run: &Run, waits_for_mail: bool, now: Timestamp) -> Result<(), StoreError> {
-    Ok(within!(tx, |conn| sqlx::query(
-        "update job_run set lease_until = null, composed_at = $4, finished_at = $5
+pub async fn composed(tx: &mut Tx, run: &Run, waits_for_mail: bool, now: Timestamp) -> Result<(), StoreError> {
+    tx.execute(
+        sql!(
+            "update job_run set lease_until = null, composed_at = $4, finished_at = $5
          where job = $1 and day = $2 and owner = $3"
+        ),
+        args![
+            run.job.as_str(),
+            run.days.last.to_string(),
+            &run.token,
+            ms(now),
+            (!waits_for_mail).then_some(ms(now))
+        ],
     )
-    .bind(run.job.as_str())
-    .bind(run.days.last.to_string())
-    .bind(&run.token)
-    .bind(ms(now))
-    .bind((!waits_for_mail).then_some(ms(now)))
-    .execute(conn)
     .await
-    .map(drop))?)
+    .map(drop)
 }
 
 fn run_state((composed_at, finished_at): (Option<i64>, Option<i64>)) -> RunState {
@@ -223,26 +219,26 @@ fn run_state((composed_at, finished_at): (Option<i64>, Option<i64>)) -> RunState
 
 /// Begins with a write, so that processes look at the ledger one after the other.
 async fn take_turns(tx: &mut Tx, now: Timestamp) -> Result<(), StoreError> {
-    Ok(within!(tx, |conn| sqlx::query(
-        "insert into setting (name, value, updated_at) values ('nightly_turn', '', $1)
+    tx.execute(
+        sql!(
+            "insert into setting (name, value, updated_at) values ('nightly_turn', '', $1)
          on conflict (name) do update set updated_at = excluded.updated_at"
+        ),
+        args![ms(now)],
     )
-    .bind(ms(now))
-    .execute(conn)
     .await
-    .map(drop))?)
+    .map(drop)
 }
 
 /// Writes a row for every missed day up to `newest`. Returns whether the ledger had begun. A row of the future, written
 /// by a clock that was wrong, does not count.
 async fn write_missed(tx: &mut Tx, job: Job, newest: LocalDay, asker: Asker<'_>) -> Result<bool, StoreError> {
-    let last: Option<String> = within!(tx, |conn| sqlx::query_scalar(
-        "select max(day) from job_run where job = $1 and day <= $2"
-    )
-    .bind(job.as_str())
-    .bind(newest.to_string())
-    .fetch_one(conn)
-    .await)?;
+    let last: Option<String> = tx
+        .scalar(
+            sql!("select max(day) from job_run where job = $1 and day <= $2"),
+            args![job.as_str(), newest.to_string()],
+        )
+        .await?;
     let Some(last) = last.as_deref().and_then(LocalDay::parse) else {
         return Ok(false);
     };
@@ -253,29 +249,34 @@ async fn write_missed(tx: &mut Tx, job: Job, newest: LocalDay, asker: Asker<'_>)
 }
 
 async fn write_run(tx: &mut Tx, job: Job, days: Span, finished: Option<(&str, Timestamp)>) -> Result<(), StoreError> {
-    Ok(within!(tx, |conn| sqlx::query(
-        "insert into job_run (job, day, first_day, owner, finished_at) values ($1, $2, $3, $4, $5)
+    tx.execute(
+        sql!(
+            "insert into job_run (job, day, first_day, owner, finished_at) values ($1, $2, $3, $4, $5)
          on conflict (job, day) do nothing"
+        ),
+        args![
+            job.as_str(),
+            days.last.to_string(),
+            days.first.to_string(),
+            finished.map(|(owner, _)| owner),
+            finished.map(|(_, at)| ms(at))
+        ],
     )
-    .bind(job.as_str())
-    .bind(days.last.to_string())
-    .bind(days.first.to_string())
-    .bind(finished.map(|(owner, _)| owner))
-    .bind(finished.map(|(_, at)| ms(at)))
-    .execute(conn)
     .await
-    .map(drop))?)
+    .map(drop)
 }
 
 /// Takes the oldest run that is not done, unless somebody is at it: then the later ones wait for it.
 async fn take_oldest(tx: &mut Tx, job: Job, asker: Asker<'_>) -> Result<Option<Run>, StoreError> {
-    let oldest: Option<(String, String, Option<i64>)> = within!(tx, |conn| sqlx::query_as(
-        "select day, first_day, lease_until from job_run
+    let oldest: Option<(String, String, Option<i64>)> = tx
+        .optional(
+            sql!(
+                "select day, first_day, lease_until from job_run
          where job = $1 and finished_at is null and composed_at is null order by day limit 1"
-    )
-    .bind(job.as_str())
-    .fetch_optional(conn)
-    .await)?;
+            ),
+            args![job.as_str()],
+        )
+        .await?;
     let Some((day, first, lease_until)) = oldest else {
         return Ok(None);
     };
@@ -284,7 +285,7 @@ async fn take_oldest(tx: &mut Tx, job: Job, asker: Asker<'_>) -> Result<Option<R
     }
     let read_day = |text: &str| {
         LocalDay::parse(text).ok_or_else(|| StoreError::Unreadable {
-            what: "the day of a nightly run",
+            what: "the day of a nightly run".into(),
             value: text.to_owned(),
         })
     };
@@ -297,15 +298,10 @@ async fn take_oldest(tx: &mut Tx, job: Job, asker: Asker<'_>) -> Result<Option<R
         last: read_day(&day)?,
     };
     let token = format!("{}/{}", asker.owner, uuid::Uuid::now_v7().simple());
-    within!(tx, |conn| sqlx::query(
-        "update job_run set owner = $3, lease_until = $4 where job = $1 and day = $2"
+    tx.execute(
+        sql!("update job_run set owner = $3, lease_until = $4 where job = $1 and day = $2"),
+        args![job.as_str(), &day, &token, ms(after(asker.now, LEASE))],
     )
-    .bind(job.as_str())
-    .bind(&day)
-    .bind(&token)
-    .bind(ms(after(asker.now, LEASE)))
-    .execute(conn)
-    .await
-    .map(drop))?;
+    .await?;
     Ok(Some(Run { job, days, token }))
 }

@@ -1,28 +1,17 @@
 //! Reading back: alerts and deliveries as admins see them, page by page. Absent: anything that writes.
 
-use super::{Db, StoreError, at, ms, read};
+use super::{
+    Db,
+    engine::read,
+    error::StoreError,
+    page::Page,
+    query::Query,
+    sql::{args, sql},
+    types::{at, ms},
+};
 use crate::domain::phone;
 use jiff::Timestamp;
 use sqlx::QueryBuilder;
-
-/// One page of a list, and where the next begins.
-pub struct Page<T> {
-    pub items: Vec<T>,
-    pub next: Option<String>,
-}
-
-impl<T> Page<T> {
-    /// Makes a page of at most `limit` items out of up to one more, whose presence says that there is a next page.
-    pub(super) fn cut(mut items: Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> Self {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let has_more = items.len() > limit;
-        items.truncate(limit);
-        Self {
-            next: has_more.then(|| items.last().map(cursor)).flatten(),
-            items,
-        }
-    }
-}
 
 /// Which alerts.
 #[derive(Default)]
@@ -304,12 +293,13 @@ impl Db {
     }
 
     async fn timeline(&self, delivery_id: &str) -> Result<Vec<TimelineLine>, StoreError> {
-        let rows: Vec<(i64, String, Option<String>)> = read!(self, |pool| sqlx::query_as(
-            "select at, what, detail from timeline where delivery_id = $1 order by seq"
-        )
-        .bind(delivery_id)
-        .fetch_all(pool)
-        .await)?;
+        let rows: Vec<(i64, String, Option<String>)> = self
+            .reads()
+            .all(
+                sql!("select at, what, detail from timeline where delivery_id = $1 order by seq"),
+                args![delivery_id],
+            )
+            .await?;
         Ok(rows
             .into_iter()
             .map(|(time, what, detail)| TimelineLine {

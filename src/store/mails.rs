@@ -1,11 +1,15 @@
 //! Mails: kept here from the moment they are made until the mail server took them. Absent: SMTP, and who they go to.
 
 use super::{
-    Connection, Db, StoreError, Tx, at,
+    Db,
+    alarms::AlarmRow,
+    error::StoreError,
     job_runs::{self, Run},
-    ms, new_id, read,
-    session::call,
-    within,
+    page::Page,
+    query::Query,
+    sql::{Sql, args, sql},
+    tx::Tx,
+    types::{at, ms, new_id},
 };
 use crate::domain::{
     alarm::Alarm,
@@ -135,53 +139,39 @@ impl Db {
 
     /// Alarms that no mail has told yet, the oldest first, if a mail of alarms may be made now.
     pub async fn alarms_to_mail(&self, most: i64, now: Timestamp) -> Result<Vec<Alarm>, StoreError> {
-        let rows: Vec<super::alarms::AlarmRow> = read!(self, |pool| {
-            sqlx::query_as(
-                "select m.id, m.kind, m.raised_at, m.detail, a.source, a.ticket_id, a.ticket_number, a.subject, a.url,
+        let rows: Vec<AlarmRow> = self.reads().all(sql!("select m.id, m.kind, m.raised_at, m.detail, a.source, a.ticket_id, a.ticket_number, a.subject, a.url,
                     d.name, coalesce(d.phone, d.phone_raw) as phone
                  from alarm m left join alert a on a.id = m.alert_id left join delivery d on d.id = m.delivery_id
                  where m.mailed_at is null and m.raised_at > $1
                     and not exists (select 1 from setting where name = 'alarm_mail' and updated_at > $2 and updated_at <= $3)
-                 order by m.raised_at, m.id limit $4",
-            )
-            .bind(ms(after(now, -ALARM_AGE)))
-            .bind(ms(after(now, -ALARM_PAUSE)))
-            .bind(ms(now))
-            .bind(most)
-            .fetch_all(pool)
-            .await
-        })?;
-        Ok(rows
-            .into_iter()
-            .filter_map(super::alarms::AlarmRow::into_alarm)
-            .collect())
+                 order by m.raised_at, m.id limit $4"), args![ms(after(now, -ALARM_AGE)), ms(after(now, -ALARM_PAUSE)), ms(now), most]).await?;
+        Ok(rows.into_iter().filter_map(AlarmRow::into_alarm).collect())
     }
 
     /// Keeps the mail of these alarms, unless another process made one within the minute. Returns whether it did.
     pub async fn put_alarms(&self, letter: &Letter, alarms: &[Alarm], now: Timestamp) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let is_ours: bool = within!(tx, |conn| sqlx::query(
-            "insert into setting (name, value, updated_at) values ('alarm_mail', '', $1)
+        let is_ours: bool = tx
+            .execute(
+                sql!(
+                    "insert into setting (name, value, updated_at) values ('alarm_mail', '', $1)
              on conflict (name) do update set updated_at = excluded.updated_at
              where setting.updated_at <= $2 or setting.updated_at > $1"
-        )
-        .bind(ms(now))
-        .bind(ms(after(now, -ALARM_PAUSE)))
-        .execute(conn)
-        .await
-        .map(|done| done.rows_affected() > 0))?;
+                ),
+                args![ms(now), ms(after(now, -ALARM_PAUSE))],
+            )
+            .await?
+            > 0;
         if !is_ours {
             return Ok(false);
         }
         for alarm in alarms {
-            let marked = within!(tx, |conn| sqlx::query(
-                "update alarm set mailed_at = $2 where id = $1 and mailed_at is null"
-            )
-            .bind(&alarm.id)
-            .bind(ms(now))
-            .execute(conn)
-            .await
-            .map(|done| done.rows_affected()))?;
+            let marked = tx
+                .execute(
+                    sql!("update alarm set mailed_at = $2 where id = $1 and mailed_at is null"),
+                    args![&alarm.id, ms(now)],
+                )
+                .await?;
             if marked == 0 {
                 // Another process, whose clock is ahead of ours, told of it between our look and now.
                 return Ok(false);
@@ -196,13 +186,11 @@ impl Db {
     /// A restart may have brought a better server or address: mails that wait for their next try are tried now.
     pub async fn mail_soon(&self, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        within!(tx, |conn| sqlx::query(
-            "update mail set due_at = $1 where sent_at is null and due_at > $1"
+        tx.execute(
+            sql!("update mail set due_at = $1 where sent_at is null and due_at > $1"),
+            args![ms(now)],
         )
-        .bind(ms(now))
-        .execute(conn)
-        .await
-        .map(drop))?;
+        .await?;
         tx.commit().await
     }
 
@@ -214,62 +202,34 @@ impl Db {
         lease: SignedDuration,
         now: Timestamp,
     ) -> Result<Option<Mail>, StoreError> {
+        const TAKE: Sql = sql!(
+            "update mail set lease_token = $1, lease_until = $2, tries = tries + 1 where id = (
+                select id from mail where sent_at is null and due_at is not null
+                    and ((due_at <= $3 and $4 is null and case kind when 'alarms' then 'alarms' else 'others' end = $5)
+                        or subject_key = $4) and (lease_until is null or lease_until <= $3)
+                order by due_at, id limit 1 for update skip locked)
+             returning id, kind, subject_key, message_id, subject, body_text, body_html, attachment_name, attachment,
+                created_at, tries, settled"
+        );
         let (key, kind) = which.arguments();
-        let waiting: Option<String> = read!(self, |pool| {
-            sqlx::query_scalar(
-                "select id from mail where sent_at is null and due_at is not null
+        let waiting: Option<String> = self
+            .reads()
+            .optional_scalar(
+                sql!(
+                    "select id from mail where sent_at is null and due_at is not null
                     and ((due_at <= $1 and $2 is null and case kind when 'alarms' then 'alarms' else 'others' end = $3)
-                        or subject_key = $2) and (lease_until is null or lease_until <= $1) limit 1",
+                        or subject_key = $2) and (lease_until is null or lease_until <= $1) limit 1"
+                ),
+                args![ms(now), key, kind],
             )
-            .bind(ms(now))
-            .bind(key)
-            .bind(kind)
-            .fetch_optional(pool)
-            .await
-        })?;
+            .await?;
         if waiting.is_none() {
             return Ok(None);
         }
         let token = format!("{owner}/{}", uuid::Uuid::now_v7().simple());
         let mut tx = self.begin().await?;
-        tx.flush().await?;
-        let row: Option<MailRow> = match &mut tx.connection {
-            Connection::Sqlite(held) => {
-                sqlx::query_as(
-                    "update mail set lease_token = $1, lease_until = $2, tries = tries + 1 where id = (
-                        select id from mail where sent_at is null and due_at is not null
-                            and ((due_at <= $3 and $4 is null and case kind when 'alarms' then 'alarms' else 'others' end = $5)
-                                or subject_key = $4) and (lease_until is null or lease_until <= $3) order by due_at, id limit 1)
-                     returning id, kind, subject_key, message_id, subject, body_text, body_html, attachment_name,
-                        attachment, created_at, tries, settled",
-                )
-                .bind(&token)
-                .bind(ms(after(now, lease)))
-                .bind(ms(now))
-                .bind(key)
-                .bind(kind)
-                .fetch_optional(held.get()?)
-                .await?
-            }
-            Connection::Postgres(session) => call!(session, |conn| {
-                sqlx::query_as(
-                    "update mail set lease_token = $1, lease_until = $2, tries = tries + 1 where id = (
-                        select id from mail where sent_at is null and due_at is not null
-                            and ((due_at <= $3 and $4 is null and case kind when 'alarms' then 'alarms' else 'others' end = $5)
-                                or subject_key = $4) and (lease_until is null or lease_until <= $3) order by due_at, id limit 1
-                            for update skip locked)
-                     returning id, kind, subject_key, message_id, subject, body_text, body_html, attachment_name,
-                        attachment, created_at, tries, settled",
-                )
-                .bind(&token)
-                .bind(ms(after(now, lease)))
-                .bind(ms(now))
-                .bind(key)
-                .bind(kind)
-                .fetch_optional(conn)
-                .await
-            })?,
-        };
+        let arguments = args![&token, ms(after(now, lease)), ms(now), key, kind];
+        let row: Option<MailRow> = tx.optional(TAKE, arguments).await?;
         let Some(row) = row else { return Ok(None) };
         tx.commit().await?;
         Ok(Some(Mail {
@@ -296,24 +256,19 @@ impl Db {
     /// Notes that the mail server took the mail for everybody; the run that it reports for is done with it.
     pub async fn mail_sent(&self, mail: &Mail, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        within!(tx, |conn| sqlx::query(
-            "update mail set sent_at = $2, last_error = null, lease_token = null, lease_until = null where id = $1"
+        tx.execute(
+            sql!(
+                "update mail set sent_at = $2, last_error = null, lease_token = null, lease_until = null where id = $1"
+            ),
+            args![&mail.id, ms(now)],
         )
-        .bind(&mail.id)
-        .bind(ms(now))
-        .execute(conn)
-        .await
-        .map(drop))?;
+        .await?;
         if let Some(day) = mail.key.strip_prefix("report/") {
-            within!(tx, |conn| sqlx::query(
-                "update job_run set finished_at = $3 where job = $1 and day = $2 and finished_at is null"
+            tx.execute(
+                sql!("update job_run set finished_at = $3 where job = $1 and day = $2 and finished_at is null"),
+                args![Job::Report.as_str(), day, ms(now)],
             )
-            .bind(Job::Report.as_str())
-            .bind(day)
-            .bind(ms(now))
-            .execute(conn)
-            .await
-            .map(drop))?;
+            .await?;
         }
         tx.commit().await
     }
@@ -322,32 +277,30 @@ impl Db {
     pub async fn put_off_mail(&self, mail: &Mail, reason: &str, due_at: Timestamp) -> Result<(), StoreError> {
         let settled = serde_json::to_string(&mail.settled).unwrap_or_default();
         let mut tx = self.begin().await?;
-        within!(tx, |conn| sqlx::query(
-            "update mail set due_at = $3, last_error = $4, settled = $5, lease_token = null, lease_until = null
+        tx.execute(
+            sql!(
+                "update mail set due_at = $3, last_error = $4, settled = $5, lease_token = null, lease_until = null
              where id = $1 and lease_token = $2"
+            ),
+            args![&mail.id, &mail.token, ms(due_at), reason, &settled],
         )
-        .bind(&mail.id)
-        .bind(&mail.token)
-        .bind(ms(due_at))
-        .bind(reason)
-        .bind(&settled)
-        .execute(conn)
-        .await
-        .map(drop))?;
+        .await?;
         tx.commit().await
     }
 
     /// Mails that were tried and did not go; `None` if there are none.
     pub async fn mail_trouble(&self) -> Result<Option<MailTrouble>, StoreError> {
-        let (waiting, since, reason): (i64, Option<i64>, Option<String>) = read!(self, |pool| {
-            sqlx::query_as(
-                "select count(*), min(created_at), (select last_error from mail where sent_at is null
+        let (waiting, since, reason): (i64, Option<i64>, Option<String>) = self
+            .reads()
+            .one(
+                sql!(
+                    "select count(*), min(created_at), (select last_error from mail where sent_at is null
                     and due_at is not null and last_error is not null order by due_at desc limit 1)
-                 from mail where sent_at is null and due_at is not null and last_error is not null",
+                 from mail where sent_at is null and due_at is not null and last_error is not null"
+                ),
+                args![],
             )
-            .fetch_one(pool)
-            .await
-        })?;
+            .await?;
         Ok(since.map(|since| MailTrouble {
             waiting,
             since: at(since),
@@ -356,20 +309,20 @@ impl Db {
     }
 
     /// Reports that are kept, the newest first, before the cursor (a day).
-    pub async fn reports(&self, before: Option<&str>, limit: i64) -> Result<super::Page<KeptReport>, StoreError> {
-        let rows: Vec<ReportRow> = read!(self, |pool| {
-            sqlx::query_as(
-                "select j.day, j.first_day, m.subject, m.body_text, m.created_at, m.sent_at, m.due_at, m.tries,
+    pub async fn reports(&self, before: Option<&str>, limit: i64) -> Result<Page<KeptReport>, StoreError> {
+        let rows: Vec<ReportRow> = self
+            .reads()
+            .all(
+                sql!(
+                    "select j.day, j.first_day, m.subject, m.body_text, m.created_at, m.sent_at, m.due_at, m.tries,
                     m.last_error
                  from job_run j join mail m on m.subject_key = 'report/' || j.day
-                 where j.job = 'report' and ($1 is null or j.day < $1) order by j.day desc limit $2",
+                 where j.job = 'report' and ($1 is null or j.day < $1) order by j.day desc limit $2"
+                ),
+                args![before, limit + 1],
             )
-            .bind(before)
-            .bind(limit + 1)
-            .fetch_all(pool)
-            .await
-        })?;
-        Ok(super::Page::cut(
+            .await?;
+        Ok(Page::cut(
             rows.into_iter().map(KeptReport::from).collect(),
             limit,
             |report: &KeptReport| report.day.clone(),
@@ -378,17 +331,18 @@ impl Db {
 
     /// The report that covers a day, as it was made.
     pub async fn report_of(&self, day: LocalDay) -> Result<Option<KeptReport>, StoreError> {
-        let row: Option<ReportRow> = read!(self, |pool| {
-            sqlx::query_as(
-                "select j.day, j.first_day, m.subject, m.body_text, m.created_at, m.sent_at, m.due_at, m.tries,
+        let row: Option<ReportRow> = self
+            .reads()
+            .optional(
+                sql!(
+                    "select j.day, j.first_day, m.subject, m.body_text, m.created_at, m.sent_at, m.due_at, m.tries,
                     m.last_error
                  from job_run j join mail m on m.subject_key = 'report/' || j.day
-                 where j.job = 'report' and j.first_day <= $1 and j.day >= $1 order by j.day limit 1",
+                 where j.job = 'report' and j.first_day <= $1 and j.day >= $1 order by j.day limit 1"
+                ),
+                args![day.to_string()],
             )
-            .bind(day.to_string())
-            .fetch_optional(pool)
-            .await
-        })?;
+            .await?;
         Ok(row.map(KeptReport::from))
     }
 }
@@ -422,37 +376,38 @@ async fn insert(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let message_id = format!("{}.{}", key.replace('/', "."), installation(tx, now).await?);
-    Ok(within!(tx, |conn| {
-        sqlx::query(
+    tx.execute(
+        sql!(
             "insert into mail (id, kind, subject_key, message_id, subject, body_text, body_html, attachment_name,
                 attachment, created_at, due_at, tries, settled)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, '[]') on conflict (subject_key) do nothing",
-        )
-        .bind(new_id())
-        .bind(letter.kind.as_str())
-        .bind(key)
-        .bind(message_id)
-        .bind(&letter.subject)
-        .bind(&letter.text)
-        .bind(&letter.html)
-        .bind(letter.attachment.as_ref().map(|file| file.name.as_str()))
-        .bind(letter.attachment.as_ref().map(|file| file.content.as_str()))
-        .bind(ms(now))
-        .bind(due_at.map(ms))
-        .execute(conn)
-        .await
-        .map(drop)
-    })?)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, '[]') on conflict (subject_key) do nothing"
+        ),
+        args![
+            new_id(),
+            letter.kind.as_str(),
+            key,
+            message_id,
+            &letter.subject,
+            &letter.text,
+            &letter.html,
+            letter.attachment.as_ref().map(|file| file.name.as_str()),
+            letter.attachment.as_ref().map(|file| file.content.as_str()),
+            ms(now),
+            due_at.map(ms)
+        ],
+    )
+    .await
+    .map(drop)
 }
 
 /// A word of this installation's own, so that two of them never make the same Message-ID.
 async fn installation(tx: &mut Tx, now: Timestamp) -> Result<String, StoreError> {
-    Ok(within!(tx, |conn| sqlx::query_scalar(
-        "insert into setting (name, value, updated_at) values ('installation', $1, $2)
+    tx.scalar(
+        sql!(
+            "insert into setting (name, value, updated_at) values ('installation', $1, $2)
          on conflict (name) do update set value = setting.value returning value"
+        ),
+        args![uuid::Uuid::new_v4().simple().to_string(), ms(now)],
     )
-    .bind(uuid::Uuid::new_v4().simple().to_string())
-    .bind(ms(now))
-    .fetch_one(conn)
-    .await)?)
+    .await
 }

@@ -3,7 +3,10 @@
 //! file of its own that begins with `-- no-transaction`). A file changes one table that is there already: one that locks
 //! several could stand across a transaction of that version. Absent: the changes themselves (see migrations/).
 
-use super::{OpenError, session::silent};
+use super::{
+    error::{OpenError, is_locked_out},
+    session::silent,
+};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, migrate::Migrator, postgres::PgConnectOptions,
 };
@@ -21,7 +24,7 @@ const LIMITS: [(&str, &str); 2] = [("lock_timeout", "1s"), ("statement_timeout",
 const TRIES: u32 = 120;
 
 /// Applies what is missing.
-pub(super) async fn postgres(options: &PgConnectOptions) -> Result<(), OpenError> {
+pub async fn postgres(options: &PgConnectOptions) -> Result<(), OpenError> {
     let connecting = options.clone().options(LIMITS);
     let mut connection = timeout(CONNECT, connecting.connect())
         .await
@@ -38,7 +41,7 @@ pub(super) async fn postgres(options: &PgConnectOptions) -> Result<(), OpenError
     loop {
         match migrator.run_direct(None, &mut connection, false).await {
             Ok(()) => break,
-            Err(error) if tries < TRIES && is_busy(&error) => {
+            Err(error) if tries < TRIES && is_locked_out(&error) => {
                 tries += 1;
                 tracing::info!("a table is in use; its change is tried again");
                 tokio::time::sleep(ASK_AGAIN).await;
@@ -90,12 +93,4 @@ async fn drop_broken_indexes(connection: &mut PgConnection, migrator: &Migrator)
         sqlx::query(AssertSqlSafe(sql)).execute(&mut *connection).await?;
     }
     Ok(())
-}
-
-/// Whether somebody else's lock was in the way (PostgreSQL, Appendix A: lock_not_available, deadlock_detected).
-fn is_busy(error: &sqlx::migrate::MigrateError) -> bool {
-    let sqlx::migrate::MigrateError::ExecuteMigration(sqlx::Error::Database(error), _) = error else {
-        return false;
-    };
-    matches!(error.code().as_deref(), Some("55P03" | "40P01"))
 }

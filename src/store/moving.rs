@@ -1,7 +1,15 @@
 //! Moving house: the tables as they stand, out of one database and into another, and a back-up while the service runs.
 //! Rows travel as JSON, a line each, which both databases read and write themselves. Absent: files (see `app::moving`).
 
-use super::{Connection, Db, Engine, StoreError, Tx, read, session::call, within};
+use super::{
+    Db,
+    engine::{Kind, read},
+    error::StoreError,
+    query::Query,
+    session::call,
+    sql::{Sql, args},
+    tx::Tx,
+};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -35,8 +43,8 @@ impl Db {
     pub async fn counts(&self) -> Result<Vec<(&'static str, i64)>, StoreError> {
         let mut counts = Vec::with_capacity(TABLES.len());
         for table in TABLES {
-            let sql = sqlx::AssertSqlSafe(format!("select count(*) from {table}"));
-            let count: i64 = read!(self, |pool| sqlx::query_scalar(sql).fetch_one(pool).await)?;
+            let sql = Sql::leaked(format!("select count(*) from {table}"));
+            let count: i64 = self.reads().scalar(sql, args![]).await?;
             counts.push((table, count));
         }
         Ok(counts)
@@ -44,14 +52,14 @@ impl Db {
 
     /// The names of a table's columns, and of those that make its key.
     async fn columns(&self, table: &str) -> Result<(Vec<String>, Vec<String>), StoreError> {
-        let rows: Vec<(String, i64)> = match &self.engine {
-            Engine::Sqlite { reader, .. } => {
+        let rows: Vec<(String, i64)> = match &self.engine.kind {
+            Kind::Sqlite { reader, .. } => {
                 sqlx::query_as("select name, cast(pk as integer) from pragma_table_info($1) order by cid")
                     .bind(table)
                     .fetch_all(reader)
                     .await?
             }
-            Engine::Postgres(pool) => {
+            Kind::Postgres(pool) => {
                 let mut session = pool.session().await?;
                 call!(session, |conn| sqlx::query_as(
                     "select c.column_name::text, coalesce(k.ordinal_position, 0)::bigint
@@ -91,9 +99,9 @@ impl Db {
             .iter()
             .map(|column| format!("'{column}', \"{column}\""))
             .collect();
-        let object = match &self.engine {
-            Engine::Sqlite { .. } => format!("json_object({})", pairs.join(", ")),
-            Engine::Postgres(_) => format!("json_build_object({})::text", pairs.join(", ")),
+        let object = match &self.engine.kind {
+            Kind::Sqlite { .. } => format!("json_object({})", pairs.join(", ")),
+            Kind::Postgres(_) => format!("json_build_object({})::text", pairs.join(", ")),
         };
         // A resend comes after what it repeats, whatever the clocks said when their ids were made.
         let order = if table == "delivery" {
@@ -135,7 +143,7 @@ impl Db {
 
     /// Writes a copy of the database to a file that does not exist yet, while others go on writing. SQLite only.
     pub async fn copy_to(&self, path: &str) -> Result<bool, StoreError> {
-        let Engine::Sqlite { reader, .. } = &self.engine else {
+        let Kind::Sqlite { reader, .. } = &self.engine.kind else {
             return Ok(false);
         };
         sqlx::query("vacuum into $1").bind(path).execute(reader).await?;
@@ -161,7 +169,7 @@ impl Import {
         };
         if let Some(unknown) = rows.iter().flat_map(names_in).find(|name| !known.contains(name)) {
             return Err(StoreError::Unreadable {
-                what: "the column",
+                what: "the column".into(),
                 value: format!("{table}.{unknown}"),
             });
         }
@@ -172,8 +180,8 @@ impl Import {
         let names: Vec<String> = columns.iter().map(|column| format!("\"{column}\"")).collect();
         let names = names.join(", ");
         let json = Value::Array(rows.to_vec()).to_string();
-        let sql = match &self.tx.connection {
-            Connection::Sqlite(_) => {
+        let sql = match self.tx.has_neighbours() {
+            false => {
                 let values: Vec<String> = columns
                     .iter()
                     .map(|column| format!("json_extract(value, '$.{column}')"))
@@ -183,25 +191,21 @@ impl Import {
                     values.join(", ")
                 )
             }
-            Connection::Postgres(_) => format!(
+            true => format!(
                 "insert into {table} ({names}) select {names} from json_populate_recordset(null::{table}, $1::json)"
             ),
         };
         let tx = &mut self.tx;
-        Ok(within!(tx, |conn| sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(&json)
-            .execute(conn)
-            .await
-            .map(drop))?)
+        tx.execute(Sql::leaked(sql), args![&json]).await.map(drop)
     }
 
     /// How many rows each table has, those of this import among them.
     pub async fn counts(&mut self) -> Result<Vec<(&'static str, i64)>, StoreError> {
         let mut counts = Vec::with_capacity(TABLES.len());
         for table in TABLES {
-            let sql = sqlx::AssertSqlSafe(format!("select count(*) from {table}"));
+            let sql = Sql::leaked(format!("select count(*) from {table}"));
             let tx = &mut self.tx;
-            let count: i64 = within!(tx, |conn| sqlx::query_scalar(sql).fetch_one(conn).await)?;
+            let count: i64 = tx.scalar(sql, args![]).await?;
             counts.push((table, count));
         }
         Ok(counts)

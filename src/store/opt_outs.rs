@@ -1,6 +1,14 @@
 //! Numbers that must not be texted. Absent: the check itself, which is part of `sending`.
 
-use super::{Db, StoreError, Tx, at, lists::Page, ms, read, within};
+use super::{
+    Db,
+    error::StoreError,
+    page::Page,
+    query::Query,
+    sql::{args, sql},
+    tx::Tx,
+    types::{at, ms},
+};
 use crate::domain::phone::PhoneNumber;
 use jiff::Timestamp;
 
@@ -15,7 +23,7 @@ pub struct OptOut {
 }
 
 /// The reason noted when the provider told us.
-pub(super) const BY_PROVIDER: &str = "the provider says that this person opted out";
+pub const BY_PROVIDER: &str = "the provider says that this person opted out";
 
 impl Db {
     /// Adds a number that was read from `text`. Returns the entry and whether it is new; one that is there already stays as
@@ -31,99 +39,96 @@ impl Db {
         let mut tx = self.begin().await?;
         let new = insert(&mut tx, phone.as_e164(), staff_id, reason, now).await?;
         if new {
-            within!(tx, |conn| sqlx::query(
-                "update opt_out set phone_text = $2 where phone = $1"
+            tx.execute(
+                sql!("update opt_out set phone_text = $2 where phone = $1"),
+                args![phone.as_e164(), text],
             )
-            .bind(phone.as_e164())
-            .bind(text)
-            .execute(conn)
-            .await
-            .map(drop))?;
+            .await?;
         }
-        let row: Row = within!(tx, |conn| sqlx::query_as(
-            "select phone, phone_text, staff_id, reason, opted_out_at from opt_out where phone = $1"
-        )
-        .bind(phone.as_e164())
-        .fetch_one(conn)
-        .await)?;
+        let row: OptOutRow = tx
+            .one(
+                sql!("select phone, phone_text, staff_id, reason, opted_out_at from opt_out where phone = $1"),
+                args![phone.as_e164()],
+            )
+            .await?;
         tx.commit().await?;
-        Ok((opt_out(row), new))
+        Ok((row.into(), new))
     }
 
     /// Removes a number. Returns whether it was there.
     pub async fn remove_opt_out(&self, phone: &PhoneNumber) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let removed = within!(tx, |conn| sqlx::query("delete from opt_out where phone = $1")
-            .bind(phone.as_e164())
-            .execute(conn)
-            .await
-            .map(|done| done.rows_affected()))?;
+        let removed = tx
+            .execute(sql!("delete from opt_out where phone = $1"), args![phone.as_e164()])
+            .await?;
         tx.commit().await?;
         Ok(removed > 0)
     }
 
     /// Lists numbers in their own order, after the cursor (a number).
     pub async fn opt_outs(&self, after: Option<&str>, limit: i64) -> Result<Page<OptOut>, StoreError> {
-        let rows: Vec<Row> = read!(self, |pool| {
-            sqlx::query_as(
-                "select phone, phone_text, staff_id, reason, opted_out_at from opt_out
-                 where phone > $1 order by phone limit $2",
+        let rows: Vec<OptOutRow> = self
+            .reads()
+            .all(
+                sql!(
+                    "select phone, phone_text, staff_id, reason, opted_out_at from opt_out
+                 where phone > $1 order by phone limit $2"
+                ),
+                args![after.unwrap_or(""), limit + 1],
             )
-            .bind(after.unwrap_or(""))
-            .bind(limit + 1)
-            .fetch_all(pool)
-            .await
-        })?;
-        let items = rows.into_iter().map(opt_out).collect();
+            .await?;
+        let items = rows.into_iter().map(OptOut::from).collect();
         Ok(Page::cut(items, limit, |opt_out: &OptOut| {
             opt_out.phone.as_e164().to_owned()
         }))
     }
 }
 
-/// An entry as it is stored: phone, its text, staff id, reason, time.
-type Row = (String, Option<String>, Option<String>, Option<String>, i64);
+#[derive(sqlx::FromRow)]
+struct OptOutRow {
+    phone: String,
+    phone_text: Option<String>,
+    staff_id: Option<String>,
+    reason: Option<String>,
+    opted_out_at: i64,
+}
 
-fn opt_out((phone, phone_text, staff_id, reason, opted_out_at): Row) -> OptOut {
-    OptOut {
-        phone: PhoneNumber::from_stored(phone),
-        phone_text,
-        staff_id,
-        reason,
-        opted_out_at: at(opted_out_at),
+impl From<OptOutRow> for OptOut {
+    fn from(row: OptOutRow) -> Self {
+        Self {
+            phone: PhoneNumber::from_stored(row.phone),
+            phone_text: row.phone_text,
+            staff_id: row.staff_id,
+            reason: row.reason,
+            opted_out_at: at(row.opted_out_at),
+        }
     }
 }
 
 /// Adds a number inside a transaction. Returns whether it is new.
-pub(super) async fn insert(
+pub async fn insert(
     tx: &mut Tx,
     e164: &str,
     staff_id: Option<&str>,
     reason: Option<&str>,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    Ok(within!(tx, |conn| {
-        sqlx::query(
-            "insert into opt_out (phone, staff_id, reason, opted_out_at) values ($1, $2, $3, $4)
-            on conflict (phone) do nothing",
+    Ok(tx
+        .execute(
+            sql!(
+                "insert into opt_out (phone, staff_id, reason, opted_out_at) values ($1, $2, $3, $4)
+            on conflict (phone) do nothing"
+            ),
+            args![e164, staff_id, reason, ms(now)],
         )
-        .bind(e164)
-        .bind(staff_id)
-        .bind(reason)
-        .bind(ms(now))
-        .execute(conn)
-        .await
-        .map(|done| done.rows_affected() > 0)
-    })?)
+        .await?
+        > 0)
 }
 
 /// Whether a number must not be texted.
-pub(super) async fn contains(tx: &mut Tx, e164: &str) -> Result<bool, StoreError> {
-    let found: Option<i64> = within!(tx, |conn| sqlx::query_scalar(
-        "select opted_out_at from opt_out where phone = $1"
-    )
-    .bind(e164)
-    .fetch_optional(conn)
-    .await)?;
+pub async fn contains(tx: &mut Tx, e164: &str) -> Result<bool, StoreError> {
+    let found: Option<i64> = tx
+        .optional_scalar(sql!("select opted_out_at from opt_out where phone = $1"), args![e164])
+        .await?;
     Ok(found.is_some())
 }

@@ -2,8 +2,11 @@
 //! process when a delivery is due. SQLite has one process and needs neither. Absent: waiting (see `worker::pace`).
 
 use super::{
-    Connection, Db, Engine, StoreError, Tx,
+    Db,
+    engine::Kind,
+    error::StoreError,
     session::{call, silent},
+    tx::DUE_CHANNEL,
 };
 use crate::domain::route::Route;
 use sqlx::postgres::PgListener;
@@ -13,21 +16,19 @@ use tokio::time::timeout;
 /// No queue of replicas reaches further ahead than this, or a hundred turns. A row that does was written by a clock that
 /// has gone back since, and nobody waits for it.
 const FARTHEST_MS: i64 = 60_000;
-/// The channel on which processes tell each other that a delivery is due.
-const CHANNEL: &str = "nightbell_due";
 /// A connection on which nothing was said for this long is asked whether it lives.
 const QUIET: Duration = Duration::from_secs(15);
 
 impl Db {
     /// Whether other processes may send through the same account.
     pub fn is_shared(&self) -> bool {
-        matches!(self.engine, Engine::Postgres(_))
+        !self.engine.is_sqlite()
     }
 
     /// Takes the next turns of a sender, `span` long in all. Returns how long to wait until the first: nothing on SQLite.
     /// By the server's clock, the only one that all replicas have in common.
     pub async fn take_turn(&self, route: &Route, span: Duration) -> Result<Duration, StoreError> {
-        let Engine::Postgres(pool) = &self.engine else {
+        let Kind::Postgres(pool) = &self.engine.kind else {
             return Ok(Duration::ZERO);
         };
         let span_ms = i64::try_from(span.as_micros().div_ceil(1_000)).unwrap_or(i64::MAX);
@@ -50,10 +51,10 @@ impl Db {
         Ok(Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0)))
     }
 
-    /// Calls `ring` whenever any process said that a delivery is due, for as long as it is polled; ends with an error when the
-    /// connection is lost. What was said meanwhile is found by the look that the worker takes every second.
-    pub async fn listen(&self, ring: impl Fn()) -> Result<(), StoreError> {
-        let Engine::Postgres(pool) = &self.engine else {
+    /// Wakes the workers of this process whenever any process said that a delivery is due, for as long as it is polled; ends
+    /// with an error when the connection is lost. What was said meanwhile is found by the worker, which asks every second.
+    pub async fn listen(&self) -> Result<(), StoreError> {
+        let Kind::Postgres(pool) = &self.engine.kind else {
             return std::future::pending().await;
         };
         let limit = pool.limits().call();
@@ -62,23 +63,23 @@ impl Db {
         let mut listener = timeout(limit, PgListener::connect_with(&own))
             .await
             .map_err(|_| silent())??;
-        let lost = Self::hear(&mut listener, limit, ring).await;
+        let lost = self.hear(&mut listener, limit).await;
         // Closed before the listener goes, so that nobody asks it for that sign.
         drop(own.close());
         Err(lost.into())
     }
 
-    /// Calls `ring` for as long as the connection lives; returns what became of it.
-    async fn hear(listener: &mut PgListener, limit: Duration, ring: impl Fn()) -> sqlx::Error {
+    /// Wakes for as long as the connection lives; returns what became of it.
+    async fn hear(&self, listener: &mut PgListener, limit: Duration) -> sqlx::Error {
         listener.eager_reconnect(false);
-        match timeout(limit, listener.listen(CHANNEL)).await {
+        match timeout(limit, listener.listen(DUE_CHANNEL)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return error,
             Err(_) => return silent(),
         }
         loop {
             match timeout(QUIET, listener.try_recv()).await {
-                Ok(Ok(Some(_))) => ring(),
+                Ok(Ok(Some(_))) => self.engine.effects.wake.notify_one(),
                 // The connection was lost, and what was said meanwhile with it.
                 Ok(Ok(None)) => return sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()),
                 Ok(Err(error)) => return error,
@@ -91,15 +92,4 @@ impl Db {
             }
         }
     }
-}
-
-/// Rings the bell in every process when this transaction is committed.
-pub(super) async fn ring(tx: &mut Tx) -> Result<(), StoreError> {
-    if let Connection::Postgres(session) = &mut tx.connection {
-        call!(session, |conn| sqlx::query("select pg_notify($1, '')")
-            .bind(CHANNEL)
-            .execute(conn)
-            .await)?;
-    }
-    Ok(())
 }

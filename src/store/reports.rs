@@ -1,9 +1,13 @@
 //! What the failure report counts and lists. Absent: what it means (`domain::report`) and how it looks (`mail`).
 
 use super::{
-    Db, StoreError, at,
+    Db,
+    error::StoreError,
     job_runs::{self, Run},
-    locking, ms, opt_outs, read, within,
+    ledger, opt_outs,
+    query::Query,
+    sql::{args, sql},
+    types::{at, ms},
 };
 use crate::domain::{
     alarm::Ticket,
@@ -13,7 +17,6 @@ use crate::domain::{
     phone,
     report::{DoubtfulOptOut, Explanation, MAX_ROWS, Report, Row, TREND_DAYS, TrendDay},
 };
-use const_format::concatcp;
 use jiff::{Timestamp, tz::TimeZone};
 
 /// Outcomes are marked in steps of this many, so that the writer is never held for long.
@@ -67,32 +70,9 @@ impl Db {
             if !job_runs::keep(&mut tx, run, now).await? {
                 return Ok(false);
             }
-            let found: Vec<String> = locking!(
-                tx,
-                concatcp!(
-                    "select id from delivery where report_day is null and state in (",
-                    State::BAD,
-                    ") and moved_at < $1 order by id limit $2"
-                ),
-                "for update",
-                |conn, sql| sqlx::query_scalar(sql)
-                    .bind(ms(cutoff))
-                    .bind(MARK_BATCH)
-                    .fetch_all(conn)
-                    .await
-            )?;
-            for id in &found {
-                within!(tx, |conn| sqlx::query(
-                    "update delivery set report_day = $2 where id = $1"
-                )
-                .bind(id)
-                .bind(run.days.last.to_string())
-                .execute(conn)
-                .await
-                .map(drop))?;
-            }
+            let marked = ledger::mark_outcomes(&mut tx, run.days.last, cutoff, MARK_BATCH).await?;
             tx.commit().await?;
-            if found.is_empty() {
+            if marked == 0 {
                 return Ok(true);
             }
         }
@@ -107,27 +87,22 @@ impl Db {
             if !job_runs::keep(&mut tx, run, now).await? {
                 return Ok(false);
             }
-            let found: Vec<String> = locking!(
-                tx,
-                "select phone from opt_out where phone > $1 and phone_text is null and report_day is null
+            let found: Vec<String> = tx
+                .scalars(
+                    sql!(
+                        "select phone from opt_out where phone > $1 and phone_text is null and report_day is null
                     and coalesce(reason, '') <> $2 order by phone limit $3",
-                "for update",
-                |conn, sql| sqlx::query_scalar(sql)
-                    .bind(&last)
-                    .bind(opt_outs::BY_PROVIDER)
-                    .bind(MARK_BATCH)
-                    .fetch_all(conn)
-                    .await
-            )?;
-            for phone in &found {
-                within!(tx, |conn| sqlx::query(
-                    "update opt_out set report_day = $2 where phone = $1"
+                        " for update"
+                    ),
+                    args![&last, opt_outs::BY_PROVIDER, MARK_BATCH],
                 )
-                .bind(phone)
-                .bind(run.days.last.to_string())
-                .execute(conn)
-                .await
-                .map(drop))?;
+                .await?;
+            for phone in &found {
+                tx.execute(
+                    sql!("update opt_out set report_day = $2 where phone = $1"),
+                    args![phone, run.days.last.to_string()],
+                )
+                .await?;
             }
             tx.commit().await?;
             match found.into_iter().next_back() {
@@ -149,13 +124,13 @@ impl Db {
         let (doubtful_opt_out_count, doubtful_opt_outs) = self.doubtful_opt_outs(days.last, outcomes).await?;
         let status = self.limit_status(days.last, configured_limit).await?;
         let (from, until) = (days.first.start(zone), days.last.end(zone));
-        let opt_outs_gained: i64 = read!(self, |pool| sqlx::query_scalar(
-            "select count(*) from opt_out where opted_out_at >= $1 and opted_out_at < $2"
-        )
-        .bind(ms(from))
-        .bind(ms(until))
-        .fetch_one(pool)
-        .await)?;
+        let opt_outs_gained: i64 = self
+            .reads()
+            .scalar(
+                sql!("select count(*) from opt_out where opted_out_at >= $1 and opted_out_at < $2"),
+                args![ms(from), ms(until)],
+            )
+            .await?;
         let mut trend = Vec::with_capacity(TREND_DAYS);
         let mut day = days.last;
         for _ in 0..TREND_DAYS {
@@ -190,15 +165,15 @@ impl Db {
 
     /// How the deliveries received in this time stand now, in the order of the states.
     async fn totals(&self, from: Timestamp, until: Timestamp) -> Result<Vec<(State, i64)>, StoreError> {
-        let counts: Vec<(String, i64)> = read!(self, |pool| {
-            sqlx::query_as(
-                "select state, count(*) from delivery where received_at >= $1 and received_at < $2 group by state",
+        let counts: Vec<(String, i64)> = self
+            .reads()
+            .all(
+                sql!(
+                    "select state, count(*) from delivery where received_at >= $1 and received_at < $2 group by state"
+                ),
+                args![ms(from), ms(until)],
             )
-            .bind(ms(from))
-            .bind(ms(until))
-            .fetch_all(pool)
-            .await
-        })?;
+            .await?;
         Ok(State::ALL
             .iter()
             .filter_map(|state| {
@@ -210,13 +185,12 @@ impl Db {
 
     /// Slots of the daily limit that were taken on these days.
     async fn used_on(&self, days: Span) -> Result<i64, StoreError> {
-        Ok(read!(self, |pool| sqlx::query_scalar(
-            "select cast(coalesce(sum(used), 0) as bigint) from daily_count where day >= $1 and day <= $2"
-        )
-        .bind(days.first.to_string())
-        .bind(days.last.to_string())
-        .fetch_one(pool)
-        .await)?)
+        self.reads()
+            .scalar(
+                sql!("select cast(coalesce(sum(used), 0) as bigint) from daily_count where day >= $1 and day <= $2"),
+                args![days.first.to_string(), days.last.to_string()],
+            )
+            .await
     }
 
     /// Opt-outs whose original text is not known, oldest first: how many there are, and the first [`MAX_ROWS`].
@@ -229,20 +203,23 @@ impl Db {
             Outcomes::Marked => 0,
             Outcomes::MarkedOrBefore(_) => 1,
         };
-        let rows: Vec<DoubtfulRow> = read!(self, |pool| {
-            sqlx::query_as(
-                "select phone, staff_id, reason, opted_out_at, count(*) over () as total from opt_out
+        let rows: Vec<DoubtfulRow> = self
+            .reads()
+            .all(
+                sql!(
+                    "select phone, staff_id, reason, opted_out_at, count(*) over () as total from opt_out
                  where phone_text is null and coalesce(reason, '') <> $3
                     and (report_day = $1 or (report_day is null and $2 = 1))
-                 order by opted_out_at, phone limit $4",
+                 order by opted_out_at, phone limit $4"
+                ),
+                args![
+                    day.to_string(),
+                    and_unmarked,
+                    opt_outs::BY_PROVIDER,
+                    i64::try_from(MAX_ROWS).unwrap_or(i64::MAX)
+                ],
             )
-            .bind(day.to_string())
-            .bind(and_unmarked)
-            .bind(opt_outs::BY_PROVIDER)
-            .bind(i64::try_from(MAX_ROWS).unwrap_or(i64::MAX))
-            .fetch_all(pool)
-            .await
-        })?;
+            .await?;
         let count = rows.first().map_or(0, |row| row.total);
         let opt_outs = rows.into_iter().map(|row| DoubtfulOptOut {
             phone: phone::mask(&row.phone),
@@ -259,28 +236,27 @@ impl Db {
             Outcomes::Marked => None,
             Outcomes::MarkedOrBefore(cutoff) => Some(ms(cutoff)),
         };
-        let rows: Vec<OutcomeRow> = read!(self, |pool| {
-            sqlx::query_as(concatcp!(
-                "select outcome.*, count(*) over () as total from (
+        let rows: Vec<OutcomeRow> = self
+            .reads()
+            .all(
+                sql!(
+                    "select outcome.*, count(*) over () as total from (
                     select d.id, d.alert_id, a.source, a.ticket_id, a.ticket_number, a.subject, a.url, d.name, d.role,
                         coalesce(d.phone, d.phone_raw) as phone, d.state, d.reason, d.provider, d.error_code,
                         d.moved_at, (select count(*) from delivery o where o.alert_id = d.alert_id and o.state in (",
-                State::TOLD,
-                ")) as others_told
+                    State::TOLD,
+                    ")) as others_told
                     from delivery d join alert a on a.id = d.alert_id
                     where d.state in (",
-                State::BAD,
-                ")
+                    State::BAD,
+                    ")
                         and (d.report_day = $1 or (d.report_day is null and d.moved_at < $2))) outcome
                  where state <> 'suppressed' or others_told = 0
                  order by case when others_told = 0 then 0 else 1 end, moved_at, id limit $3"
-            ))
-            .bind(day.to_string())
-            .bind(before)
-            .bind(i64::try_from(MAX_ROWS).unwrap_or(i64::MAX))
-            .fetch_all(pool)
-            .await
-        })?;
+                ),
+                args![day.to_string(), before, i64::try_from(MAX_ROWS).unwrap_or(i64::MAX)],
+            )
+            .await?;
         let count = rows.first().map_or(0, |row| row.total);
         let rows = rows.into_iter().map(OutcomeRow::into_row);
         Ok((count, rows.collect::<Result<_, _>>()?))
@@ -290,7 +266,7 @@ impl Db {
 impl OutcomeRow {
     fn into_row(self) -> Result<Row, StoreError> {
         let state = State::parse(&self.state).ok_or(StoreError::Unreadable {
-            what: "the delivery state",
+            what: "the delivery state".into(),
             value: self.state,
         })?;
         let reason = self.reason.as_deref().and_then(Reason::parse);

@@ -83,7 +83,7 @@ pub(super) use call;
 
 /// Connections to one PostgreSQL.
 #[derive(Clone)]
-pub(super) struct Pool {
+pub struct Pool {
     pool: PgPool,
     limits: Limits,
 }
@@ -148,7 +148,7 @@ impl Pool {
 }
 
 /// A connection, for one use.
-pub(super) struct Session {
+pub struct Session {
     /// `None` once it was given up.
     connection: Option<PoolConnection<Postgres>>,
     pool: Pool,
@@ -245,7 +245,7 @@ impl Drop for Session {
 }
 
 /// The error of a wait that was given up.
-pub(super) fn silent() -> sqlx::Error {
+pub fn silent() -> sqlx::Error {
     let kind = std::io::ErrorKind::TimedOut;
     sqlx::Error::Io(std::io::Error::new(kind, "the database did not answer in time"))
 }

@@ -2,13 +2,15 @@
 //! asks its connection twice for every use whether it still lives, and each question is a trip to the thread that
 //! SQLite runs on. Absent: what is written (see `tx`).
 
-use super::BUSY_TIMEOUT;
 use sqlx::{
     ConnectOptions as _, Connection as _,
     sqlite::{SqliteConnectOptions, SqliteConnection},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{Mutex, OwnedMutexGuard};
+
+/// How long SQLite waits for another process's lock, and one of ours for the connection.
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The way to the writing connection.
 pub struct Writer {

@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinHandle,
 };
 
@@ -206,7 +206,7 @@ fn to_send(begun: Begun) -> Option<Sending> {
             tracing::info!(delivery.id = %delivery_id, %state, "not sent");
             None
         }
-        Begun::Gone | Begun::Later => None,
+        Begun::Later => None,
     }
 }
 
@@ -258,16 +258,14 @@ async fn begin(
 ) -> Result<Next, StoreError> {
     let now = now();
     let rules = send::begin_rules(worker, now);
-    let idle = Arc::new(Notify::new());
-    let given_up = async {
-        idle.notified().await;
+    let until = async {
         *napped = true;
         tokio::select! {
             () = nap(worker) => {}
             () = stopped(stop) => {}
         }
     };
-    match worker.store.begin_due(&rules, most, now, &idle, given_up).await {
+    match worker.store.begin_due(rules.clone(), most, now, until).await {
         Ok(batch) if batch.begun.is_empty() => Ok(Next::Nothing),
         Ok(batch) => Ok(Next::Begun(batch)),
         Err(error) if error.is_outage() => Err(error),
@@ -305,7 +303,7 @@ async fn nap(worker: &Worker) {
     } else {
         due_in.min(LONGEST_NAP)
     };
-    let _ = tokio::time::timeout(nap, worker.wake.notified()).await;
+    let _ = tokio::time::timeout(nap, worker.store.wake().notified()).await;
 }
 
 async fn pause(error: &StoreError) {

@@ -147,7 +147,6 @@ async fn look(worker: Arc<Worker>) -> Result<(), StoreError> {
             deliveries = clamped,
             "the clock went back: deliveries that waited for a time which is far again wait for it no longer"
         );
-        worker.wake.notify_one();
     }
     Ok(())
 }

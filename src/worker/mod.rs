@@ -25,10 +25,7 @@ use crate::{
 };
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use std::{sync::Arc, time::Duration};
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinSet,
-};
+use tokio::{sync::watch, task::JoinSet};
 
 /// How sends are made.
 pub struct Rules {
@@ -52,8 +49,6 @@ pub struct Worker {
     pub store: Db,
     pub provider: Provider,
     pub rules: Rules,
-    /// Rung when a delivery may be due.
-    pub wake: Arc<Notify>,
     /// Marks the leases of this process.
     pub owner: String,
     /// What is known of the wall clock.
@@ -153,7 +148,7 @@ impl Worker {
 /// Rings our bell when another process has something due. Only a help: without it a delivery lies for a second at most.
 async fn listen(worker: Arc<Worker>) {
     loop {
-        if let Err(error) = worker.store.listen(|| worker.wake.notify_one()).await {
+        if let Err(error) = worker.store.listen().await {
             tracing::warn!(error = %error.explain(), "cannot hear the other processes; will try again");
         }
         tokio::time::sleep(LISTEN_AGAIN).await;

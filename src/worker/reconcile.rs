@@ -8,10 +8,10 @@ use crate::{
         clock,
         day::{LocalDay, after},
         delivery::{Change, State},
+        id::{AttemptNo, DeliveryId},
         search::{self, Listed, Verdict, Wanted},
     },
-    provider::Provider,
-    store::{Look, Looker, StoreError},
+    store::{Looker, Lookup, StoreError},
 };
 use jiff::{SignedDuration, Timestamp};
 use std::{
@@ -72,43 +72,46 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 /// Takes what is due, as far as there are places, and begins to look. Returns whether there is more to do at once.
 async fn round(worker: &Arc<Worker>, searches: &Arc<Searches>, under_way: &mut UnderWay) -> Result<bool, StoreError> {
     let uptime = uptime();
+    let route = worker.provider.route();
     let looker = Looker {
         owner: &worker.owner,
-        provider: worker.provider.route().provider.as_str(),
-        account: &worker.provider.route().account,
+        route,
         lease: worker.rules.lease,
         uptime: uptime.as_ref(),
     };
-    let others = worker.store.take_looks_of_others(looker, BATCH, now()).await?;
+    let others = worker
+        .store
+        .take_lookups_of_others(std::slice::from_ref(route), looker, BATCH, now())
+        .await?;
     let more = is_as_many(&others, BATCH);
-    for look in others {
-        handle(worker, searches, look).await;
+    for lookup in others {
+        handle(worker, searches, lookup).await;
     }
     under_way.reap();
     let free = i64::try_from(under_way.free()).unwrap_or(0);
     if free == 0 {
         return Ok(more);
     }
-    let looks = worker
+    let lookups = worker
         .store
-        .take_looks(looker, free, &under_way.full_numbers(), now())
+        .take_lookups(looker, free, &under_way.full_numbers(), now())
         .await?;
-    let more = more || is_as_many(&looks, free);
-    for look in looks {
-        if under_way.takes(&look) {
+    let more = more || is_as_many(&lookups, free);
+    for lookup in lookups {
+        if under_way.takes(&lookup) {
             under_way.begin(
-                &look,
-                handle_one(Arc::clone(worker), Arc::clone(searches), look.clone()),
+                &lookup,
+                handle_one(Arc::clone(worker), Arc::clone(searches), lookup.clone()),
             );
         } else {
-            worker.store.put_look_back(&look).await?;
+            worker.store.put_lookup_back(&lookup).await?;
         }
     }
     Ok(more && under_way.free() > 0)
 }
 
-fn is_as_many(looks: &[Look], most: i64) -> bool {
-    i64::try_from(looks.len()).is_ok_and(|taken| taken == most)
+fn is_as_many(lookups: &[Lookup], most: i64) -> bool {
+    i64::try_from(lookups.len()).is_ok_and(|taken| taken == most)
 }
 
 /// The looks that are under way, each in its place.
@@ -133,8 +136,8 @@ impl UnderWay {
     }
 
     /// Whether there is a place for this look.
-    fn takes(&self, look: &Look) -> bool {
-        !self.is_full() && self.of_number(look.to.as_e164()) < AT_ONCE_OF_A_NUMBER
+    fn takes(&self, lookup: &Lookup) -> bool {
+        !self.is_full() && self.of_number(lookup.to.as_e164()) < AT_ONCE_OF_A_NUMBER
     }
 
     /// The numbers that have all their places.
@@ -145,9 +148,9 @@ impl UnderWay {
             .collect()
     }
 
-    fn begin(&mut self, look: &Look, looking: impl Future<Output = ()> + Send + 'static) {
+    fn begin(&mut self, lookup: &Lookup, looking: impl Future<Output = ()> + Send + 'static) {
         let task = self.tasks.spawn(looking);
-        self.numbers.insert(task.id(), look.to.as_e164().to_owned());
+        self.numbers.insert(task.id(), lookup.to.as_e164().to_owned());
     }
 
     /// Frees the places of those that have ended.
@@ -177,36 +180,40 @@ impl UnderWay {
     }
 }
 
-async fn handle_one(worker: Arc<Worker>, searches: Arc<Searches>, look: Look) {
-    handle(&worker, &searches, look).await;
+async fn handle_one(worker: Arc<Worker>, searches: Arc<Searches>, lookup: Lookup) {
+    handle(&worker, &searches, lookup).await;
 }
 
-async fn handle(worker: &Worker, searches: &Searches, look: Look) {
-    let done = match look.state {
-        State::Accepted | State::Sent => ask(worker, &look).await,
-        _ => search(worker, searches, &look).await,
+async fn handle(worker: &Worker, searches: &Searches, lookup: Lookup) {
+    let done = match lookup.state {
+        State::Accepted | State::Sent => ask(worker, &lookup).await,
+        _ => search(worker, searches, &lookup).await,
     };
     if let Err(error) = done {
-        tracing::warn!(delivery.id = %look.delivery_id, error = %error.explain(), "cannot record what the provider says; will look again");
+        tracing::warn!(delivery.id = %lookup.delivery_id, error = %error.explain(), "cannot record what the provider says; will look again");
         let later = after(now(), worker.rules.reconcile_after.min(worker.rules.poll_after));
         // If this fails too, the whole database is in trouble, and the lease ends by itself.
-        let _ = look_again(worker, &look, Some(later)).await;
+        let _ = look_up_again(worker, &lookup, Some(later)).await;
     }
 }
 
-async fn look_again(worker: &Worker, look: &Look, look_at: Option<Timestamp>) -> Result<(), StoreError> {
-    worker.store.look_again(look, look_at, worker.rules.lease, now()).await
+async fn look_up_again(worker: &Worker, lookup: &Lookup, look_at: Option<Timestamp>) -> Result<(), StoreError> {
+    worker
+        .store
+        .look_up_again(lookup, look_at, worker.rules.lease, now())
+        .await
 }
 
 /// Asks by message id about a delivery that has gone silent.
-async fn ask(worker: &Worker, look: &Look) -> Result<(), StoreError> {
-    let told = match &look.message_id {
-        Some(message_id) if is_ours(&worker.provider, look) => worker.provider.fetch(message_id).await,
+async fn ask(worker: &Worker, lookup: &Lookup) -> Result<(), StoreError> {
+    let told = match &lookup.message_id {
+        Some(message_id) if lookup.is_through(worker.provider.route()) => worker.provider.fetch(message_id).await,
         Some(_) | None => None,
     };
     let is_new = |told: &Listed| {
         told.news.is_some_and(|news| {
-            look.state
+            lookup
+                .state
                 .after(Change::Tell {
                     news,
                     newest_attempt: true,
@@ -215,35 +222,35 @@ async fn ask(worker: &Worker, look: &Look) -> Result<(), StoreError> {
         })
     };
     if let Some(told) = told.filter(is_new) {
-        tracing::info!(delivery.id = %look.delivery_id, status = %told.status, "the provider told it when asked");
+        tracing::info!(delivery.id = %lookup.delivery_id, status = %told.status, "the provider told it when asked");
         if worker
             .store
-            .record_found(look, &told, worker.rules.poll_after, now())
+            .record_found(lookup, &told, worker.rules.poll_after, now())
             .await?
         {
             return Ok(());
         }
     }
-    let next = after(now(), gap(worker.rules.poll_after, look.looks + 1));
-    let is_over = next > after(look.begun_at, worker.clock.expire_after(ASK_FOR));
-    look_again(worker, look, (!is_over).then_some(next)).await
+    let next = after(now(), gap(worker.rules.poll_after, lookup.lookups + 1));
+    let is_over = next > after(lookup.begun_at, worker.clock.expire_after(ASK_FOR));
+    look_up_again(worker, lookup, (!is_over).then_some(next)).await
 }
 
 /// Searches the provider's list for a message whose answer was lost.
-async fn search(worker: &Worker, searches: &Searches, look: &Look) -> Result<(), StoreError> {
+async fn search(worker: &Worker, searches: &Searches, lookup: &Lookup) -> Result<(), StoreError> {
     let reconcile_after = worker.rules.reconcile_after;
     // Asked in any case: that forgets what was seen of an older attempt.
-    let elapsed = searches.elapsed(look, Instant::now());
-    let whole = look.state == State::Unconfirmed || elapsed >= reconcile_after.unsigned_abs();
-    let seen = match look_into_list(worker, look, whole).await? {
+    let elapsed = searches.elapsed(lookup, Instant::now());
+    let whole = lookup.state == State::Unconfirmed || elapsed >= reconcile_after.unsigned_abs();
+    let seen = match look_into_list(worker, lookup, whole).await? {
         Looked::Found(found) => {
             if worker
                 .store
-                .record_found(look, &found, worker.rules.poll_after, now())
+                .record_found(lookup, &found, worker.rules.poll_after, now())
                 .await?
             {
-                tracing::info!(delivery.id = %look.delivery_id, attempt = look.attempt, message.id = %found.message_id, "found in the provider's list");
-                searches.forget(look);
+                tracing::info!(delivery.id = %lookup.delivery_id, attempt = %lookup.attempt, message.id = %found.message_id, "found in the provider's list");
+                searches.forget(lookup);
                 return Ok(());
             }
             // A twin took it first.
@@ -251,56 +258,55 @@ async fn search(worker: &Worker, searches: &Searches, look: &Look) -> Result<(),
         }
         Looked::Not(seen) => seen,
     };
-    let proof = searches.add(look, seen, reconcile_after.unsigned_abs(), Instant::now());
+    let proof = searches.add(lookup, seen, reconcile_after.unsigned_abs(), Instant::now());
     let now = now();
     let expire_after = worker.clock.expire_after(worker.rules.expire_after);
-    let later = next_look(look, reconcile_after, expire_after, now);
-    match (proof, look.state) {
+    let later = next_lookup(lookup, reconcile_after, expire_after, now);
+    match (proof, lookup.state) {
         // Turned in this very moment, the clock proves nothing any more: the next look will know.
         (Proof::Absent, _) if worker.clock.is_unsettled() => {
-            searches.forget(look);
-            look_again(worker, look, Some(after(now, reconcile_after / 2))).await
+            searches.forget(lookup);
+            look_up_again(worker, lookup, Some(after(now, reconcile_after / 2))).await
         }
-        (Proof::Absent, _) if worker.rules.resend_when_absent || look.is_over => {
-            searches.forget(look);
+        (Proof::Absent, _) if worker.rules.resend_when_absent || lookup.is_over => {
+            searches.forget(lookup);
             let day = LocalDay::of(now, &worker.rules.time_zone);
             if worker
                 .store
-                .record_absent(look, day, worker.rules.daily_limit, now)
+                .record_absent(lookup, day, worker.rules.daily_limit, now)
                 .await?
             {
-                tracing::warn!(delivery.id = %look.delivery_id, attempt = look.attempt, "the provider never had it");
-                worker.wake.notify_one();
+                tracing::warn!(delivery.id = %lookup.delivery_id, attempt = %lookup.attempt, "the provider never had it");
                 return Ok(());
             }
             // Where it has moved meanwhile, this changes nothing.
-            look_again(worker, look, Some(after(now, reconcile_after / 2))).await
+            look_up_again(worker, lookup, Some(after(now, reconcile_after / 2))).await
         }
-        (Proof::Absent, State::Unknown) => worker.store.record_not_found(look, later, now).await,
-        (Proof::CannotTell, State::Unknown) => worker.store.record_cannot_tell(look, later, now).await,
-        (Proof::Open, State::Unknown) => look_again(worker, look, Some(after(now, reconcile_after / 2))).await,
+        (Proof::Absent, State::Unknown) => worker.store.record_not_found(lookup, later, now).await,
+        (Proof::CannotTell, State::Unknown) => worker.store.record_cannot_tell(lookup, later, now).await,
+        (Proof::Open, State::Unknown) => look_up_again(worker, lookup, Some(after(now, reconcile_after / 2))).await,
         (Proof::Absent | Proof::CannotTell | Proof::Open, _) => {
             if later.is_none() {
-                searches.forget(look);
+                searches.forget(lookup);
             }
-            look_again(worker, look, later).await
+            look_up_again(worker, lookup, later).await
         }
     }
 }
 
 /// When to look for an `unconfirmed` delivery again; `None` once it is too old to be of use.
-fn next_look(
-    look: &Look,
+fn next_lookup(
+    lookup: &Lookup,
     reconcile_after: SignedDuration,
     expire_after: SignedDuration,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let looks = if look.state == State::Unconfirmed {
-        look.looks + 1
+    let lookups = if lookup.state == State::Unconfirmed {
+        lookup.lookups + 1
     } else {
         1
     };
-    Some(after(now, gap(reconcile_after, looks))).filter(|next| *next <= after(look.received_at, expire_after))
+    Some(after(now, gap(reconcile_after, lookups))).filter(|next| *next <= after(lookup.received_at, expire_after))
 }
 
 enum Looked {
@@ -308,9 +314,9 @@ enum Looked {
     Not(Seen),
 }
 
-async fn look_into_list(worker: &Worker, look: &Look, whole: bool) -> Result<Looked, StoreError> {
+async fn look_into_list(worker: &Worker, lookup: &Lookup, whole: bool) -> Result<Looked, StoreError> {
     // Another account's list, or another provider's, says nothing about this attempt.
-    if !is_ours(&worker.provider, look) {
+    if !lookup.is_through(worker.provider.route()) {
         return Ok(Looked::Not(Seen::Nothing));
     }
     // Asked by the day of the provider, which a wrong clock of ours may not know.
@@ -318,40 +324,36 @@ async fn look_into_list(worker: &Worker, look: &Look, whole: bool) -> Result<Loo
         .clock
         .ahead(worker.provider.clock().as_slice())
         .unwrap_or_default();
-    let since = (!whole).then(|| after(look.begun_at, -FILTER_SLACK).min(after(look.begun_at, ahead - FILTER_SLACK)));
+    let since =
+        (!whole).then(|| after(lookup.begun_at, -FILTER_SLACK).min(after(lookup.begun_at, ahead - FILTER_SLACK)));
     // One list may be long; it ends before others may take the delivery for forgotten.
-    let searching = worker.provider.search(&look.to, since);
+    let searching = worker.provider.search(&lookup.to, since);
     let Ok(Some(listing)) = tokio::time::timeout(worker.rules.lease.unsigned_abs(), searching).await else {
         return Ok(Looked::Not(Seen::Nothing));
     };
     let ahead = worker.clock.ahead(&listing.stamps).unwrap_or_default();
     let wanted = Wanted {
-        text: &look.message,
-        begun_at: look.begun_at,
-        ended_at: look.ended_at,
+        text: &lookup.message,
+        begun_at: lookup.begun_at,
+        ended_at: lookup.ended_at,
         ahead,
     };
     let mut list = listing.messages;
     // Only what was made around the attempt matters.
     list.retain(|message| wanted.is_around(message));
-    let owned = worker.store.owned_messages(&look.provider, &list).await?;
+    let owned = worker.store.owned_messages(&lookup.provider, &list).await?;
     let found = match search::judge(wanted, &list, &owned) {
-        Verdict::Found(place) if !worker.store.has_twin_on_its_way(look).await? => place,
-        Verdict::NotThere if look.is_doubtful || clock::differs(ahead) => return Ok(Looked::Not(Seen::Open)),
+        Verdict::Found(place) if !worker.store.has_twin_on_its_way(lookup).await? => place,
+        Verdict::NotThere if lookup.is_doubtful || clock::differs(ahead) => return Ok(Looked::Not(Seen::Open)),
         Verdict::NotThere => return Ok(Looked::Not(Seen::NotThere { whole })),
         Verdict::Found(_) | Verdict::CannotTell => return Ok(Looked::Not(Seen::Open)),
     };
     Ok(Looked::Found(list.swap_remove(found)))
 }
 
-fn is_ours(provider: &Provider, look: &Look) -> bool {
-    let route = provider.route();
-    look.provider == route.provider.as_str() && look.account == route.account
-}
-
 /// The wait before look number `looks` (from 1): doubles from `first` to six hours.
-fn gap(first: SignedDuration, looks: i64) -> SignedDuration {
-    let doublings = u32::try_from(looks.clamp(1, 20) - 1).unwrap_or(0);
+fn gap(first: SignedDuration, lookups: i64) -> SignedDuration {
+    let doublings = u32::try_from(lookups.clamp(1, 20) - 1).unwrap_or(0);
     first
         .checked_mul(2_i32.saturating_pow(doublings))
         .unwrap_or(LONGEST_GAP)
@@ -380,14 +382,14 @@ enum Proof {
 
 /// What this process has seen in the lists of one search.
 struct Search {
-    attempt: i64,
+    attempt: AttemptNo,
     began: Instant,
     /// When complete lists did not have it. Emptied by a list that leaves it open.
     not_there: Vec<Instant>,
 }
 
 impl Search {
-    fn new(attempt: i64, at: Instant) -> Self {
+    fn new(attempt: AttemptNo, at: Instant) -> Self {
         Self {
             attempt,
             began: at,
@@ -424,38 +426,38 @@ impl Search {
 
 /// The searches of this process by delivery.
 #[derive(Default)]
-struct Searches(Mutex<HashMap<String, Search>>);
+struct Searches(Mutex<HashMap<DeliveryId, Search>>);
 
 impl Searches {
     /// How long this process has been looking for it.
-    fn elapsed(&self, look: &Look, at: Instant) -> Duration {
+    fn elapsed(&self, lookup: &Lookup, at: Instant) -> Duration {
         let mut searches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let search = searches
-            .entry(look.delivery_id.clone())
-            .or_insert_with(|| Search::new(look.attempt, at));
-        if search.attempt != look.attempt {
-            *search = Search::new(look.attempt, at);
+            .entry(lookup.delivery_id.clone())
+            .or_insert_with(|| Search::new(lookup.attempt, at));
+        if search.attempt != lookup.attempt {
+            *search = Search::new(lookup.attempt, at);
         }
         at.duration_since(search.began)
     }
 
-    fn add(&self, look: &Look, seen: Seen, reconcile_after: Duration, at: Instant) -> Proof {
+    fn add(&self, lookup: &Lookup, seen: Seen, reconcile_after: Duration, at: Instant) -> Proof {
         let mut searches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if searches.len() > MANY_SEARCHES {
             // Those that a receipt ended were never told so; a live one begins its count anew.
             searches.retain(|_, search| at.duration_since(search.began) < LONGEST_GAP.unsigned_abs());
         }
         let search = searches
-            .entry(look.delivery_id.clone())
-            .or_insert_with(|| Search::new(look.attempt, at));
+            .entry(lookup.delivery_id.clone())
+            .or_insert_with(|| Search::new(lookup.attempt, at));
         search.add(seen, reconcile_after, at)
     }
 
-    fn forget(&self, look: &Look) {
+    fn forget(&self, lookup: &Lookup) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(&look.delivery_id);
+            .remove(&lookup.delivery_id);
     }
 }
 
@@ -467,10 +469,10 @@ mod tests {
     const DATED: Seen = Seen::NotThere { whole: false };
     const WHOLE: Seen = Seen::NotThere { whole: true };
 
-    fn proofs(looks: &[(u64, Seen)]) -> Vec<Proof> {
+    fn proofs(lookups: &[(u64, Seen)]) -> Vec<Proof> {
         let start = Instant::now();
-        let mut search = Search::new(1, start);
-        looks
+        let mut search = Search::new(AttemptNo(1), start);
+        lookups
             .iter()
             .map(|(second, seen)| search.add(*seen, R, start + Duration::from_secs(*second)))
             .collect()
@@ -522,7 +524,7 @@ mod tests {
 
     #[test]
     fn gaps_double_to_six_hours() {
-        let minutes = |looks| gap(SignedDuration::from_mins(10), looks).as_mins();
+        let minutes = |lookups| gap(SignedDuration::from_mins(10), lookups).as_mins();
 
         assert_eq!([1, 2, 3, 6, 7, 50].map(minutes), [10, 20, 40, 320, 360, 360]);
     }

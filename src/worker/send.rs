@@ -5,7 +5,7 @@ use super::{Worker, clock::uptime, now};
 use crate::{
     domain::{day::LocalDay, delivery::MAX_CLAIMS, news::Answer},
     provider::Outgoing,
-    store::{Answered, BeginRules, Begun, Claimed, FinishRules, Sending, StoreError},
+    store::{AnswerRules, Answered, BeginRules, Begun, BegunBatch, Claimed, Sending, StoreError},
 };
 use futures::FutureExt;
 use std::{
@@ -37,13 +37,18 @@ pub async fn deliver_claimed(worker: Arc<Worker>, claim: Claimed) {
     if claim.claims > MAX_CLAIMS {
         return set_aside(&worker, &claim, "it was claimed again and again without a send").await;
     }
-    let started = Instant::now();
     match guard(begin(&worker, &claim)).await {
-        Ok(Begun::Send(sending)) => deliver(worker, sending, started).await,
-        Ok(Begun::Stopped { delivery_id, state }) => {
-            tracing::info!(delivery.id = %delivery_id, %state, "not sent")
+        Ok(batch) => {
+            for begun in batch.begun {
+                match begun {
+                    Begun::Send(sending) => deliver(Arc::clone(&worker), sending, batch.began_at).await,
+                    Begun::Stopped { delivery_id, state } => {
+                        tracing::info!(delivery.id = %delivery_id, %state, "not sent")
+                    }
+                    Begun::Later => {}
+                }
+            }
         }
-        Ok(Begun::Gone | Begun::Later) => {}
         Err(error @ StoreError::Unreadable { .. }) => {
             tracing::error!(delivery.id = %claim.delivery_id, error = %error.explain(), "cannot read a delivery; set aside");
             set_aside(&worker, &claim, "this version of Nightbell cannot read it").await;
@@ -63,9 +68,12 @@ async fn guard<T>(handling: impl Future<Output = Result<T, StoreError>>) -> Resu
     outcome.unwrap_or(Err(StoreError::Broken))
 }
 
-async fn begin(worker: &Worker, claim: &Claimed) -> Result<Begun, StoreError> {
+async fn begin(worker: &Worker, claim: &Claimed) -> Result<BegunBatch, StoreError> {
     let now = now();
-    worker.store.begin_send(claim, &begin_rules(worker, now), now).await
+    worker
+        .store
+        .begin_claimed(begin_rules(worker, now), claim.clone(), now)
+        .await
 }
 
 /// What sends begin by at this time.
@@ -96,8 +104,8 @@ async fn call(worker: &Worker, sending: &Sending, started: Instant) -> Answer {
         };
     }
     let message = Outgoing {
-        delivery_id: &sending.delivery_id,
-        attempt: sending.attempt,
+        delivery_id: sending.delivery_id.as_str(),
+        attempt: sending.attempt.0,
         to: &sending.to,
         text: &sending.message,
     };
@@ -110,7 +118,7 @@ async fn record(worker: &Worker, sending: Sending, answer: Answer) {
     let answered = Arc::new(Answered {
         sending,
         answer,
-        rules: FinishRules {
+        rules: AnswerRules {
             day: LocalDay::of(now, &worker.rules.time_zone),
             configured_limit: worker.rules.daily_limit,
             jitter: rand::random(),
@@ -123,7 +131,7 @@ async fn record(worker: &Worker, sending: Sending, answer: Answer) {
     let (mut wait, mut tries) = (Duration::from_millis(50), 0);
     loop {
         tries += 1;
-        match worker.store.finish(&answered).await {
+        match worker.store.answer(&answered).await {
             Ok(()) => return,
             // Not an outage, so trying for ever would not help: the lease ends, and the answer is looked for.
             Err(error) if !error.is_outage() && tries >= MAX_TRIES => {
@@ -143,22 +151,22 @@ fn log_answer(sending: &Sending, answer: &Answer) {
     let (id, attempt) = (&sending.delivery_id, sending.attempt);
     match answer {
         Answer::Accepted { message_id, .. } => {
-            tracing::info!(delivery.id = %id, attempt, message.id = %message_id, "the provider accepted it")
+            tracing::info!(delivery.id = %id, %attempt, message.id = %message_id, "the provider accepted it")
         }
         Answer::NotSent { why, code, .. } => {
-            tracing::warn!(delivery.id = %id, attempt, code, "not sent, {why}; will try again")
+            tracing::warn!(delivery.id = %id, %attempt, code, "not sent, {why}; will try again")
         }
         Answer::Refused { code, .. } => {
-            tracing::error!(delivery.id = %id, attempt, code, "the provider refused it")
+            tracing::error!(delivery.id = %id, %attempt, code, "the provider refused it")
         }
         Answer::Halted { fault, code, .. } => {
-            tracing::error!(delivery.id = %id, attempt, code, "not sent, the provider refused our {fault}; sends through this account are held")
+            tracing::error!(delivery.id = %id, %attempt, code, "not sent, the provider refused our {fault}; sends through this account are held")
         }
         Answer::Broken => {
-            tracing::error!(delivery.id = %id, attempt, "a call failed inside Nightbell; the provider may have it")
+            tracing::error!(delivery.id = %id, %attempt, "a call failed inside Nightbell; the provider may have it")
         }
         Answer::Unknown { why } => {
-            tracing::warn!(delivery.id = %id, attempt, "{why}; the provider may have it")
+            tracing::warn!(delivery.id = %id, %attempt, "{why}; the provider may have it")
         }
     }
 }
@@ -177,9 +185,9 @@ async fn set_aside(worker: &Worker, claim: &Claimed, why: &str) {
 mod tests {
     use super::*;
     use crate::{
-        domain::{delivery::MAX_BROKEN, event, json, phone::PhoneNumber},
+        domain::{delivery::MAX_BROKEN, event, id::DeliveryId, json, phone::PhoneNumber, route::Channel},
         provider::Provider,
-        store::{Accepted, Db, LaterRecipients, Limits, Looker, NewDelivery},
+        store::{Db, LaterRecipients, Limits, Looker, NewDelivery, Raised},
         worker::Rules,
     };
     use jiff::{SignedDuration, tz::TimeZone};
@@ -202,7 +210,7 @@ mod tests {
     /// A worker on a new file, and one delivery that is owed. The file goes with it.
     struct Stage {
         worker: Arc<Worker>,
-        id: String,
+        id: DeliveryId,
         folder: std::path::PathBuf,
     }
 
@@ -223,9 +231,16 @@ mod tests {
                 .unwrap()
         }
 
+        async fn begin(&self, claim: &Claimed) -> Sending {
+            match begin(&self.worker, claim).await.unwrap().begun.pop() {
+                Some(Begun::Send(sending)) => sending,
+                other => panic!("not begun: {other:?}"),
+            }
+        }
+
         /// The delivery's state and reason.
         async fn stands(&self) -> (String, Option<String>) {
-            let delivery = self.worker.store.delivery(&self.id).await.unwrap().unwrap();
+            let delivery = self.worker.store.delivery(self.id.as_str()).await.unwrap().unwrap();
             (delivery.state, delivery.reason)
         }
     }
@@ -239,6 +254,7 @@ mod tests {
         let event = event::parse(&document, now()).unwrap();
         let phone = Ok(PhoneNumber::from_stored("+14155550101".into()));
         let delivery = NewDelivery {
+            channel: Channel::Sms,
             staff_id: None,
             role: None,
             name: None,
@@ -246,8 +262,8 @@ mod tests {
             message: "x".into(),
             segments: 1,
         };
-        let Accepted::New { deliveries, .. } = store
-            .accept(&event, LaterRecipients::Untold, now(), || vec![delivery])
+        let Raised::New { deliveries, .. } = store
+            .raise(&event, LaterRecipients::Untold, now(), || vec![delivery])
             .await
             .unwrap()
         else {
@@ -257,7 +273,6 @@ mod tests {
             store,
             provider: Provider::Log,
             rules: rules(),
-            wake: Arc::default(),
             owner: "test".into(),
             clock: Arc::default(),
         };
@@ -282,24 +297,21 @@ mod tests {
         for number in 1..=MAX_BROKEN {
             assert_eq!(stage.stands().await.0, "pending", "before attempt {number}");
             let claim = stage.claim(at).await;
-            let Begun::Send(sending) = begin(&stage.worker, &claim).await.unwrap() else {
-                panic!("not begun")
-            };
+            let sending = stage.begin(&claim).await;
             record(&stage.worker, sending, Answer::Broken).await;
             assert_eq!(stage.stands().await.0, "unknown");
             at += SignedDuration::from_secs(61);
             let store = &stage.worker.store;
             let looker = Looker {
                 owner: "test",
-                provider: "log",
-                account: "log",
+                route: stage.worker.provider.route(),
                 lease: SignedDuration::from_secs(60),
                 uptime: None,
             };
-            let looks = store.take_looks(looker, 1, &[], at).await.unwrap();
+            let lookups = store.take_lookups(looker, 1, &[], at).await.unwrap();
             assert!(
                 store
-                    .record_absent(&looks[0], LocalDay::of(at, &TimeZone::UTC), 10, at)
+                    .record_absent(&lookups[0], LocalDay::of(at, &TimeZone::UTC), 10, at)
                     .await
                     .unwrap()
             );
@@ -343,9 +355,7 @@ mod tests {
     async fn a_call_that_comes_too_late_is_not_made() {
         let stage = stage().await;
         let claim = stage.claim(now()).await;
-        let Begun::Send(sending) = begin(&stage.worker, &claim).await.unwrap() else {
-            panic!("not begun")
-        };
+        let sending = stage.begin(&claim).await;
         // Frozen for 50 s: of the lease's 60, less than the call's 15 are left.
         let long_ago = Instant::now().checked_sub(Duration::from_secs(50)).unwrap();
 

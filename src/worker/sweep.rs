@@ -46,7 +46,6 @@ async fn sweep(worker: Arc<Worker>) -> Result<(), StoreError> {
             deliveries = released,
             "released deliveries that waited for the daily limit"
         );
-        worker.wake.notify_one();
     }
     Ok(())
 }
@@ -96,7 +95,6 @@ async fn judge_hold(worker: &Worker, acceptance: Acceptance) -> Result<(), Store
                 ),
                 Probed::Free => {}
             }
-            worker.wake.notify_one();
             return Ok(());
         }
         Acceptance::Refused => (
@@ -115,7 +113,6 @@ async fn judge_hold(worker: &Worker, acceptance: Acceptance) -> Result<(), Store
     let probed = store.put_off_probe(route, trials, day, now).await?;
     if probed != Probed::Free {
         tracing::warn!(%provider, "{what}");
-        worker.wake.notify_one();
     }
     Ok(())
 }

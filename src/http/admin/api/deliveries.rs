@@ -201,7 +201,7 @@ pub async fn resend(
     };
     let force = query.force || request.force;
     let conflict = |detail: String| Err(Problem::new(StatusCode::CONFLICT, detail));
-    let new_id = match app.store.resend(&id, force, now()).await? {
+    let new_id = match app.store.resend(&id.as_str().into(), force, now()).await? {
         Resent::As(new_id) => new_id,
         Resent::Undecided(state) => {
             return conflict(format!(
@@ -212,8 +212,7 @@ pub async fn resend(
         Resent::NoSuchDelivery => return Err(not_found()),
     };
     tracing::info!(delivery.id = %new_id, resend_of = %id, force, "an admin sends a delivery again");
-    app.wake.notify_one();
-    Ok((StatusCode::CREATED, find(&app, &new_id, query.reveal).await?))
+    Ok((StatusCode::CREATED, find(&app, new_id.as_str(), query.reveal).await?))
 }
 
 async fn find(app: &AppState, id: &str, phones: Phones) -> Result<Json<Delivery>, Problem> {

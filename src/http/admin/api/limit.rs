@@ -66,7 +66,6 @@ pub async fn set(State(app): SharedState, headers: HeaderMap, raw: Body) -> Resu
     let day = app.today();
     let released = app.store.set_limit(limit, day, app.daily_limit, now()).await?;
     tracing::info!(limit, released, "daily limit set");
-    app.wake.notify_one();
     status(&app, day).await
 }
 

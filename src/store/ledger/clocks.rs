@@ -1,15 +1,19 @@
 //! What a wrong clock leaves behind: attempts of which nobody can say when they began, and times of a future that is over.
 //! Absent: how it is seen that a clock is or was wrong (`domain::clock`, `worker::clock`).
 
-use super::{
-    Db, StoreError, Tx,
-    alarms::{self, About},
-    ms, read,
-    tx::Rows,
-    within,
+use super::delivery::{id_rows, lock};
+use crate::{
+    domain::{alarm::AlarmKind, day::after, delivery::State, id::DeliveryId},
+    store::{
+        Db,
+        alarms::{self, About},
+        error::StoreError,
+        query::Query,
+        sql::{args, sql},
+        tx::Effect,
+        types::ms,
+    },
 };
-use crate::domain::{alarm::AlarmKind, day::after, delivery::State};
-use const_format::concatcp;
 use jiff::{SignedDuration, Timestamp};
 
 /// Times by which `clamp_times` decides.
@@ -38,31 +42,35 @@ impl Db {
     pub async fn doubt_open_attempts(&self, now: Timestamp) -> Result<usize, StoreError> {
         let mut marked = 0;
         loop {
-            let mut open: Vec<(String, i64)> = read!(self, |pool| sqlx::query_as(concatcp!(
-                "select d.id, d.attempts from delivery d cross join attempt t
+            let open: Vec<DeliveryId> = self
+                .reads()
+                .scalars(
+                    sql!(
+                        "select d.id from delivery d cross join attempt t
                  where t.delivery_id = d.id and t.number = d.attempts and t.clock_doubtful_at is null
                     and d.state in (",
-                State::UNCERTAIN,
-                ")
+                        State::UNCERTAIN,
+                        ")
                     and (d.state = 'sending' or d.due_at is not null) limit $1"
-            ))
-            .bind(BATCH)
-            .fetch_all(pool)
-            .await)?;
+                    ),
+                    args![BATCH],
+                )
+                .await?;
             if open.is_empty() {
                 return Ok(marked);
             }
-            open.sort_unstable();
             let mut tx = self.begin().await?;
-            lock_all(&mut tx, open.iter().map(|(id, _)| id.as_str())).await?;
+            lock(&mut tx, &open).await?;
             marked += open.len();
             let is_last = is_less_than_a_batch(open.len());
-            let rows: Rows = open.into_iter().collect();
-            tx.queue(
-                "update attempt set clock_doubtful_at = $2 from rows($1) as r
-                 where attempt.delivery_id = r.value ->> 0 and attempt.number = cast(r.value ->> 1 as bigint)",
-                [rows.into(), ms(now).into()],
-            );
+            tx.execute(
+                sql!(
+                    "update attempt set clock_doubtful_at = $2 from rows($1) as r, delivery d
+                     where d.id = r.value ->> 'id' and attempt.delivery_id = d.id and attempt.number = d.attempts"
+                ),
+                args![id_rows(&open), ms(now)],
+            )
+            .await?;
             tx.commit().await?;
             if is_last {
                 return Ok(marked);
@@ -78,13 +86,13 @@ impl Db {
         detail: String,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let raised: Option<String> = read!(self, |pool| sqlx::query_scalar(
-            "select id from alarm where kind = $1 and subject = $2"
-        )
-        .bind(kind.as_str())
-        .bind(subject)
-        .fetch_optional(pool)
-        .await)?;
+        let raised: Option<String> = self
+            .reads()
+            .optional_scalar(
+                sql!("select id from alarm where kind = $1 and subject = $2"),
+                args![kind.as_str(), subject],
+            )
+            .await?;
         if raised.is_some() {
             return Ok(());
         }
@@ -98,14 +106,17 @@ impl Db {
     /// reason to look closer. Returns how many deliveries were changed.
     pub async fn clamp_times(&self, rules: ClampRules, is_likely: bool, now: Timestamp) -> Result<usize, StoreError> {
         let far = ms(after(now, SLACK));
-        let (mark, latest): (Option<i64>, Option<i64>) = read!(self, |pool| sqlx::query_as(
-            "select (select updated_at from setting where name = 'clock'),
+        let (mark, latest): (Option<i64>, Option<i64>) = self
+            .reads()
+            .one(
+                sql!(
+                    "select (select updated_at from setting where name = 'clock'),
                 (select case when due_at > $1 then updated_at end from delivery where state = 'pending'
                     and due_at is not null order by due_at desc limit 1)"
-        )
-        .bind(far)
-        .fetch_one(pool)
-        .await)?;
+                ),
+                args![far],
+            )
+            .await?;
         // A process whose clock is ahead may have written it, or none yet wrote down the time.
         let went_back = is_likely || mark.is_none_or(|mark| mark > far) || latest.is_some_and(|latest| latest > far);
         let mut clamped = 0;
@@ -128,25 +139,25 @@ impl Db {
     /// A batch of deliveries that were written by a clock which is ahead of ours. Each only once: it is written by ours then.
     async fn clamp_deliveries(&self, rules: ClampRules, now: Timestamp) -> Result<usize, StoreError> {
         let (far, lease_end) = (ms(after(now, SLACK)), ms(after(now, rules.lease)));
-        let due: Vec<String> = read!(self, |pool| sqlx::query_scalar(concatcp!(
-            "select id from delivery where state in (",
-            State::OPEN,
-            ") and due_at > $2 and updated_at > $1 limit $3"
-        ))
-        .bind(far)
-        .bind(ms(now))
-        .bind(BATCH)
-        .fetch_all(pool)
-        .await)?;
-        let leased: Vec<String> = read!(self, |pool| sqlx::query_scalar(
-            "select id from delivery where lease_until > $2 and updated_at > $1 limit $3"
-        )
-        .bind(far)
-        .bind(lease_end)
-        .bind(BATCH)
-        .fetch_all(pool)
-        .await)?;
-        let mut ids: Vec<String> = due.into_iter().chain(leased).collect();
+        let due: Vec<DeliveryId> = self
+            .reads()
+            .scalars(
+                sql!(
+                    "select id from delivery where state in (",
+                    State::OPEN,
+                    ") and due_at > $2 and updated_at > $1 limit $3"
+                ),
+                args![far, ms(now), BATCH],
+            )
+            .await?;
+        let leased: Vec<DeliveryId> = self
+            .reads()
+            .scalars(
+                sql!("select id from delivery where lease_until > $2 and updated_at > $1 limit $3"),
+                args![far, lease_end, BATCH],
+            )
+            .await?;
+        let mut ids: Vec<DeliveryId> = due.into_iter().chain(leased).collect();
         ids.sort_unstable();
         ids.dedup();
         ids.truncate(usize::try_from(BATCH).unwrap_or(usize::MAX));
@@ -154,11 +165,10 @@ impl Db {
             return Ok(0);
         }
         let mut tx = self.begin().await?;
-        lock_all(&mut tx, ids.iter().map(String::as_str)).await?;
-        let rows: Rows = ids.iter().map(|id| [id]).collect();
+        lock(&mut tx, &ids).await?;
         // Of a call that may be under way the lease is not cut shorter than one from now.
-        tx.queue(
-            concatcp!(
+        tx.execute(
+            sql!(
                 "update delivery set
                 due_at = case when state = 'deferred' and due_at > $4 then $4
                     when state <> 'deferred' and due_at > $3 then $3 else due_at end,
@@ -167,16 +177,12 @@ impl Db {
                 State::OWED,
                 ") and received_at > $3 then $3 else received_at end,
                 updated_at = $3
-             from rows($1) as r where delivery.id = r.value ->> 0 and delivery.updated_at > $2"
+             from rows($1) as r where delivery.id = r.value ->> 'id' and delivery.updated_at > $2"
             ),
-            [
-                rows.into(),
-                far.into(),
-                ms(now).into(),
-                ms(rules.tomorrow).into(),
-                lease_end.into(),
-            ],
-        );
+            args![id_rows(&ids), far, ms(now), ms(rules.tomorrow), lease_end],
+        )
+        .await?;
+        tx.then(Effect::Wake);
         tx.commit().await?;
         Ok(ids.len())
     }
@@ -187,68 +193,55 @@ impl Db {
         let mut tx = self.begin().await?;
         for (sql, longest, new) in [
             (
-                "update route_hold set probe_at = $2 where probe_at > $1",
+                sql!("update route_hold set probe_at = $2 where probe_at > $1"),
                 LONGEST_PROBE,
                 ms(now),
             ),
             (
-                "update route_hold set trial_at = $2 where trial_at > $1",
+                sql!("update route_hold set trial_at = $2 where trial_at > $1"),
                 LONGEST_TRIAL,
                 ms(now),
             ),
             (
-                "update route_contact set probe_at = $2 where probe_at > $1",
+                sql!("update route_contact set probe_at = $2 where probe_at > $1"),
                 LONGEST_PROBE,
                 ms(now),
             ),
             (
-                "update job_run set lease_until = $2 where lease_until > $1 and finished_at is null",
+                sql!("update job_run set lease_until = $2 where lease_until > $1 and finished_at is null"),
                 LONGEST_RUN,
                 ms(after(now, LONGEST_RUN)),
             ),
             (
-                "update mail set due_at = $2 where due_at > $1 and sent_at is null",
+                sql!("update mail set due_at = $2 where due_at > $1 and sent_at is null"),
                 LONGEST_MAIL_WAIT,
                 ms(now),
             ),
             (
-                "update mail set lease_until = $2 where lease_until > $1 and sent_at is null",
+                sql!("update mail set lease_until = $2 where lease_until > $1 and sent_at is null"),
                 LONGEST_MAIL_LEASE,
                 ms(after(now, LONGEST_MAIL_LEASE)),
             ),
         ] {
-            within!(tx, |conn| sqlx::query(sql)
-                .bind(beyond(longest))
-                .bind(new)
-                .execute(conn)
-                .await
-                .map(drop))?;
+            tx.execute(sql, args![beyond(longest), new]).await?;
         }
         tx.commit().await
     }
 
     async fn write_mark(&self, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        within!(tx, |conn| sqlx::query(
-            "insert into setting (name, value, updated_at) values ('clock', '', $1)
+        tx.execute(
+            sql!(
+                "insert into setting (name, value, updated_at) values ('clock', '', $1)
              on conflict (name) do update set updated_at = excluded.updated_at"
+            ),
+            args![ms(now)],
         )
-        .bind(ms(now))
-        .execute(conn)
-        .await
-        .map(drop))?;
+        .await?;
         tx.commit().await
     }
 }
 
 fn is_less_than_a_batch(count: usize) -> bool {
     i64::try_from(count).is_ok_and(|count| count < BATCH)
-}
-
-/// Locks deliveries in the order of their ids, as everybody does.
-async fn lock_all<'a>(tx: &mut Tx, ids: impl Iterator<Item = &'a str>) -> Result<(), StoreError> {
-    let rows: Rows = ids.map(|id| [id]).collect();
-    let sql = "select d.id from rows($1) as r cross join delivery d where d.id = r.value ->> 0 order by d.id";
-    tx.ask::<(String,)>(sql, "for update of d", [rows.into()]).await?;
-    Ok(())
 }

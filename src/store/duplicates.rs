@@ -1,0 +1,101 @@
+//! Repeats of what is known, answered from what is committed, without waiting for the writer. Whatever is not certain here
+//! is decided in a transaction (see `alerts`).
+
+use super::{
+    engine::Engine,
+    error::StoreError,
+    jobs::DuplicateQuery,
+    query::{Query, Reads},
+    sql::{Rows, Sql, args, sql},
+};
+use crate::domain::{delivery::State, id::AlertId};
+use serde::Serialize;
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Tickets that had an event lately: a hint, so that a new one costs no question and a storm of repeats no write. Wrong
+/// or forgotten, it costs a round trip and changes no answer.
+pub struct Seen {
+    hasher: RandomState,
+    marks: Box<[AtomicU64]>,
+}
+
+/// 128 KB; each ticket has one place, and takes it from whoever had it.
+const SEEN: usize = 16 * 1024;
+
+impl Seen {
+    pub fn new() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            marks: (0..SEEN).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    fn place(&self, source: &str, ticket_id: &str) -> (&AtomicU64, u64) {
+        let mark = self.hasher.hash_one((source, ticket_id));
+        (&self.marks[(mark % SEEN as u64) as usize], mark)
+    }
+
+    pub fn has(&self, source: &str, ticket_id: &str) -> bool {
+        let (place, mark) = self.place(source, ticket_id);
+        place.load(Ordering::Relaxed) == mark
+    }
+
+    pub fn add(&self, source: &str, ticket_id: &str) {
+        let (place, mark) = self.place(source, ticket_id);
+        place.store(mark, Ordering::Relaxed);
+    }
+}
+
+/// What is known of an alert: a row for each delivery.
+#[derive(sqlx::FromRow)]
+struct Found {
+    place: i64,
+    id: AlertId,
+    closed_at: Option<i64>,
+    state: String,
+    seen: i64,
+}
+
+const FIND: Sql = sql!(
+    "select cast(r.value ->> 'place' as bigint) as place, a.id, a.closed_at, d.state,
+        (select count(*) from alert_event e where e.alert_id = a.id and e.kind = 'critical'
+            and e.event_id = r.value ->> 'event_id') + case when a.event_id = r.value ->> 'event_id' then 1 else 0 end as seen
+     from rows($1) as r cross join alert a cross join delivery d
+     where a.source = r.value ->> 'source' and a.ticket_id = r.value ->> 'ticket_id' and d.alert_id = a.id"
+);
+
+/// The alerts of tickets to which these events certainly add nothing.
+pub async fn find(engine: &Engine, queries: &[Arc<DuplicateQuery>]) -> Result<Vec<Option<AlertId>>, StoreError> {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        place: usize,
+        source: &'a str,
+        ticket_id: &'a str,
+        event_id: &'a Option<String>,
+    }
+    let rows = queries.iter().enumerate().map(|(place, query)| Row {
+        place,
+        source: &query.source,
+        ticket_id: &query.ticket_id,
+        event_id: &query.event_id,
+    });
+    let found: Vec<Found> = Reads(engine).all(FIND, args![rows.collect::<Rows>()]).await?;
+    let mut duplicates = vec![None; queries.len()];
+    for found in found {
+        let place = usize::try_from(found.place).unwrap_or(usize::MAX);
+        let (Some(query), Some(duplicate)) = (queries.get(place), duplicates.get_mut(place)) else {
+            continue;
+        };
+        let is_told = found.closed_at.is_none() && State::parse(&found.state).is_some_and(State::is_told);
+        if found.seen > 0 || (is_told && query.told_is_enough) {
+            *duplicate = Some(found.id);
+        }
+    }
+    Ok(duplicates)
+}

@@ -1,0 +1,89 @@
+//! Which database it is, the connections to it, and how a transaction begins. Absent: opening it (see `open`).
+
+use super::{
+    error::StoreError,
+    session::Pool,
+    tx::{Connection, Effects, Tx},
+    writer::Writer,
+};
+use sqlx::SqlitePool;
+use std::{fs::File, sync::Arc, time::Duration};
+
+/// A transaction on a file that takes longer stands before a disk that does not answer.
+const SQLITE_BATCH: Duration = Duration::from_secs(30);
+
+/// The open database.
+#[derive(Clone)]
+pub struct Engine {
+    pub kind: Kind,
+    pub effects: Effects,
+}
+
+#[derive(Clone)]
+pub enum Kind {
+    /// One file: a single writing connection, and readers beside it that see what is committed.
+    Sqlite {
+        /// `None` where nothing is written.
+        writer: Option<Arc<Writer>>,
+        reader: SqlitePool,
+        _lock: Option<Arc<File>>,
+    },
+    Postgres(Pool),
+}
+
+impl Engine {
+    /// How long a transaction of several statements may take.
+    pub fn batch_time(&self) -> Duration {
+        match &self.kind {
+            Kind::Sqlite { .. } => SQLITE_BATCH,
+            Kind::Postgres(pool) => pool.limits().batch(),
+        }
+    }
+
+    pub fn is_sqlite(&self) -> bool {
+        matches!(self.kind, Kind::Sqlite { .. })
+    }
+
+    /// Begins a write transaction: at once the only one on SQLite, so that it never has to be refused half-way.
+    pub async fn begin(&self) -> Result<Tx, StoreError> {
+        let connection = match &self.kind {
+            Kind::Sqlite { writer, .. } => {
+                let writer = writer.as_ref().ok_or(sqlx::Error::PoolClosed)?;
+                Connection::Sqlite(writer.hold().await?)
+            }
+            Kind::Postgres(pool) => {
+                let mut session = pool.session().await?;
+                session.begin().await?;
+                Connection::Postgres(session)
+            }
+        };
+        Ok(Tx::on(connection, self.effects.clone()))
+    }
+
+    /// Closes every connection; SQLite folds its write-ahead log into the file.
+    pub async fn close(&self) {
+        match &self.kind {
+            Kind::Sqlite { writer, reader, .. } => {
+                reader.close().await;
+                if let Some(writer) = writer {
+                    writer.close().await;
+                }
+            }
+            Kind::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+/// Runs the same body on a connection pool of whichever database is open. For reads only: SQLite has one writer.
+macro_rules! read {
+    ($db:expr, |$pool:ident| $body:expr) => {
+        match &$db.engine.kind {
+            $crate::store::engine::Kind::Sqlite { reader: $pool, .. } => $body,
+            $crate::store::engine::Kind::Postgres(pool) => {
+                let mut session = pool.session().await?;
+                $crate::store::session::call!(session, |$pool| $body)
+            }
+        }
+    };
+}
+pub(crate) use read;

@@ -1,0 +1,230 @@
+//! Attempts: a row for each call to a provider, with the slot of the daily limit that it took.
+
+use super::delivery::Delivery;
+use crate::{
+    domain::{
+        day::after,
+        id::{AttemptNo, DeliveryId},
+    },
+    store::{
+        error::StoreError,
+        jobs::BeginRules,
+        limits,
+        sql::{Rows, Sql, sql},
+        tx::Tx,
+        types::ms,
+    },
+};
+use jiff::Timestamp;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+
+/// The columns of an [`Attempt`], of `attempt t`.
+pub const COLUMNS: &str =
+    "t.number, t.message_id as own_message_id, t.outcome, t.error_code as answer_code, t.answered_at,
+    t.limit_day, t.slot_returned_at";
+
+/// An attempt; its delivery is locked.
+#[derive(Debug, sqlx::FromRow)]
+pub struct Attempt {
+    pub number: AttemptNo,
+    /// The message that it became, once that is known.
+    pub own_message_id: Option<String>,
+    outcome: Option<String>,
+    answer_code: Option<i64>,
+    answered_at: Option<i64>,
+    limit_day: String,
+    slot_returned_at: Option<i64>,
+    #[sqlx(skip)]
+    edits: Edits,
+}
+
+#[derive(Debug, Default)]
+struct Edits {
+    is_changed: bool,
+    /// How many slots it takes beyond those it had: -1, 0 or 1.
+    slots: i64,
+}
+
+impl Attempt {
+    /// Notes what the provider answered.
+    pub fn answer(&mut self, outcome: &'static str, code: Option<i64>, now: Timestamp) {
+        self.outcome = Some(outcome.to_owned());
+        self.answer_code = code;
+        self.answered_at = Some(ms(now));
+        self.edits.is_changed = true;
+    }
+
+    /// Its absence is proven. What failed inside us stays counted as that.
+    pub fn is_absent(&mut self) {
+        if self.outcome.as_deref() != Some("broken") {
+            self.outcome = Some("absent".to_owned());
+            self.edits.is_changed = true;
+        }
+    }
+
+    /// Notes which message it became, unless that is another attempt's; `owners` says how many have it. It was sent after
+    /// all, so it takes its slot again if that was given back, even beyond the limit. Returns whether the message is its
+    /// own.
+    pub fn own(&mut self, message_id: &str, owners: i64) -> bool {
+        if self.own_message_id.is_none() && owners == 0 {
+            self.own_message_id = Some(message_id.to_owned());
+            self.edits.is_changed = true;
+        }
+        self.retake_slot();
+        self.own_message_id.as_deref() == Some(message_id)
+    }
+
+    /// Gives its slot back to the day it came from; a second time does nothing.
+    pub fn return_slot(&mut self, now: Timestamp) {
+        if self.slot_returned_at.is_none() {
+            self.slot_returned_at = Some(ms(now));
+            self.edits.slots -= 1;
+            self.edits.is_changed = true;
+        }
+    }
+
+    /// It may have been sent after all.
+    pub fn retake_slot(&mut self) {
+        if self.slot_returned_at.is_some() {
+            self.slot_returned_at = None;
+            self.edits.slots += 1;
+            self.edits.is_changed = true;
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct NewRow<'a> {
+    id: &'a DeliveryId,
+    number: AttemptNo,
+    provider: &'static str,
+    account: &'a str,
+    route: &'a str,
+    day: &'a str,
+    begun_at: i64,
+    deadline_at: i64,
+    machine_start: Option<&'a str>,
+    uptime: Option<i64>,
+}
+
+/// Only of deliveries that are there.
+const CREATE: Sql = sql!(
+    "insert into attempt (delivery_id, number, provider, account, route, limit_day, begun_at, deadline_at, machine_start,
+        begun_uptime)
+     select d.id, cast(r.value ->> 'number' as bigint), r.value ->> 'provider', r.value ->> 'account', r.value ->> 'route',
+        r.value ->> 'day', cast(r.value ->> 'begun_at' as bigint), cast(r.value ->> 'deadline_at' as bigint),
+        r.value ->> 'machine_start', cast(r.value ->> 'uptime' as bigint)
+     from rows($1) as r cross join delivery d where d.id = r.value ->> 'id'"
+);
+
+/// Creates the attempts that these deliveries have just begun, and takes a slot of the day for each; only of deliveries
+/// that are there.
+pub fn create<'a>(tx: &mut Tx, begun: impl IntoIterator<Item = &'a Delivery>, rules: &BeginRules, now: Timestamp) {
+    let day = rules.day.to_string();
+    let uptime = rules.uptime.as_ref();
+    let mut rows = Rows::default();
+    let mut ids = Vec::new();
+    for delivery in begun {
+        rows.push(&NewRow {
+            id: &delivery.id,
+            number: delivery.attempts,
+            provider: rules.route.provider.as_str(),
+            account: &rules.route.account,
+            route: rules.route.key(),
+            day: &day,
+            begun_at: ms(now),
+            deadline_at: ms(after(now, rules.lease)),
+            machine_start: uptime.map(|uptime| uptime.machine_start.as_str()),
+            uptime: uptime.map(|uptime| uptime.ms),
+        });
+        ids.push(&delivery.id);
+    }
+    if !ids.is_empty() {
+        limits::take_slots(tx, &day, ids);
+        tx.queue(CREATE, rows);
+    }
+}
+
+#[derive(Serialize)]
+struct SaveRow<'a> {
+    id: &'a DeliveryId,
+    number: AttemptNo,
+    message_id: &'a Option<String>,
+    answered_at: Option<i64>,
+    outcome: &'a Option<String>,
+    code: Option<i64>,
+    returned_at: Option<i64>,
+}
+
+const SAVE: Sql = sql!(
+    "update attempt set message_id = r.value ->> 'message_id', answered_at = cast(r.value ->> 'answered_at' as bigint),
+        outcome = r.value ->> 'outcome', error_code = cast(r.value ->> 'code' as bigint),
+        slot_returned_at = cast(r.value ->> 'returned_at' as bigint)
+     from rows($1) as r
+     where attempt.delivery_id = r.value ->> 'id' and attempt.number = cast(r.value ->> 'number' as bigint)"
+);
+
+/// Deliveries and attempts that one transaction works on, each there once, so that everybody sees what those before them
+/// did.
+#[derive(Default)]
+pub struct WorkingSet {
+    deliveries: Vec<Delivery>,
+    /// Those of each delivery.
+    attempts: Vec<Vec<Attempt>>,
+    places: HashMap<DeliveryId, usize>,
+}
+
+/// Where an attempt and its delivery stand in a working set.
+#[derive(Clone, Copy)]
+pub struct Place(usize, usize);
+
+impl WorkingSet {
+    /// Adds an attempt with its delivery, unless they are there.
+    pub fn add(&mut self, delivery: Delivery, attempt: Attempt) -> Place {
+        let place = match self.places.get(&delivery.id) {
+            Some(place) => *place,
+            None => {
+                self.places.insert(delivery.id.clone(), self.deliveries.len());
+                self.deliveries.push(delivery);
+                self.attempts.push(Vec::with_capacity(1));
+                self.deliveries.len() - 1
+            }
+        };
+        let attempts = &mut self.attempts[place];
+        let known = attempts.iter().position(|known| known.number == attempt.number);
+        let at = known.unwrap_or_else(|| {
+            attempts.push(attempt);
+            attempts.len() - 1
+        });
+        Place(place, at)
+    }
+
+    pub fn get(&mut self, Place(place, at): Place) -> (&mut Delivery, &mut Attempt) {
+        (&mut self.deliveries[place], &mut self.attempts[place][at])
+    }
+
+    /// Saves it all.
+    pub async fn save(mut self, tx: &mut Tx) -> Result<(), StoreError> {
+        let mut rows = Rows::default();
+        let mut slots: BTreeMap<&str, i64> = BTreeMap::new();
+        let attempts = self.deliveries.iter().zip(&self.attempts);
+        let attempts =
+            attempts.flat_map(|(delivery, attempts)| attempts.iter().map(move |attempt| (delivery, attempt)));
+        for (delivery, attempt) in attempts.filter(|(_, attempt)| attempt.edits.is_changed) {
+            rows.push(&SaveRow {
+                id: &delivery.id,
+                number: attempt.number,
+                message_id: &attempt.own_message_id,
+                answered_at: attempt.answered_at,
+                outcome: &attempt.outcome,
+                code: attempt.answer_code,
+                returned_at: attempt.slot_returned_at,
+            });
+            *slots.entry(&attempt.limit_day).or_default() += attempt.edits.slots;
+        }
+        tx.queue(SAVE, rows);
+        limits::move_slots(tx, slots);
+        super::delivery::save(tx, &mut self.deliveries).await
+    }
+}

@@ -1,0 +1,582 @@
+//! A delivery as a transaction has it: locked, moved in memory, saved with its timeline entries. Every move goes through
+//! the state machine of `domain::delivery`, and leaves one entry on the timeline in the same transaction.
+
+use crate::{
+    domain::{
+        day::after,
+        delivery::{Change, News, Reason, State},
+        id::{AlertId, AttemptNo, DeliveryId},
+        phone::PhoneNumber,
+    },
+    store::{
+        error::StoreError,
+        jobs::{Addition, NewDelivery},
+        query::Query,
+        sql::{Rows, Sql, sql},
+        tx::{Effect, Tx},
+        types::{at, ms, new_id},
+    },
+};
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// The columns of a [`Delivery`], of `delivery d join alert a`.
+pub const COLUMNS: &str = "d.id, d.alert_id, d.round, d.state, d.reason, d.attempts, d.phone, d.message, d.due_at,
+    d.lease_token, d.lease_until, d.received_at, d.moved_at, d.timeline_length, d.provider, d.provider_message_id,
+    d.provider_status, d.error_code, d.provider_at, d.read_at, a.closed_at";
+
+/// A delivery, locked until the commit.
+#[derive(Debug, sqlx::FromRow)]
+pub struct Delivery {
+    pub id: DeliveryId,
+    pub alert_id: AlertId,
+    round: i64,
+    pub state: State,
+    reason: Option<String>,
+    /// The number of the newest one.
+    pub attempts: AttemptNo,
+    pub phone: Option<String>,
+    pub message: String,
+    due_at: Option<i64>,
+    pub lease_token: Option<String>,
+    pub lease_until: Option<i64>,
+    pub received_at: i64,
+    moved_at: i64,
+    pub timeline_length: i64,
+    pub provider: Option<String>,
+    #[sqlx(flatten)]
+    words: Words,
+    read_at: Option<i64>,
+    pub closed_at: Option<i64>,
+    #[sqlx(skip)]
+    edits: Edits,
+}
+
+/// The provider's own words that stand beside our state.
+#[derive(Clone, Debug, Default, sqlx::FromRow, Serialize)]
+struct Words {
+    provider_message_id: Option<String>,
+    provider_status: Option<String>,
+    error_code: Option<i64>,
+    provider_at: Option<i64>,
+}
+
+/// What was done to a delivery in memory and is not saved yet.
+#[derive(Debug, Default)]
+struct Edits {
+    has_moved: bool,
+    /// Something beside its state was noted, at this time.
+    noted_at: Option<i64>,
+    entries: Vec<Entry>,
+}
+
+/// An entry of the timeline.
+#[derive(Debug, Serialize)]
+struct Entry {
+    seq: i64,
+    at: i64,
+    what: &'static str,
+    detail: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_from: Option<AttemptNo>,
+}
+
+/// Where a move ends, beside the state itself.
+#[derive(Default)]
+pub struct Landing {
+    pub reason: Option<Reason>,
+    /// When something has to be done next; `None` for a final state.
+    pub due_at: Option<Timestamp>,
+    /// Until when a call to the provider may be under way.
+    pub lease_until: Option<Timestamp>,
+    /// What the timeline says of it. Never a phone number, name, or a provider's own text.
+    pub detail: String,
+}
+
+/// Attempts of which none was sent, for the same reason: one entry of the timeline stands for all of them.
+pub struct Run {
+    /// What they have in common.
+    pub why: String,
+    /// The number of its first attempt, and when that one ended.
+    pub from: AttemptNo,
+    pub at: Timestamp,
+}
+
+/// What a provider says of a message at some time, whoever brought it: an answer, a receipt, a lookup.
+#[derive(Clone, Copy)]
+pub struct StatusUpdate<'a> {
+    pub attempt: AttemptNo,
+    pub message_id: &'a str,
+    /// The provider's own word, and what it means.
+    pub word: &'a str,
+    pub status: Option<News>,
+    pub error_code: Option<i64>,
+    pub at: Timestamp,
+    /// After how long without further news the provider is asked.
+    pub poll_after: SignedDuration,
+}
+
+impl Delivery {
+    /// One that is not in the database yet: to be sent at once, or failed where its number cannot be used.
+    pub fn new(id: DeliveryId, alert_id: &AlertId, new: &NewDelivery, now: Timestamp) -> Self {
+        let (state, reason, detail) = match &new.phone {
+            Ok(_) => (State::Pending, None, "to be sent"),
+            Err(Some(_)) => (
+                State::Failed,
+                Some(Reason::InvalidNumber),
+                "the number given cannot be texted",
+            ),
+            Err(None) => (State::Failed, Some(Reason::NoNumber), "no number was given"),
+        };
+        let mut delivery = Self {
+            id,
+            alert_id: alert_id.clone(),
+            round: 0,
+            state,
+            reason: reason.map(|reason| reason.as_str().to_owned()),
+            attempts: AttemptNo(0),
+            phone: new.phone.as_ref().ok().map(|phone| phone.as_e164().to_owned()),
+            message: new.message.clone(),
+            due_at: (state == State::Pending).then_some(ms(now)),
+            lease_token: None,
+            lease_until: None,
+            received_at: ms(now),
+            moved_at: ms(now),
+            timeline_length: 0,
+            provider: None,
+            words: Words::default(),
+            read_at: None,
+            closed_at: None,
+            edits: Edits::default(),
+        };
+        delivery.add_entry(state.as_str(), detail.to_owned(), now);
+        delivery
+    }
+
+    /// Whether the ticket's end has made this delivery pointless. Not what a person asked to be sent again.
+    pub fn is_over(&self) -> bool {
+        self.closed_at.is_some() && self.round == 0
+    }
+
+    pub fn phone(&self) -> Result<PhoneNumber, StoreError> {
+        let phone = self.phone.clone().map(PhoneNumber::from_stored);
+        phone.ok_or_else(|| StoreError::Unreadable {
+            what: "a pending delivery without a phone".to_owned(),
+            value: self.id.to_string(),
+        })
+    }
+
+    /// Moves it if the state machine knows `change` here. Returns the new state, or `None` if nothing changed.
+    pub fn apply(&mut self, change: Change, landing: Landing, now: Timestamp) -> Option<State> {
+        let state = self.state.after(change)?;
+        if change == Change::Begin {
+            self.attempts.0 += 1;
+        }
+        self.state = state;
+        self.reason = landing.reason.map(|reason| reason.as_str().to_owned());
+        self.due_at = landing.due_at.map(ms);
+        self.lease_token = None;
+        self.lease_until = landing.lease_until.map(ms);
+        self.moved_at = ms(now);
+        self.edits.has_moved = true;
+        self.add_entry(state.as_str(), landing.detail, now);
+        Some(state)
+    }
+
+    /// The newest attempt surely was not sent: owed again, or canceled if the ticket was closed meanwhile. `closed_at` has
+    /// to be read after the lock was had: PostgreSQL may have waited for it while the ticket was closed.
+    pub fn not_sent(&mut self, closed_at: Option<i64>, landing: Landing, now: Timestamp) -> Option<State> {
+        self.closed_at = closed_at;
+        let closed = self.is_over();
+        let landing = if closed {
+            Landing {
+                reason: Some(Reason::TicketClosed),
+                due_at: None,
+                ..landing
+            }
+        } else {
+            landing
+        };
+        self.apply(Change::NotSent { closed }, landing, now)
+    }
+
+    /// Lets the provider's word count: it only ever raises the rank, and is kept beside our state.
+    pub fn update(&mut self, update: &StatusUpdate<'_>) {
+        let (before, is_newest) = (self.state, update.attempt == self.attempts);
+        let has_moved = match update.status {
+            Some(status) => self.apply_status(update, status, is_newest).is_some(),
+            None => {
+                let detail = format!(
+                    "attempt {}: the provider says `{}`, which is no status we know",
+                    update.attempt, update.word
+                );
+                self.note("receipt", detail, update.at);
+                false
+            }
+        };
+        // Beside our state stand the words that led to it; of what led nowhere, only those of a message still on its way.
+        let on_its_way = before.is_uncertain() || matches!(before, State::Accepted | State::Sent);
+        let same_rank = update.status.is_none_or(|status| status.state() == before);
+        if has_moved || (is_newest && on_its_way && same_rank) {
+            self.words = Words {
+                provider_message_id: Some(update.message_id.to_owned()),
+                provider_status: Some(update.word.to_owned()),
+                error_code: update.error_code,
+                provider_at: Some(ms(update.at)),
+            };
+            self.edits.noted_at = Some(ms(update.at));
+        }
+    }
+
+    fn apply_status(&mut self, update: &StatusUpdate<'_>, status: News, is_newest: bool) -> Option<State> {
+        let failed = matches!(status, News::Failed | News::Undelivered);
+        let code = update
+            .error_code
+            .map_or_else(String::new, |code| format!(", code {code}"));
+        let landing = Landing {
+            reason: failed.then_some(Reason::ProviderFailed),
+            due_at: matches!(status, News::Accepted | News::Sent).then(|| after(update.at, update.poll_after)),
+            detail: format!("attempt {}: the provider says `{}`{code}", update.attempt, update.word),
+            ..Default::default()
+        };
+        let change = Change::Tell {
+            news: status,
+            newest_attempt: is_newest,
+        };
+        self.apply(change, landing, update.at)
+    }
+
+    /// Keeps the code of a refusal.
+    pub fn keep_code(&mut self, code: Option<i64>, now: Timestamp) {
+        self.words.error_code = code;
+        self.words.provider_at = Some(ms(now));
+        self.edits.noted_at = Some(ms(now));
+    }
+
+    /// The person read it.
+    pub fn keep_read(&mut self, now: Timestamp) {
+        self.read_at = self.read_at.or(Some(ms(now)));
+        self.edits.noted_at = Some(ms(now));
+    }
+
+    /// Adds an entry that goes with no move.
+    pub fn note(&mut self, what: &'static str, detail: String, now: Timestamp) {
+        self.add_entry(what, detail, now);
+        self.edits.noted_at = Some(ms(now));
+    }
+
+    /// Notes what must not happen and stops nothing: a second message for one attempt, or one message for two.
+    pub fn note_other_message(&mut self, attempt: AttemptNo, now: Timestamp) {
+        tracing::error!(delivery.id = %self.id, %attempt, "the provider's messages and our attempts are not one to one");
+        let detail = format!("attempt {attempt}: the provider names a message that is not this attempt's own");
+        self.note("other_message", detail, now);
+    }
+
+    /// The newest entry stands for this run of attempts.
+    pub fn make_run(&mut self, run: Run) {
+        if let Some(entry) = self.edits.entries.last_mut() {
+            entry.at = ms(run.at);
+            entry.run = Some(run.why);
+            entry.run_from = Some(run.from);
+        }
+    }
+
+    /// As old as the event that says so: it is owed anew.
+    pub fn restart_age(&mut self, now: Timestamp) {
+        self.received_at = ms(now);
+    }
+
+    fn add_entry(&mut self, what: &'static str, detail: String, now: Timestamp) {
+        self.timeline_length += 1;
+        self.edits.entries.push(Entry {
+            seq: self.timeline_length,
+            at: ms(now),
+            what,
+            detail: Some(detail).filter(|detail| !detail.is_empty()),
+            run: None,
+            run_from: None,
+        });
+    }
+}
+
+/// Reads deliveries and keeps them from changing until the commit; in the order of their ids, as everybody does.
+pub async fn lock(tx: &mut Tx, ids: &[DeliveryId]) -> Result<Vec<Delivery>, StoreError> {
+    const LOCK: Sql = sql!(
+        "select ",
+        COLUMNS,
+        " from rows($1) as r cross join delivery d join alert a on a.id = d.alert_id
+          where d.id = r.value ->> 'id' order by d.id for update of d"
+    );
+    let rows = id_rows(ids);
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    tx.all(LOCK, [rows.into()]).await
+}
+
+/// Ids as rows.
+pub fn id_rows(ids: &[DeliveryId]) -> Rows {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        id: &'a DeliveryId,
+    }
+    ids.iter().map(|id| Row { id }).collect()
+}
+
+/// A delivery on its way into the table, with what it is about.
+pub struct Birth {
+    pub delivery: Delivery,
+    pub about: NewDelivery,
+    /// The one that this repeats.
+    pub resend_of: Option<DeliveryId>,
+}
+
+impl Birth {
+    /// Because of an event.
+    pub fn new(id: DeliveryId, alert_id: &AlertId, about: NewDelivery, now: Timestamp) -> Self {
+        Self {
+            delivery: Delivery::new(id, alert_id, &about, now),
+            about,
+            resend_of: None,
+        }
+    }
+
+    /// Because a person wants `old` sent again, as round `round`.
+    pub fn resend(old: &Delivery, about: NewDelivery, round: i64, now: Timestamp) -> Self {
+        let mut delivery = Delivery::new(new_id().into(), &old.alert_id, &about, now);
+        delivery.round = round;
+        if let Some(entry) = delivery.edits.entries.last_mut() {
+            entry.detail = Some(format!("to be sent again, instead of {}", old.id));
+        }
+        Self {
+            delivery,
+            about,
+            resend_of: Some(old.id.clone()),
+        }
+    }
+
+    /// As its caller sees it.
+    pub fn addition(&self) -> Addition {
+        Addition {
+            id: self.delivery.id.clone(),
+            staff_id: self.about.staff_id.clone(),
+            role: self.about.role.clone(),
+            name: self.about.name.clone(),
+            state: self.delivery.state,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct BirthRow<'a> {
+    id: &'a DeliveryId,
+    alert_id: &'a AlertId,
+    channel: &'static str,
+    phone: &'a Option<String>,
+    phone_raw: Option<&'a str>,
+    round: i64,
+    resend_of: &'a Option<DeliveryId>,
+    staff_id: &'a Option<String>,
+    role: &'a Option<String>,
+    name: &'a Option<String>,
+    message: &'a str,
+    segments: usize,
+    state: &'static str,
+    reason: &'a Option<String>,
+    attempts: AttemptNo,
+    due_at: Option<i64>,
+    lease_until: Option<i64>,
+    length: i64,
+    provider: &'a Option<String>,
+    received_at: i64,
+    moved_at: i64,
+}
+
+/// Only those whose alert is there.
+const CREATE: Sql = sql!(
+    "insert into delivery (id, alert_id, channel, phone, phone_raw, round, resend_of, staff_id, role, name, message, segments,
+        state, reason, attempts, due_at, lease_until, timeline_length, provider, received_at, created_at, moved_at, updated_at,
+        claims, looks)
+     select r.value ->> 'id', a.id, r.value ->> 'channel', r.value ->> 'phone', r.value ->> 'phone_raw',
+        cast(r.value ->> 'round' as bigint), r.value ->> 'resend_of', r.value ->> 'staff_id', r.value ->> 'role',
+        r.value ->> 'name', r.value ->> 'message', cast(r.value ->> 'segments' as bigint), r.value ->> 'state',
+        r.value ->> 'reason', cast(r.value ->> 'attempts' as bigint), cast(r.value ->> 'due_at' as bigint),
+        cast(r.value ->> 'lease_until' as bigint), cast(r.value ->> 'length' as bigint), r.value ->> 'provider',
+        cast(r.value ->> 'received_at' as bigint), cast(r.value ->> 'received_at' as bigint),
+        cast(r.value ->> 'moved_at' as bigint), cast(r.value ->> 'moved_at' as bigint), 0, 0
+     from rows($1) as r cross join alert a where a.id = r.value ->> 'alert_id'
+     on conflict (alert_id, channel, phone, round) do nothing"
+);
+
+/// Creates deliveries with their first entries; what was begun already is created as begun. An alert that brings nobody who
+/// could be told is an alarm.
+pub async fn create(tx: &mut Tx, births: &mut [Birth], now: Timestamp) -> Result<(), StoreError> {
+    let (mut rows, mut entries) = (Rows::default(), Rows::default());
+    let mut is_due = false;
+    let (mut untold, mut told) = (BTreeSet::new(), BTreeSet::new());
+    for Birth {
+        delivery,
+        about,
+        resend_of,
+    } in births
+    {
+        rows.push(&BirthRow {
+            id: &delivery.id,
+            alert_id: &delivery.alert_id,
+            channel: about.channel.as_str(),
+            phone: &delivery.phone,
+            phone_raw: about.phone.as_ref().err().and_then(Option::as_deref),
+            round: delivery.round,
+            resend_of,
+            staff_id: &about.staff_id,
+            role: &about.role,
+            name: &about.name,
+            message: &delivery.message,
+            segments: about.segments,
+            state: delivery.state.as_str(),
+            reason: &delivery.reason,
+            attempts: delivery.attempts,
+            due_at: delivery.due_at,
+            lease_until: delivery.lease_until,
+            length: delivery.timeline_length,
+            provider: &delivery.provider,
+            received_at: delivery.received_at,
+            moved_at: delivery.moved_at,
+        });
+        is_due |= delivery.state == State::Pending;
+        let set = if delivery.state.leaves_untold() {
+            &mut untold
+        } else {
+            &mut told
+        };
+        set.insert(delivery.alert_id.clone());
+        push_entries(delivery, &mut entries);
+        delivery.edits = Edits::default();
+    }
+    tx.queue(CREATE, rows);
+    tx.queue(ADD_ENTRIES, entries);
+    if is_due {
+        tx.then(Effect::Wake);
+    }
+    super::told::check(tx, untold.difference(&told).map(|id| (id.clone(), now)).collect()).await
+}
+
+/// Only of deliveries that are there.
+const ADD_ENTRIES: Sql = sql!(
+    "insert into timeline (delivery_id, seq, at, what, detail, run, run_from)
+     select d.id, cast(r.value ->> 'seq' as bigint), cast(r.value ->> 'at' as bigint), r.value ->> 'what',
+        r.value ->> 'detail', r.value ->> 'run', cast(r.value ->> 'run_from' as bigint)
+     from rows($1) as r cross join delivery d where d.id = r.value ->> 'id'"
+);
+
+fn push_entries(delivery: &Delivery, rows: &mut Rows) {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        id: &'a DeliveryId,
+        #[serde(flatten)]
+        entry: &'a Entry,
+    }
+    for entry in &delivery.edits.entries {
+        rows.push(&Row {
+            id: &delivery.id,
+            entry,
+        });
+    }
+}
+
+#[derive(Serialize)]
+struct SaveRow<'a> {
+    id: &'a DeliveryId,
+    state: &'static str,
+    reason: &'a Option<String>,
+    due_at: Option<i64>,
+    lease_until: Option<i64>,
+    attempts: AttemptNo,
+    at: i64,
+    length: i64,
+    provider: &'a Option<String>,
+    received_at: i64,
+    read_at: Option<i64>,
+    #[serde(flatten)]
+    words: &'a Words,
+}
+
+/// What a move changes.
+const SAVE_MOVED: Sql = sql!(
+    "update delivery set state = r.value ->> 'state', reason = r.value ->> 'reason',
+        due_at = cast(r.value ->> 'due_at' as bigint), lease_token = null,
+        lease_until = cast(r.value ->> 'lease_until' as bigint), attempts = cast(r.value ->> 'attempts' as bigint),
+        claims = 0, looks = 0, report_day = null, moved_at = cast(r.value ->> 'at' as bigint),
+        updated_at = cast(r.value ->> 'at' as bigint), timeline_length = cast(r.value ->> 'length' as bigint),
+        provider = r.value ->> 'provider', received_at = cast(r.value ->> 'received_at' as bigint),
+        read_at = cast(r.value ->> 'read_at' as bigint), provider_message_id = r.value ->> 'provider_message_id',
+        provider_status = r.value ->> 'provider_status', error_code = cast(r.value ->> 'error_code' as bigint),
+        provider_at = cast(r.value ->> 'provider_at' as bigint)
+     from rows($1) as r where delivery.id = r.value ->> 'id'"
+);
+
+/// What is noted beside a state that stays.
+const SAVE_NOTED: Sql = sql!(
+    "update delivery set updated_at = cast(r.value ->> 'at' as bigint),
+        timeline_length = cast(r.value ->> 'length' as bigint), read_at = cast(r.value ->> 'read_at' as bigint),
+        provider_message_id = r.value ->> 'provider_message_id', provider_status = r.value ->> 'provider_status',
+        error_code = cast(r.value ->> 'error_code' as bigint), provider_at = cast(r.value ->> 'provider_at' as bigint)
+     from rows($1) as r where delivery.id = r.value ->> 'id'"
+);
+
+/// Saves what was done to deliveries, each of which is there once. What follows from their states follows from here: who
+/// waits for work is woken, and of an alert that nobody is told of any more an alarm is raised.
+pub async fn save(tx: &mut Tx, deliveries: &mut [Delivery]) -> Result<(), StoreError> {
+    let (mut moved, mut noted, mut entries) = (Rows::default(), Rows::default(), Rows::default());
+    let mut untold: Vec<(AlertId, Timestamp)> = Vec::new();
+    for delivery in deliveries.iter_mut() {
+        let edits = &delivery.edits;
+        if !edits.has_moved && edits.noted_at.is_none() {
+            continue;
+        }
+        let at_ms = if edits.has_moved {
+            delivery.moved_at
+        } else {
+            edits.noted_at.unwrap_or(delivery.moved_at)
+        };
+        let row = SaveRow {
+            id: &delivery.id,
+            state: delivery.state.as_str(),
+            reason: &delivery.reason,
+            due_at: delivery.due_at,
+            lease_until: delivery.lease_until,
+            attempts: delivery.attempts,
+            at: at_ms,
+            length: delivery.timeline_length,
+            provider: &delivery.provider,
+            received_at: delivery.received_at,
+            read_at: delivery.read_at,
+            words: &delivery.words,
+        };
+        if edits.has_moved {
+            moved.push(&row);
+            if delivery.state == State::Pending && delivery.due_at.is_some_and(|due_at| due_at <= delivery.moved_at) {
+                tx.then(Effect::Wake);
+            }
+            if delivery.state.leaves_untold() && delivery.state != State::Canceled {
+                untold.push((delivery.alert_id.clone(), at(delivery.moved_at)));
+            }
+        } else {
+            noted.push(&row);
+        }
+        push_entries(delivery, &mut entries);
+        delivery.edits = Edits::default();
+    }
+    tx.queue(SAVE_MOVED, moved);
+    tx.queue(SAVE_NOTED, noted);
+    tx.queue(ADD_ENTRIES, entries);
+    if tx.has_neighbours() {
+        for (alert_id, at) in untold.iter().cloned() {
+            tx.then(Effect::CheckToldAgain { alert_id, at });
+        }
+    }
+    super::told::check(tx, untold).await
+}

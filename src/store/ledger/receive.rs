@@ -1,0 +1,227 @@
+//! Recording receipts: kept, and applied to their delivery in the same transaction; or waiting in the table while nobody
+//! knows their message. Absent: signatures and the provider's words (see `carrier`).
+
+use super::{
+    attempt::{self, Attempt, WorkingSet},
+    delivery::{self, Delivery, StatusUpdate},
+    waiting,
+};
+use crate::{
+    domain::{delivery::News, news::Receipt},
+    store::{
+        error::StoreError,
+        jobs::{Received, Recorded},
+        opt_outs,
+        query::Query,
+        sql::{Rows, Sql, sql},
+        tx::Tx,
+        types::{ms, new_id},
+    },
+};
+use serde::Serialize;
+use std::collections::HashSet;
+
+/// The attempt that a receipt speaks of, its delivery locked: the owner of its message, else the one that our own (signed)
+/// callback address names.
+#[derive(sqlx::FromRow)]
+struct Found {
+    place: i64,
+    #[sqlx(flatten)]
+    delivery: Delivery,
+    #[sqlx(flatten)]
+    attempt: Attempt,
+    /// How many attempts became its message.
+    owners: i64,
+    /// How many receipts are the same.
+    repeats: i64,
+    /// How many receipts of its message wait.
+    waiting: i64,
+}
+
+const FIND: Sql = sql!(
+    "select cast(r.value ->> 'place' as bigint) as place,
+        (select count(*) from attempt o where o.provider = t.provider and o.message_id = r.value ->> 'message_id') as owners,
+        (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.value ->> 'message_id'
+            and w.status = r.value ->> 'status' and w.error_code = r.value ->> 'code'
+            and w.delivery_id = r.value ->> 'id' and w.attempt = cast(r.value ->> 'attempt' as bigint)) as repeats,
+        (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.value ->> 'message_id'
+            and w.applied_at is null) as waiting, ",
+    delivery::COLUMNS,
+    ", ",
+    attempt::COLUMNS,
+    " from rows($1) as r cross join attempt t join delivery d on d.id = t.delivery_id
+        join alert a on a.id = d.alert_id
+     where t.provider = r.value ->> 'provider'
+        and t.delivery_id = coalesce((select o.delivery_id from attempt o
+            where o.provider = r.value ->> 'provider' and o.message_id = r.value ->> 'message_id'), r.value ->> 'id')
+        and t.number = coalesce((select o.number from attempt o
+            where o.provider = r.value ->> 'provider' and o.message_id = r.value ->> 'message_id'),
+            cast(r.value ->> 'attempt' as bigint))
+     order by d.id, cast(r.value ->> 'place' as bigint) for update of d"
+);
+
+/// What makes a receipt the same as another: no two rows have it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+struct Key<'a> {
+    message_id: &'a str,
+    status: &'a str,
+    /// Empty if there is none.
+    code: String,
+    /// What our own callback address named; empty if it named nothing.
+    id: &'a str,
+    attempt: i64,
+    provider: &'static str,
+}
+
+impl<'a> Key<'a> {
+    fn of(receipt: &'a Receipt) -> Self {
+        let (id, attempt) = receipt
+            .attempt
+            .as_ref()
+            .map_or(("", 0), |(id, attempt)| (id.as_str(), *attempt));
+        Self {
+            message_id: &receipt.message_id,
+            status: &receipt.status,
+            code: receipt.error_code.map_or_else(String::new, |code| code.to_string()),
+            id,
+            attempt,
+            provider: receipt.provider.as_str(),
+        }
+    }
+}
+
+/// Records receipts in the caller's transaction. Every delivery that they speak of is locked in one go and in order, so that
+/// two batches never wait for each other; they are inserted in an order of their own for the same reason.
+pub async fn receive(tx: &mut Tx, receipts: &[&Received]) -> Result<Vec<Recorded>, StoreError> {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        place: usize,
+        #[serde(flatten)]
+        key: &'a Key<'a>,
+    }
+    if receipts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let keys: Vec<Key<'_>> = receipts.iter().map(|received| Key::of(&received.receipt)).collect();
+    let asked = keys.iter().enumerate().map(|(place, key)| Row { place, key });
+    let found: Vec<Found> = tx.all(FIND, [asked.collect::<Rows>().into()]).await?;
+
+    let mut recorded: Vec<Option<Recorded>> = receipts.iter().map(|_| None).collect();
+    let (mut set, mut known, mut seen) = (WorkingSet::default(), Vec::new(), HashSet::new());
+    for found in found {
+        let place = usize::try_from(found.place).unwrap_or(usize::MAX);
+        let (Some(received), Some(key)) = (receipts.get(place), keys.get(place)) else {
+            continue;
+        };
+        if found.repeats > 0 || !seen.insert(key) {
+            recorded[place] = Some(Recorded::Repeat);
+            continue;
+        }
+        let at = set.add(found.delivery, found.attempt);
+        let (delivery, attempt) = set.get(at);
+        let update = StatusUpdate {
+            attempt: attempt.number,
+            message_id: &received.receipt.message_id,
+            word: &received.receipt.status,
+            status: received.receipt.news,
+            error_code: received.receipt.error_code,
+            at: received.now,
+            poll_after: received.poll_after,
+        };
+        if !attempt.own(update.message_id, found.owners) {
+            delivery.note_other_message(attempt.number, received.now);
+        }
+        delivery.update(&update);
+        if received.receipt.read {
+            delivery.keep_read(received.now);
+        }
+        if received.receipt.opted_out
+            && let Some(phone) = delivery.phone.clone()
+        {
+            opt_outs::insert(tx, &phone, None, Some(opt_outs::BY_PROVIDER), received.now).await?;
+        }
+        if found.waiting > 0 {
+            known.push(waiting::Known::new(at, delivery, &update));
+        }
+        recorded[place] = Some(Recorded::Applied(delivery.state));
+    }
+    waiting::apply(tx, &mut set, &known).await?;
+    insert(tx, receipts, &keys, &mut recorded).await?;
+    set.save(tx).await?;
+    Ok(recorded
+        .into_iter()
+        .map(|recorded| recorded.unwrap_or(Recorded::Waiting))
+        .collect())
+}
+
+#[derive(Serialize)]
+struct NewRow<'a> {
+    row: String,
+    #[serde(flatten)]
+    key: &'a Key<'a>,
+    news: Option<&'static str>,
+    read_at: Option<i64>,
+    opted_out_at: Option<i64>,
+    received_at: i64,
+    applied_at: Option<i64>,
+}
+
+const INSERT: &str = "insert into receipt (id, provider, message_id, status, news, error_code, read_at, opted_out_at, delivery_id,
+        attempt, received_at, applied_at)
+     select r.value ->> 'row', r.value ->> 'provider', r.value ->> 'message_id', r.value ->> 'status', r.value ->> 'news',
+        r.value ->> 'code', cast(r.value ->> 'read_at' as bigint), cast(r.value ->> 'opted_out_at' as bigint),
+        r.value ->> 'id', cast(r.value ->> 'attempt' as bigint), cast(r.value ->> 'received_at' as bigint),
+        cast(r.value ->> 'applied_at' as bigint)
+     from rows($1) as r where true
+     on conflict (provider, message_id, status, error_code, delivery_id, attempt) do nothing";
+
+/// Keeps receipts: those that were applied, and those that wait, of which it is said here which are new.
+async fn insert(
+    tx: &mut Tx,
+    receipts: &[&Received],
+    keys: &[Key<'_>],
+    recorded: &mut [Option<Recorded>],
+) -> Result<(), StoreError> {
+    const KEEP: Sql = sql!(INSERT);
+    const KEEP_WAITING: Sql = sql!(INSERT, " returning id");
+    let mut ordered: Vec<usize> = (0..receipts.len()).collect();
+    ordered.sort_unstable_by_key(|place| &keys[*place]);
+    let (mut applied, mut waiting, mut rows_of) = (Rows::default(), Rows::default(), Vec::new());
+    for place in ordered {
+        let (Received { receipt, now, .. }, key) = (receipts[place], &keys[place]);
+        let applied_at = match &recorded[place] {
+            Some(Recorded::Applied(_)) => Some(ms(*now)),
+            Some(Recorded::Repeat) => continue,
+            Some(Recorded::Waiting) | None => None,
+        };
+        let row = NewRow {
+            row: new_id(),
+            key,
+            news: receipt.news.map(News::as_str),
+            read_at: receipt.read.then_some(ms(*now)),
+            opted_out_at: receipt.opted_out.then_some(ms(*now)),
+            received_at: ms(*now),
+            applied_at,
+        };
+        if applied_at.is_some() {
+            applied.push(&row);
+        } else {
+            waiting.push(&row);
+            rows_of.push((place, row.row));
+        }
+    }
+    tx.queue(KEEP, applied);
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let new: Vec<(String,)> = tx.all(KEEP_WAITING, [waiting.into()]).await?;
+    let new: HashSet<String> = new.into_iter().map(|(id,)| id).collect();
+    for (place, row) in rows_of {
+        recorded[place] = Some(if new.contains(&row) {
+            Recorded::Waiting
+        } else {
+            Recorded::Repeat
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Sending a delivery again because a person wants it: owed once more, as its next round.
+
+use super::delivery::{self, Birth, Delivery};
+use crate::{
+    domain::{delivery::State, id::DeliveryId, route::Channel},
+    store::{
+        Db,
+        error::StoreError,
+        jobs::NewDelivery,
+        query::Query,
+        sql::{args, sql},
+        tx::Tx,
+    },
+};
+use jiff::Timestamp;
+
+/// What became of a request to send a delivery again.
+pub enum Resent {
+    /// It is owed again, as this delivery.
+    As(DeliveryId),
+    /// The old one may still arrive.
+    Undecided(State),
+    /// It never had a usable number.
+    NoPhone,
+    NoSuchDelivery,
+}
+
+#[derive(sqlx::FromRow)]
+struct About {
+    channel: String,
+    staff_id: Option<String>,
+    role: Option<String>,
+    name: Option<String>,
+    segments: i64,
+    next_round: i64,
+}
+
+impl Db {
+    /// Owes a delivery once more, as its next round. Refused while the old one is undecided, unless `force`d.
+    pub async fn resend(&self, id: &DeliveryId, force: bool, now: Timestamp) -> Result<Resent, StoreError> {
+        let mut tx = self.begin().await?;
+        let mut locked = delivery::lock(&mut tx, std::slice::from_ref(id)).await?;
+        let Some(old) = locked.first_mut() else {
+            return Ok(Resent::NoSuchDelivery);
+        };
+        if old.phone.is_none() {
+            return Ok(Resent::NoPhone);
+        }
+        if old.state.is_open() && !force {
+            return Ok(Resent::Undecided(old.state));
+        }
+        if !force && let Some(later) = later_round_that_tells(&mut tx, id).await? {
+            return Ok(Resent::Undecided(later));
+        }
+        let mut births = [next_round(&mut tx, old, now).await?];
+        let new_id = births[0].delivery.id.clone();
+        old.note("resent", format!("sent again as {new_id}"), now);
+        delivery::create(&mut tx, &mut births, now).await?;
+        let created: Option<String> = tx
+            .optional_scalar(sql!("select id from delivery where id = $1"), args![&new_id])
+            .await?;
+        if created.is_none() {
+            // Another wish for the same person was granted in this moment.
+            return Ok(Resent::Undecided(State::Pending));
+        }
+        delivery::save(&mut tx, &mut locked).await?;
+        tx.commit().await?;
+        Ok(Resent::As(new_id))
+    }
+}
+
+async fn next_round(tx: &mut Tx, old: &Delivery, now: Timestamp) -> Result<Birth, StoreError> {
+    let about: About = tx
+        .one(
+            sql!(
+                "select channel, staff_id, role, name, segments, (select max(o.round) + 1 from delivery o
+                where o.alert_id = d.alert_id and o.channel = d.channel and o.phone = d.phone) as next_round
+             from delivery d where id = $1"
+            ),
+            args![&old.id],
+        )
+        .await?;
+    let channel = Channel::parse(&about.channel).ok_or_else(|| StoreError::Unreadable {
+        what: "the channel".into(),
+        value: about.channel.clone(),
+    })?;
+    let new = NewDelivery {
+        channel,
+        staff_id: about.staff_id,
+        role: about.role,
+        name: about.name,
+        phone: Ok(old.phone()?),
+        message: old.message.clone(),
+        segments: usize::try_from(about.segments).unwrap_or(0),
+    };
+    Ok(Birth::resend(old, new, about.next_round, now))
+}
+
+/// The state of a later round of the same delivery that tells the person, if there is one: a wish that came twice must
+/// not be granted twice.
+async fn later_round_that_tells(tx: &mut Tx, id: &DeliveryId) -> Result<Option<State>, StoreError> {
+    let states: Vec<State> = tx
+        .scalars(
+            sql!(
+                "select o.state from delivery o join delivery d on o.alert_id = d.alert_id and o.channel = d.channel
+                and o.phone = d.phone and o.round > d.round
+             where d.id = $1"
+            ),
+            args![id],
+        )
+        .await?;
+    Ok(states.into_iter().find(|state| state.is_told()))
+}

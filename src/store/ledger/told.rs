@@ -1,0 +1,72 @@
+//! Whether anybody on an open alert was told, is being told, or will be told today. If not, that is an alarm.
+
+use crate::{
+    domain::{alarm::AlarmKind, delivery::State, id::AlertId},
+    store::{
+        alarms::{self, About},
+        error::StoreError,
+        query::Query,
+        sql::{Rows, Sql, sql},
+        tx::Tx,
+        types::at,
+    },
+};
+use jiff::Timestamp;
+use serde::Serialize;
+
+#[derive(sqlx::FromRow)]
+struct Untold {
+    id: AlertId,
+    source: String,
+    ticket_id: String,
+    people: i64,
+    at: i64,
+}
+
+const UNTOLD: Sql = sql!(
+    "select a.id, a.source, a.ticket_id, (select count(*) from delivery c where c.alert_id = a.id) as people,
+        cast(r.value ->> 'at' as bigint) as at
+     from rows($1) as r cross join alert a
+     where a.id = r.value ->> 'id' and a.closed_at is null and not exists (select 1 from delivery d
+        where d.alert_id = a.id and d.state <> 'deferred' and d.state in (",
+    State::TOLD,
+    "))"
+);
+
+/// Raises the alarm for those of these alerts that it holds for.
+pub async fn check(tx: &mut Tx, alerts: Vec<(AlertId, Timestamp)>) -> Result<(), StoreError> {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        id: &'a AlertId,
+        at: i64,
+    }
+    if alerts.is_empty() {
+        return Ok(());
+    }
+    let rows: Rows = alerts
+        .iter()
+        .map(|(id, at)| Row {
+            id,
+            at: at.as_millisecond(),
+        })
+        .collect();
+    let untold: Vec<Untold> = tx.all(UNTOLD, [rows.into()]).await?;
+    for alert in untold {
+        let Untold {
+            id,
+            source,
+            ticket_id,
+            people,
+            ..
+        } = &alert;
+        let detail = format!("nobody is being told of alert {id} (source {source}, ticket {ticket_id})");
+        let about = About {
+            alert_id: Some(id.as_str()),
+            delivery_id: None,
+        };
+        // Once for these people; if more are named later and they are not told either, that is another alarm.
+        let subject = format!("{id}/{people}");
+        alarms::raise(tx, AlarmKind::NobodyTold, &subject, about, detail, at(alert.at)).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! Receipts that came before anybody knew whose message they speak of: they wait in the table, and are applied by
+//! whoever learns that first.
+
+use super::{
+    attempt::{Place, WorkingSet},
+    delivery::{Delivery, StatusUpdate},
+};
+use crate::{
+    domain::{
+        delivery::News,
+        id::{AttemptNo, DeliveryId},
+    },
+    store::{
+        error::StoreError,
+        opt_outs,
+        query::Query,
+        sql::{Rows, Sql, sql},
+        tx::Tx,
+        types::ms,
+    },
+};
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+/// A message whose attempt is known now.
+pub struct Known {
+    place: Place,
+    id: DeliveryId,
+    attempt: AttemptNo,
+    message_id: String,
+    at: Timestamp,
+    poll_after: SignedDuration,
+}
+
+impl Known {
+    pub fn new(place: Place, delivery: &Delivery, update: &StatusUpdate<'_>) -> Self {
+        Self {
+            place,
+            id: delivery.id.clone(),
+            attempt: update.attempt,
+            message_id: update.message_id.to_owned(),
+            at: update.at,
+            poll_after: update.poll_after,
+        }
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct Waiting {
+    place: i64,
+    id: String,
+    status: String,
+    news: Option<String>,
+    error_code: String,
+    read_at: Option<i64>,
+    opted_out_at: Option<i64>,
+}
+
+/// What came for a message that belongs to its attempt, or to none and names this one.
+const WAITING: Sql = sql!(
+    "select cast(r.value ->> 'place' as bigint) as place, w.id, w.status, w.news, w.error_code, w.read_at, w.opted_out_at
+     from rows($1) as r cross join attempt t join receipt w on w.provider = t.provider
+     where t.delivery_id = r.value ->> 'id' and t.number = cast(r.value ->> 'attempt' as bigint)
+        and w.message_id = r.value ->> 'message_id' and w.applied_at is null
+        and coalesce(t.message_id, w.message_id) = w.message_id
+     order by w.received_at, w.id"
+);
+
+/// Applies what waits for these messages.
+pub async fn apply(tx: &mut Tx, set: &mut WorkingSet, known: &[Known]) -> Result<(), StoreError> {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        place: usize,
+        id: &'a DeliveryId,
+        attempt: AttemptNo,
+        message_id: &'a str,
+    }
+    if known.is_empty() {
+        return Ok(());
+    }
+    let rows = known.iter().enumerate().map(|(place, known)| Row {
+        place,
+        id: &known.id,
+        attempt: known.attempt,
+        message_id: &known.message_id,
+    });
+    let waiting: Vec<Waiting> = tx.all(WAITING, [rows.collect::<Rows>().into()]).await?;
+    let mut applied = Rows::default();
+    for waiting in waiting {
+        let Some(known) = usize::try_from(waiting.place).ok().and_then(|place| known.get(place)) else {
+            continue;
+        };
+        let (delivery, attempt) = set.get(known.place);
+        if attempt.own_message_id.as_deref() != Some(&known.message_id) {
+            continue;
+        }
+        delivery.update(&StatusUpdate {
+            attempt: known.attempt,
+            message_id: &known.message_id,
+            word: &waiting.status,
+            status: waiting.news.as_deref().and_then(News::parse),
+            error_code: waiting.error_code.parse().ok(),
+            at: known.at,
+            poll_after: known.poll_after,
+        });
+        if waiting.read_at.is_some() {
+            delivery.keep_read(known.at);
+        }
+        if waiting.opted_out_at.is_some()
+            && let Some(phone) = &delivery.phone
+        {
+            opt_outs::insert(tx, phone, None, Some(opt_outs::BY_PROVIDER), known.at).await?;
+        }
+        applied.push(&Applied {
+            id: &waiting.id,
+            at: ms(known.at),
+        });
+    }
+    tx.queue(MARK_APPLIED, applied);
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Applied<'a> {
+    id: &'a str,
+    at: i64,
+}
+
+const MARK_APPLIED: Sql = sql!(
+    "update receipt set applied_at = cast(r.value ->> 'at' as bigint) from rows($1) as r where receipt.id = r.value ->> 'id'"
+);

@@ -1,0 +1,286 @@
+//! Opening the database: its settings, its lock, its tables brought up to date, and the batchers that write to it.
+
+use super::{
+    db::Db,
+    duplicates::Seen,
+    engine::{Engine, Kind},
+    error::{OpenError, StoreError},
+    ledger, migrate,
+    query::Query,
+    session::{Limits, Pool},
+    sql::{args, sql},
+    tx::Effects,
+    waits::Waits,
+    writer::Writer,
+    writes,
+};
+use crate::{domain::id::AlertId, supervise::Fatal};
+use jiff::Timestamp;
+use sqlx::{
+    ConnectOptions as _, Connection as _,
+    postgres::PgConnectOptions,
+    sqlite::{
+        SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions,
+        SqliteSynchronous,
+    },
+};
+use std::{fs::File, path::PathBuf, str::FromStr, sync::Arc};
+use tokio::sync::{Notify, mpsc};
+
+use super::writer::BUSY_TIMEOUT;
+/// Enough for lists and duplicates beside the one writer; each costs a thread and a page cache.
+const SQLITE_READERS: u32 = 3;
+
+impl Db {
+    /// Opens the database and brings its tables up to date. `limits` are for PostgreSQL, where others may be in the way.
+    pub async fn open(url: &str, limits: Limits) -> Result<Self, OpenError> {
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            Self::open_postgres(url, limits).await
+        } else {
+            Self::open_sqlite(url).await
+        }
+    }
+
+    /// The names of the changes that this program would make to the tables.
+    pub async fn pending_migrations(url: &str) -> Result<Vec<String>, OpenError> {
+        let is_postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
+        let migrator = if is_postgres {
+            sqlx::migrate!("migrations/postgres")
+        } else {
+            sqlx::migrate!("migrations/sqlite")
+        };
+        let applied = if is_postgres {
+            let options = PgConnectOptions::from_str(url).map_err(OpenError::Address)?;
+            let mut connection = options.connect().await.map_err(OpenError::Connect)?;
+            applied_versions(sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await)?
+        } else {
+            let options = SqliteConnectOptions::from_str(url)
+                .map_err(OpenError::Address)?
+                .read_only(true);
+            if options.get_filename().exists() {
+                let mut connection = options.connect().await.map_err(OpenError::Connect)?;
+                applied_versions(sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await)?
+            } else {
+                Vec::new()
+            }
+        };
+        if let Some(unknown) = applied.iter().find(|version| !migrator.version_exists(**version)) {
+            return Err(OpenError::TooNew(*unknown));
+        }
+        let pending = migrator
+            .iter()
+            .filter(|migration| !applied.contains(&migration.version));
+        Ok(pending
+            .map(|migration| format!("{:04} {}", migration.version, migration.description))
+            .collect())
+    }
+
+    /// Opens the database for looking only, also beside a process that writes to it.
+    pub async fn open_read_only(url: &str) -> Result<Self, OpenError> {
+        let db = Self::open_as_it_is(url).await?;
+        let newest = newest_version(&match &db.engine.kind {
+            Kind::Sqlite { .. } => sqlx::migrate!("migrations/sqlite"),
+            Kind::Postgres(_) => sqlx::migrate!("migrations/postgres"),
+        });
+        match db.version().await {
+            Ok(version) if version == newest => Ok(db),
+            Ok(_) => Err(OpenError::OtherVersion),
+            Err(error) if error.is_refusal() => Err(OpenError::OtherVersion),
+            Err(error) => Err(OpenError::Read(error)),
+        }
+    }
+
+    async fn version(&self) -> Result<Option<i64>, StoreError> {
+        self.reads()
+            .scalar(sql!("select max(version) from _sqlx_migrations"), args![])
+            .await
+    }
+
+    /// Like [`Db::open_read_only`], of whatever version its tables are, and for as long as a look takes.
+    pub async fn open_as_it_is(url: &str) -> Result<Self, OpenError> {
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            let options = PgConnectOptions::from_str(url)
+                .map_err(OpenError::Address)?
+                .application_name("nightbell")
+                .options([("default_transaction_read_only", "on")]);
+            let pool = Pool::connect(options, Limits::COMMAND).await;
+            return Ok(Self::over(Kind::Postgres(pool.map_err(OpenError::Connect)?)));
+        }
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(OpenError::Address)?
+            .read_only(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let path = options.get_filename().to_owned();
+        if !path.exists() {
+            return Err(OpenError::Absent(path));
+        }
+        let reader = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+        Ok(Self::over(Kind::Sqlite {
+            writer: None,
+            reader: reader.map_err(OpenError::Connect)?,
+            _lock: None,
+        }))
+    }
+
+    fn over(kind: Kind) -> Self {
+        Self::sharing(kind, Arc::default(), Waits::default(), Fatal::default())
+    }
+
+    fn sharing(kind: Kind, wake: Arc<Notify>, waits: Waits, fatal: Fatal) -> Self {
+        let (check_told, alerts) = mpsc::unbounded_channel();
+        let effects = Effects { wake, check_told };
+        if matches!(kind, Kind::Postgres(_)) {
+            tokio::spawn(check_told_again(kind.clone(), alerts));
+        }
+        let engine = Engine { kind, effects };
+        Self {
+            batchers: writes::start(&engine, &fatal),
+            engine,
+            seen: Arc::new(Seen::new()),
+            waits,
+            fatal,
+        }
+    }
+
+    /// Keeps a SQLite file from being opened by a service for as long as the guard lives; `None` on PostgreSQL.
+    pub fn lock_out_services(url: &str) -> Result<Option<File>, OpenError> {
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            return Ok(None);
+        }
+        let options = SqliteConnectOptions::from_str(url).map_err(OpenError::Address)?;
+        lock_file(options.get_filename().to_owned()).map(Some)
+    }
+
+    async fn open_sqlite(url: &str) -> Result<Self, OpenError> {
+        let options = SqliteConnectOptions::from_str(url).map_err(OpenError::Address)?;
+        let path = options.get_filename().to_owned();
+        if path.as_os_str().is_empty() || url.contains(":memory:") || url.contains("mode=memory") {
+            return Err(OpenError::InMemory);
+        }
+        let lock = lock_file(path)?;
+        let options = options
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(true);
+        // A new file can give pages back after a great clean-up; and what is deleted is overwritten, as far as that costs
+        // no further writes: personal data that was taken out is not to be found in the file.
+        let writing = options
+            .clone()
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
+            .pragma("secure_delete", "fast");
+        let mut connection = writing.connect().await.map_err(OpenError::Connect)?;
+        assert_durable(&mut connection).await?;
+        sqlx::migrate!("migrations/sqlite").run(&mut connection).await?;
+        connection.close().await.map_err(OpenError::Connect)?;
+        let writer = Writer::open(writing).await.map_err(OpenError::Connect)?;
+        let reader = SqlitePoolOptions::new()
+            .max_connections(SQLITE_READERS)
+            .acquire_timeout(BUSY_TIMEOUT)
+            .test_before_acquire(false)
+            .connect_lazy_with(options.create_if_missing(false).read_only(true));
+        Ok(Self::over(Kind::Sqlite {
+            writer: Some(Arc::new(writer)),
+            reader,
+            _lock: Some(Arc::new(lock)),
+        }))
+    }
+
+    async fn open_postgres(url: &str, limits: Limits) -> Result<Self, OpenError> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(OpenError::Address)?
+            .application_name("nightbell");
+        migrate::postgres(&options).await?;
+        let pool = Pool::connect(options, limits).await.map_err(OpenError::Connect)?;
+        Ok(Self::over(Kind::Postgres(pool)))
+    }
+
+    /// The same database by connections of its own, where there is more than one: who uses these does not wait for the
+    /// others.
+    pub fn apart(&self, limits: Limits) -> Self {
+        match &self.engine.kind {
+            Kind::Sqlite { .. } => self.clone(),
+            Kind::Postgres(pool) => {
+                let wake = Arc::clone(&self.engine.effects.wake);
+                let kind = Kind::Postgres(pool.apart(limits));
+                Self::sharing(kind, wake, self.waits.clone(), self.fatal.clone())
+            }
+        }
+    }
+}
+
+/// Asks once more whether anybody is told of these alerts, now that everybody's commit can be seen. By itself: what was
+/// committed stands, and what was begun must be called, whatever becomes of this. Ends with the last way to the database.
+async fn check_told_again(kind: Kind, mut alerts: mpsc::UnboundedReceiver<(AlertId, Timestamp)>) {
+    // What this finds out needs no third look, and this task must not keep itself alive.
+    let effects = Effects {
+        wake: Arc::default(),
+        check_told: mpsc::unbounded_channel().0,
+    };
+    let engine = Engine { kind, effects };
+    while let Some(alert) = alerts.recv().await {
+        let checking = async {
+            let mut tx = engine.begin().await?;
+            ledger::check_told(&mut tx, vec![alert]).await?;
+            tx.commit().await
+        };
+        if let Err(error) = checking.await {
+            tracing::warn!(error = %error.explain(), "cannot ask once more whether somebody is told");
+        }
+    }
+}
+
+const APPLIED: &str = "select version from _sqlx_migrations where success order by version";
+
+/// A database without that table is a new one.
+fn applied_versions(result: Result<Vec<i64>, sqlx::Error>) -> Result<Vec<i64>, OpenError> {
+    match result {
+        Ok(versions) => Ok(versions),
+        Err(sqlx::Error::Database(_)) => Ok(Vec::new()),
+        Err(error) => Err(OpenError::Connect(error)),
+    }
+}
+
+/// The version of the tables that this program knows.
+fn newest_version(migrator: &sqlx::migrate::Migrator) -> Option<i64> {
+    migrator.iter().map(|migration| migration.version).max()
+}
+
+/// Takes the lock file beside the database for as long as the process lives.
+fn lock_file(database: PathBuf) -> Result<File, OpenError> {
+    let mut path = database.clone().into_os_string();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|source| OpenError::LockFile {
+            path: path.clone(),
+            source,
+        })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::Locked(database)),
+        Err(std::fs::TryLockError::Error(source)) => Err(OpenError::LockFile { path, source }),
+    }
+}
+
+/// `202` promises that a power loss loses nothing. On SQLite that rests on these two settings.
+async fn assert_durable(writer: &mut SqliteConnection) -> Result<(), OpenError> {
+    let journal: String = sqlx::query_scalar("pragma journal_mode")
+        .fetch_one(&mut *writer)
+        .await
+        .map_err(OpenError::Connect)?;
+    let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
+        .fetch_one(writer)
+        .await
+        .map_err(OpenError::Connect)?;
+    if journal == "wal" && synchronous == 2 {
+        Ok(())
+    } else {
+        Err(OpenError::NotDurable { journal, synchronous })
+    }
+}

@@ -1,0 +1,20 @@
+//! Lists, page by page.
+
+/// One page of a list, and where the next begins.
+pub struct Page<T> {
+    pub items: Vec<T>,
+    pub next: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// Makes a page of at most `limit` items out of up to one more, whose presence says that there is a next page.
+    pub fn cut(mut items: Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let has_more = items.len() > limit;
+        items.truncate(limit);
+        Self {
+            next: has_more.then(|| items.last().map(cursor)).flatten(),
+            items,
+        }
+    }
+}

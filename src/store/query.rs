@@ -1,0 +1,114 @@
+//! Questions, asked inside a transaction or beside it, in the same words.
+
+use super::{
+    engine::{Engine, Kind},
+    error::StoreError,
+    session::call,
+    sql::{Argument, Sql},
+};
+use sqlx::{FromRow, Postgres, Sqlite, postgres::PgRow, sqlite::SqliteRow};
+
+/// What a question may bring back, from either database.
+pub trait FromEither: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
+
+impl<T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin> FromEither for T {}
+
+/// Binds arguments to a query of either database.
+macro_rules! bind {
+    ($query:expr, $arguments:expr) => {{
+        let mut query = $query;
+        for argument in $arguments {
+            query = match argument {
+                $crate::store::sql::Argument::Text(text) => query.bind(text),
+                $crate::store::sql::Argument::Number(number) => query.bind(number),
+            };
+        }
+        query
+    }};
+}
+pub(super) use bind;
+
+/// Who can be asked.
+pub trait Query {
+    /// All rows of a question.
+    async fn all<T: FromEither>(
+        &mut self,
+        sql: Sql,
+        arguments: impl IntoIterator<Item = Argument>,
+    ) -> Result<Vec<T>, StoreError>;
+
+    /// Its first row, if there is one.
+    async fn optional<T: FromEither>(
+        &mut self,
+        sql: Sql,
+        arguments: impl IntoIterator<Item = Argument>,
+    ) -> Result<Option<T>, StoreError> {
+        Ok(self.all(sql, arguments).await?.into_iter().next())
+    }
+
+    /// Its one row.
+    async fn one<T: FromEither>(
+        &mut self,
+        sql: Sql,
+        arguments: impl IntoIterator<Item = Argument>,
+    ) -> Result<T, StoreError> {
+        let row = self.optional(sql, arguments).await?;
+        row.ok_or_else(|| sqlx::Error::RowNotFound.into())
+    }
+
+    /// The column of all rows.
+    async fn scalars<T>(
+        &mut self,
+        sql: Sql,
+        arguments: impl IntoIterator<Item = Argument>,
+    ) -> Result<Vec<T>, StoreError>
+    where
+        (T,): FromEither,
+    {
+        let rows = self.all::<(T,)>(sql, arguments).await?;
+        Ok(rows.into_iter().map(|(value,)| value).collect())
+    }
+
+    /// The column of the first row, if there is one.
+    async fn optional_scalar<T>(
+        &mut self,
+        sql: Sql,
+        arguments: impl IntoIterator<Item = Argument>,
+    ) -> Result<Option<T>, StoreError>
+    where
+        (T,): FromEither,
+    {
+        Ok(self.optional::<(T,)>(sql, arguments).await?.map(|(value,)| value))
+    }
+
+    /// The column of the one row.
+    async fn scalar<T>(&mut self, sql: Sql, arguments: impl IntoIterator<Item = Argument>) -> Result<T, StoreError>
+    where
+        (T,): FromEither,
+    {
+        Ok(self.one::<(T,)>(sql, arguments).await?.0)
+    }
+}
+
+/// Asks beside all transactions: what is committed.
+pub struct Reads<'a>(pub &'a Engine);
+
+impl Query for Reads<'_> {
+    async fn all<T: FromEither>(
+        &mut self,
+        sql: Sql,
+        arguments: impl IntoIterator<Item = Argument>,
+    ) -> Result<Vec<T>, StoreError> {
+        match &self.0.kind {
+            Kind::Sqlite { reader, .. } => {
+                let query = bind!(sqlx::query_as::<Sqlite, T>(sql.sqlite), arguments);
+                Ok(query.fetch_all(reader).await?)
+            }
+            Kind::Postgres(pool) => {
+                let mut session = pool.session().await?;
+                let query = bind!(sqlx::query_as::<Postgres, T>(sql.postgres), arguments);
+                Ok(call!(session, |conn| query.fetch_all(conn).await)?)
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! SQL for two databases, written once as PostgreSQL reads it: row locks and all. What SQLite reads instead is made by the
+//! compiler: it has the whole file locked, so the locks go, and `rows($1)` becomes its own function.
+//!
+//! A statement for any number of rows takes them as one JSON argument, an array of objects: `rows($1) as r` has them in
+//! `r.value`, and the text stays the same, so it stays prepared.
+
+use crate::domain::id::{AlertId, AttemptNo, DeliveryId};
+use serde::Serialize;
+
+/// A statement in the words of either database.
+#[derive(Clone, Copy)]
+pub struct Sql {
+    pub postgres: &'static str,
+    pub sqlite: &'static str,
+    /// The same as one of several in a text, where SQLite's arguments are counted through.
+    pub sqlite_queued: &'static str,
+}
+
+/// Makes a [`Sql`] out of literals and constants.
+macro_rules! sql {
+    ($($part:expr),+ $(,)?) => {{
+        const TEXT: &str = const_format::concatcp!($($part),+);
+        const SKIPPING: &str = const_format::str_replace!(TEXT, " skip locked", "");
+        const UNLOCKED: &str = const_format::str_replace!(
+            const_format::str_replace!(
+                const_format::str_replace!(SKIPPING, " for update of d", ""),
+                " for no key update", ""
+            ),
+            " for update", ""
+        );
+        $crate::store::sql::Sql {
+            postgres: const_format::str_replace!(
+                TEXT, "rows($1) as r", "json_array_elements(cast($1 as json)) as r(value)"
+            ),
+            sqlite: const_format::str_replace!(UNLOCKED, "rows($1) as r", "json_each($1) as r"),
+            sqlite_queued: const_format::str_replace!(UNLOCKED, "rows($1) as r", "json_each(?) as r"),
+        }
+    }};
+}
+pub(crate) use sql;
+
+impl Sql {
+    /// A text that is only known at run time, of tables and columns of ours. It is never freed, so this is for commands.
+    pub fn leaked(text: String) -> Self {
+        let text = text.leak();
+        Self {
+            postgres: text,
+            sqlite: text,
+            sqlite_queued: text,
+        }
+    }
+}
+
+/// What a statement takes for `$1`, `$2` ….
+#[derive(Clone, Debug)]
+pub enum Argument {
+    Text(Option<String>),
+    Number(Option<i64>),
+}
+
+/// Arguments of different kinds.
+macro_rules! args {
+    ($($argument:expr),* $(,)?) => { [$($crate::store::sql::Argument::from($argument)),*] };
+}
+pub(crate) use args;
+
+macro_rules! argument_from {
+    ($($name:ty => |$value:ident| $argument:expr;)+) => {$(
+        impl From<$name> for Argument {
+            fn from($value: $name) -> Self {
+                $argument
+            }
+        }
+    )+};
+}
+
+argument_from! {
+    Rows => |rows| Self::Text(Some(rows.finish()));
+    &str => |text| Self::Text(Some(text.to_owned()));
+    String => |text| Self::Text(Some(text));
+    &String => |text| Self::Text(Some(text.clone()));
+    Option<&str> => |text| Self::Text(text.map(str::to_owned));
+    Option<String> => |text| Self::Text(text);
+    &Option<String> => |text| Self::Text(text.clone());
+    &AlertId => |id| Self::Text(Some(id.to_string()));
+    &DeliveryId => |id| Self::Text(Some(id.to_string()));
+    AttemptNo => |number| Self::Number(Some(number.0));
+    i64 => |number| Self::Number(Some(number));
+    Option<i64> => |number| Self::Number(number);
+}
+
+/// Rows on their way into a statement.
+#[derive(Clone, Default)]
+pub struct Rows(String);
+
+impl Rows {
+    /// Adds one.
+    pub fn push(&mut self, row: &impl Serialize) {
+        self.push_json(&to_json(row));
+    }
+
+    /// Adds one that is JSON already.
+    pub fn push_json(&mut self, row: &str) {
+        self.0.push(if self.0.is_empty() { '[' } else { ',' });
+        self.0.push_str(row);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn finish(mut self) -> String {
+        self.0.push_str(if self.0.is_empty() { "[]" } else { "]" });
+        self.0
+    }
+}
+
+impl<T: Serialize> FromIterator<T> for Rows {
+    fn from_iter<I: IntoIterator<Item = T>>(rows: I) -> Self {
+        let mut all = Self::default();
+        for row in rows {
+            all.push(&row);
+        }
+        all
+    }
+}
+
+/// A row as JSON.
+pub fn to_json(row: &impl Serialize) -> String {
+    // Structs of texts and numbers cannot fail; if one did, the statement would refuse its row.
+    serde_json::to_string(row).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlite_reads_no_locks_and_counts_arguments_where_they_are_queued() {
+        const STATEMENT: Sql = sql!(
+            "select r.value ->> 'id' from rows($1) as r",
+            " where $2 > 0 for update of d"
+        );
+
+        assert_eq!(
+            STATEMENT.postgres,
+            "select r.value ->> 'id' from json_array_elements(cast($1 as json)) as r(value) where $2 > 0 for update of d"
+        );
+        assert_eq!(
+            STATEMENT.sqlite,
+            "select r.value ->> 'id' from json_each($1) as r where $2 > 0"
+        );
+        assert_eq!(
+            STATEMENT.sqlite_queued,
+            "select r.value ->> 'id' from json_each(?) as r where $2 > 0"
+        );
+    }
+
+    #[test]
+    fn rows_travel_as_json() {
+        #[derive(Serialize)]
+        struct Row {
+            id: &'static str,
+            number: i64,
+        }
+        let rows: Rows = [Row { id: "a", number: 1 }, Row { id: "b\"", number: 2 }]
+            .into_iter()
+            .collect();
+
+        assert_eq!(rows.finish(), r#"[{"id":"a","number":1},{"id":"b\"","number":2}]"#);
+        assert_eq!(Rows::default().finish(), "[]");
+    }
+}

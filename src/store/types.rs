@@ -1,0 +1,62 @@
+//! How our own types stand in columns: ids and words as text, attempt numbers as a whole number.
+
+use crate::domain::delivery::State;
+use crate::domain::id::{AlertId, AttemptNo, DeliveryId};
+use jiff::Timestamp;
+use sqlx::{Database, Decode, Encode, Type, encode::IsNull, error::BoxDynError};
+
+macro_rules! column {
+    ($($name:ty as $column:ty, |$value:ident| $write:expr, |$read:ident| $parse:expr;)+) => {$(
+        impl<DB: Database> Type<DB> for $name where $column: Type<DB> {
+            fn type_info() -> DB::TypeInfo {
+                <$column as Type<DB>>::type_info()
+            }
+
+            fn compatible(info: &DB::TypeInfo) -> bool {
+                <$column as Type<DB>>::compatible(info)
+            }
+        }
+
+        impl<'q, DB: Database> Encode<'q, DB> for $name where $column: Encode<'q, DB> {
+            fn encode_by_ref(&self, out: &mut DB::ArgumentBuffer) -> Result<IsNull, BoxDynError> {
+                let $value = self;
+                let column: $column = $write;
+                column.encode(out)
+            }
+        }
+
+        impl<'r, DB: Database> Decode<'r, DB> for $name where $column: Decode<'r, DB> {
+            fn decode(value: DB::ValueRef<'r>) -> Result<Self, BoxDynError> {
+                let $read = <$column as Decode<'r, DB>>::decode(value)?;
+                $parse
+            }
+        }
+    )+};
+}
+
+column! {
+    AlertId as String, |id| id.as_str().to_owned(), |text| Ok(text.into());
+    DeliveryId as String, |id| id.as_str().to_owned(), |text| Ok(text.into());
+    AttemptNo as i64, |number| number.0, |number| Ok(Self(number));
+    State as String, |state| state.as_str().to_owned(), |word| State::parse(&word).ok_or_else(|| Unknown(word).into());
+}
+
+/// A word that this version does not know.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unknown(pub String);
+
+/// A time as the database keeps it.
+pub fn ms(at: Timestamp) -> i64 {
+    at.as_millisecond()
+}
+
+/// A time from the database; one beyond the calendar becomes its end.
+pub fn at(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 { Timestamp::MIN } else { Timestamp::MAX })
+}
+
+/// A new id: sorts by the time it was made.
+pub fn new_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
