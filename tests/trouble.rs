@@ -45,7 +45,13 @@ async fn tasks_that_panic_are_said_and_started_anew(database: Database) {
     town.stand(&first, &["accepted"]).await;
 
     town.turn_clock_by(BEYOND_THE_CALENDAR);
-    for task in ["sweep", "reconcile", "make reports", "clean up", "begin to send"] {
+    for task in [
+        "sweep",
+        "reconcile",
+        "make the nightly report",
+        "clean up",
+        "begin to send",
+    ] {
         town.service.logged(&format!("task=\"{task}\"")).await;
     }
     town.turn_clock_by(0);

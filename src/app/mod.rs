@@ -19,7 +19,7 @@ use crate::{
     provider::{Provider, twilio},
     store::{Db, Limits},
     telemetry,
-    worker::{Night, NightRules, Rules, Worker},
+    worker::{Nightly, NightlyRules, Rules, Worker},
 };
 use anyhow::{Context, bail};
 use jiff::SignedDuration;
@@ -81,14 +81,14 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
     let office = Arc::new(make_office(&config, &store, &provider, &wake));
     // None of them waits for the others' connections.
     let worker_store = store.apart(Limits::QUICK);
-    let night_store = store.apart(Limits::PATIENT);
-    let night = Arc::new(make_night(&config, &night_store));
+    let nightly_store = store.apart(Limits::PATIENT);
+    let nightly = Arc::new(make_nightly(&config, &nightly_store));
     let worker = Arc::new(Worker {
         store: worker_store.clone(),
         provider,
         rules: worker_rules(&config),
         wake,
-        owner: night.owner.clone(),
+        owner: nightly.owner.clone(),
         clock: Arc::default(),
     });
     let drain = (config.sms.timeout + SEND_DRAIN).unsigned_abs();
@@ -97,7 +97,7 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
         if role == Role::Intake {
             let _ = idle.wait_for(|stop| *stop).await;
         } else {
-            worker.run(night, idle, drain).await;
+            worker.run(nightly, idle, drain).await;
         }
     });
     let doors = match role {
@@ -136,7 +136,7 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
     };
     let stopping = async {
         tokio::join!(worker_ends, requests_end);
-        tokio::join!(worker_store.close(), night_store.close());
+        tokio::join!(worker_store.close(), nightly_store.close());
         store.close().await;
     };
     // Whatever a database does that has fallen silent, the process ends.
@@ -287,11 +287,11 @@ fn make_office(config: &Config, store: &Db, provider: &Provider, wake: &Arc<Noti
         rejected: Rejected::default(),
         readiness: http::Readiness::default(),
         nightly: config.nightly.time,
-        has_mail: config.nightly.post.is_some(),
+        has_mail: config.nightly.mail.is_some(),
     }
 }
 
-fn make_night(config: &Config, store: &Db) -> Night {
+fn make_nightly(config: &Config, store: &Db) -> Nightly {
     let fallback = |people: &[Recipient], region: Region| {
         let numbers = people.iter().filter_map(|person| {
             let phone = PhoneNumber::parse(person.phone.as_deref()?, person.region.unwrap_or(region))?;
@@ -299,15 +299,15 @@ fn make_night(config: &Config, store: &Db) -> Night {
         });
         numbers.collect::<Vec<String>>()
     };
-    Night {
+    Nightly {
         store: store.clone(),
         mailer: config
             .nightly
-            .post
+            .mail
             .as_ref()
-            .map(|post| Mailer::new(&post.server, post.addresses.clone())),
+            .map(|settings| Mailer::new(&settings.server, settings.addresses.clone())),
         templates: load_mail_templates(config.templates_dir.as_deref()),
-        rules: NightRules {
+        rules: NightlyRules {
             time: config.nightly.time,
             time_zone: config.time_zone.clone(),
             daily_limit: config.daily_limit,

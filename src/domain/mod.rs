@@ -7,7 +7,7 @@ pub mod day;
 pub mod delivery;
 pub mod event;
 pub mod json;
-pub mod letter;
+pub mod mail;
 pub mod message;
 pub mod news;
 pub mod nightly;

@@ -3,7 +3,7 @@
 
 use super::{Office, SharedOffice, admin_api, error::Problem, now};
 use crate::{
-    domain::{day::LocalDay, nightly::Job},
+    domain::{day::LocalDay, nightly::NightlyJob},
     store::{Asker, KeptReport, RunState},
 };
 use axum::{
@@ -44,8 +44,8 @@ pub async fn make(State(office): SharedOffice, Path(day): Path<String>) -> Resul
         ));
     }
     let newest = office.nightly.newest_due(now, &office.time_zone).max(day);
-    let state = ask(&office, Job::Report, day, newest, now).await?;
-    ask(&office, Job::Cleanup, day, newest, now).await?;
+    let state = ask(&office, NightlyJob::Report, day, newest, now).await?;
+    ask(&office, NightlyJob::Cleanup, day, newest, now).await?;
     let status = match state {
         RunState::Open => StatusCode::ACCEPTED,
         RunState::Mailing | RunState::Done => StatusCode::OK,
@@ -58,7 +58,7 @@ pub async fn make(State(office): SharedOffice, Path(day): Path<String>) -> Resul
 
 async fn ask(
     office: &Office,
-    job: Job,
+    job: NightlyJob,
     day: LocalDay,
     newest: LocalDay,
     now: jiff::Timestamp,

@@ -2,8 +2,8 @@
 
 use crate::domain::{
     alarm::{Alarm, AlarmKind},
-    letter::{Attachment, Letter, LetterKind},
-    report::{DoubtfulOptOut, Report, Row, TrendDay, plural},
+    mail::{Attachment, Mail, MailKind},
+    report::{BadOutcome, DoubtfulOptOut, Report, TrendDay, plural},
 };
 use jiff::{Timestamp, tz::TimeZone};
 use minijinja::{Environment, Value, value::Serde};
@@ -152,11 +152,11 @@ impl Templates {
     }
 
     /// The mail of a report.
-    pub fn report(&self, report: &Report, zone: &TimeZone) -> Letter {
+    pub fn report(&self, report: &Report, zone: &TimeZone) -> Mail {
         let subject = report.subject();
         let view = Value::from(Serde(report_view(report, zone, &subject)));
-        Letter {
-            kind: LetterKind::Report,
+        Mail {
+            kind: MailKind::Report,
             text: tidy(&self.render("report.txt", &view)),
             html: self.render("report.html", &view),
             attachment: report.asks_for_attention().then(|| Attachment {
@@ -168,7 +168,7 @@ impl Templates {
     }
 
     /// The mail of alarms that were just raised, the most urgent first. `more` says that some had no room.
-    pub fn alarms(&self, alarms: &[Alarm], more: bool, zone: &TimeZone) -> Letter {
+    pub fn alarms(&self, alarms: &[Alarm], more: bool, zone: &TimeZone) -> Mail {
         let mut sorted: Vec<&Alarm> = alarms.iter().collect();
         sorted.sort_by_key(|alarm| (alarm.kind.urgency(), alarm.raised_at));
         let subject = alarms_subject(&sorted);
@@ -178,8 +178,8 @@ impl Templates {
             hidden: more,
             footer: FOOTER,
         }));
-        Letter {
-            kind: LetterKind::Alarms,
+        Mail {
+            kind: MailKind::Alarms,
             text: tidy(&self.render("alarms.txt", &view)),
             html: self.render("alarms.html", &view),
             attachment: None,
@@ -188,10 +188,10 @@ impl Templates {
     }
 
     /// A mail that only shows that mail works.
-    pub fn test(server: &str) -> Letter {
+    pub fn test(server: &str) -> Mail {
         let text = format!("If you can read this, Nightbell can send mail through {server}.\n");
-        Letter {
-            kind: LetterKind::Test,
+        Mail {
+            kind: MailKind::Test,
             subject: "Nightbell: a test".into(),
             html: format!(
                 "<p>{}</p>\n",
@@ -359,7 +359,7 @@ fn numbers(report: &Report) -> String {
     format!("{used} {waiting} Opt-outs gained: {}.", report.opt_outs_gained)
 }
 
-fn row_view(row: &Row, zone: &TimeZone) -> RowView {
+fn row_view(row: &BadOutcome, zone: &TimeZone) -> RowView {
     RowView {
         ticket: row.ticket.name(),
         subject: row.ticket.subject.clone(),
@@ -374,7 +374,7 @@ fn row_view(row: &Row, zone: &TimeZone) -> RowView {
 }
 
 /// Who it was to be sent to, as far as that is known.
-fn person(row: &Row) -> String {
+fn person(row: &BadOutcome) -> String {
     let name = row.person.as_deref().unwrap_or("somebody without a name");
     let role = row
         .role

@@ -3,7 +3,7 @@
 
 use super::{Db, StoreError, Tx, at, ms, new_id, read, within};
 use crate::domain::{
-    alarm::{Alarm, AlarmKind, Ticket},
+    alarm::{Alarm, AlarmKind, TicketRef},
     day::after,
     phone,
 };
@@ -70,7 +70,7 @@ pub(super) struct AlarmRow {
 impl AlarmRow {
     /// `None` for a kind that this version does not know: the one that wrote it mails it.
     pub fn into_alarm(self) -> Option<Alarm> {
-        let ticket = self.source.zip(self.ticket_id).map(|(source, id)| Ticket {
+        let ticket = self.source.zip(self.ticket_id).map(|(source, id)| TicketRef {
             source,
             id,
             number: self.ticket_number,

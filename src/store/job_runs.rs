@@ -5,7 +5,7 @@ use super::{Db, StoreError, Tx, ms, read, within};
 use crate::domain::{
     day::{LocalDay, after},
     delivery::State,
-    nightly::{Job, Span, missed},
+    nightly::{NightlyJob, Span, missed},
 };
 use const_format::concatcp;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
@@ -18,7 +18,7 @@ const LEASE: SignedDuration = SignedDuration::from_secs(30);
 /// The right to do one run, until its lease ends.
 #[derive(Debug)]
 pub struct Run {
-    pub job: Job,
+    pub job: NightlyJob,
     pub days: Span,
     token: String,
 }
@@ -48,7 +48,7 @@ impl Db {
     /// Outcomes from before `due`, when the newest run was due, are then none of any report's.
     pub async fn take_run(
         &self,
-        job: Job,
+        job: NightlyJob,
         newest: LocalDay,
         due: Timestamp,
         asker: Asker<'_>,
@@ -76,7 +76,7 @@ impl Db {
                 last: newest,
             };
             write_run(&mut tx, job, days, Some((BASELINE, asker.now))).await?;
-            if job == Job::Report {
+            if job == NightlyJob::Report {
                 // A database that is older than its ledger has failures of months, which nobody wants in one mail.
                 within!(tx, |conn| sqlx::query(concatcp!(
                     "update delivery set report_day = $1 where report_day is null and moved_at < $2 and state in (",
@@ -99,7 +99,7 @@ impl Db {
     /// whether there is now something to do; a day that had its run does not get another.
     pub async fn ask_for_run(
         &self,
-        job: Job,
+        job: NightlyJob,
         day: LocalDay,
         newest: LocalDay,
         asker: Asker<'_>,
@@ -235,7 +235,7 @@ async fn take_turns(tx: &mut Tx, now: Timestamp) -> Result<(), StoreError> {
 
 /// Writes a row for every missed day up to `newest`. Returns whether the ledger had begun. A row of the future, written
 /// by a clock that was wrong, does not count.
-async fn write_missed(tx: &mut Tx, job: Job, newest: LocalDay, asker: Asker<'_>) -> Result<bool, StoreError> {
+async fn write_missed(tx: &mut Tx, job: NightlyJob, newest: LocalDay, asker: Asker<'_>) -> Result<bool, StoreError> {
     let last: Option<String> = within!(tx, |conn| sqlx::query_scalar(
         "select max(day) from job_run where job = $1 and day <= $2"
     )
@@ -252,7 +252,12 @@ async fn write_missed(tx: &mut Tx, job: Job, newest: LocalDay, asker: Asker<'_>)
     Ok(true)
 }
 
-async fn write_run(tx: &mut Tx, job: Job, days: Span, finished: Option<(&str, Timestamp)>) -> Result<(), StoreError> {
+async fn write_run(
+    tx: &mut Tx,
+    job: NightlyJob,
+    days: Span,
+    finished: Option<(&str, Timestamp)>,
+) -> Result<(), StoreError> {
     Ok(within!(tx, |conn| sqlx::query(
         "insert into job_run (job, day, first_day, owner, finished_at) values ($1, $2, $3, $4, $5)
          on conflict (job, day) do nothing"
@@ -268,7 +273,7 @@ async fn write_run(tx: &mut Tx, job: Job, days: Span, finished: Option<(&str, Ti
 }
 
 /// Takes the oldest run that is not done, unless somebody is at it: then the later ones wait for it.
-async fn take_oldest(tx: &mut Tx, job: Job, asker: Asker<'_>) -> Result<Option<Run>, StoreError> {
+async fn take_oldest(tx: &mut Tx, job: NightlyJob, asker: Asker<'_>) -> Result<Option<Run>, StoreError> {
     let oldest: Option<(String, String, Option<i64>)> = within!(tx, |conn| sqlx::query_as(
         "select day, first_day, lease_until from job_run
          where job = $1 and finished_at is null and composed_at is null order by day limit 1"

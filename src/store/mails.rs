@@ -10,15 +10,15 @@ use super::{
 use crate::domain::{
     alarm::Alarm,
     day::{LocalDay, after},
-    letter::{Attachment, Letter, LetterKind},
-    nightly::Job,
+    mail::{self, Attachment, MailKind},
+    nightly::NightlyJob,
 };
 use jiff::{SignedDuration, Timestamp};
 
 /// A mail that this process may send now, until its lease ends.
 #[derive(Debug)]
 pub struct Mail {
-    pub letter: Letter,
+    pub content: mail::Mail,
     /// The same at every try, so that a second copy is recognised.
     pub message_id: String,
     pub created_at: Timestamp,
@@ -113,22 +113,28 @@ const ALARM_AGE: SignedDuration = SignedDuration::from_hours(24);
 
 impl Db {
     /// Keeps the report of a run, to be sent at once or only to be looked at. Returns whether it was this run's to make.
-    pub async fn put_report(&self, run: Run, letter: &Letter, send: bool, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn put_report(
+        &self,
+        run: Run,
+        mail: &mail::Mail,
+        send: bool,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
         if !job_runs::keep(&mut tx, &run, now).await? {
             return Ok(false);
         }
-        insert(&mut tx, letter, &report_key(run.days.last), send.then_some(now), now).await?;
+        insert(&mut tx, mail, &report_key(run.days.last), send.then_some(now), now).await?;
         job_runs::composed(&mut tx, &run, send, now).await?;
         tx.commit().await?;
         Ok(true)
     }
 
     /// Keeps a report of a day that is not over, to be sent at once. Returns its key.
-    pub async fn put_interim_report(&self, letter: &Letter, now: Timestamp) -> Result<String, StoreError> {
+    pub async fn put_interim_report(&self, mail: &mail::Mail, now: Timestamp) -> Result<String, StoreError> {
         let key = format!("interim/{}", new_id());
         let mut tx = self.begin().await?;
-        insert(&mut tx, letter, &key, Some(now), now).await?;
+        insert(&mut tx, mail, &key, Some(now), now).await?;
         tx.commit().await?;
         Ok(key)
     }
@@ -158,7 +164,7 @@ impl Db {
     }
 
     /// Keeps the mail of these alarms, unless another process made one within the minute. Returns whether it did.
-    pub async fn put_alarms(&self, letter: &Letter, alarms: &[Alarm], now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn put_alarms(&self, mail: &mail::Mail, alarms: &[Alarm], now: Timestamp) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
         let is_ours: bool = within!(tx, |conn| sqlx::query(
             "insert into setting (name, value, updated_at) values ('alarm_mail', '', $1)
@@ -187,8 +193,8 @@ impl Db {
                 return Ok(false);
             }
         }
-        let key = format!("{}/{}", LetterKind::Alarms, new_id());
-        insert(&mut tx, letter, &key, Some(now), now).await?;
+        let key = format!("{}/{}", MailKind::Alarms, new_id());
+        insert(&mut tx, mail, &key, Some(now), now).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -273,8 +279,8 @@ impl Db {
         let Some(row) = row else { return Ok(None) };
         tx.commit().await?;
         Ok(Some(Mail {
-            letter: Letter {
-                kind: LetterKind::parse(&row.kind).unwrap_or(LetterKind::Test),
+            content: mail::Mail {
+                kind: MailKind::parse(&row.kind).unwrap_or(MailKind::Test),
                 subject: row.subject,
                 text: row.body_text,
                 html: row.body_html,
@@ -308,7 +314,7 @@ impl Db {
             within!(tx, |conn| sqlx::query(
                 "update job_run set finished_at = $3 where job = $1 and day = $2 and finished_at is null"
             )
-            .bind(Job::Report.as_str())
+            .bind(NightlyJob::Report.as_str())
             .bind(day)
             .bind(ms(now))
             .execute(conn)
@@ -411,12 +417,12 @@ impl From<ReportRow> for KeptReport {
 
 /// The key of the mail that reports a run.
 pub fn report_key(day: LocalDay) -> String {
-    format!("{}/{day}", LetterKind::Report)
+    format!("{}/{day}", MailKind::Report)
 }
 
 async fn insert(
     tx: &mut Tx,
-    letter: &Letter,
+    mail: &mail::Mail,
     key: &str,
     due_at: Option<Timestamp>,
     now: Timestamp,
@@ -429,14 +435,14 @@ async fn insert(
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, '[]') on conflict (subject_key) do nothing",
         )
         .bind(new_id())
-        .bind(letter.kind.as_str())
+        .bind(mail.kind.as_str())
         .bind(key)
         .bind(message_id)
-        .bind(&letter.subject)
-        .bind(&letter.text)
-        .bind(&letter.html)
-        .bind(letter.attachment.as_ref().map(|file| file.name.as_str()))
-        .bind(letter.attachment.as_ref().map(|file| file.content.as_str()))
+        .bind(&mail.subject)
+        .bind(&mail.text)
+        .bind(&mail.html)
+        .bind(mail.attachment.as_ref().map(|file| file.name.as_str()))
+        .bind(mail.attachment.as_ref().map(|file| file.content.as_str()))
         .bind(ms(now))
         .bind(due_at.map(ms))
         .execute(conn)

@@ -1,7 +1,7 @@
-//! Watches the wall clock of this process: against its monotonic clock, against the provider's, and against what is
+//! Watches the wall clock of this process, once a second: against its monotonic clock, against the provider's, and against what is
 //! written already. Absent: what is decided by it (see `domain::clock`), and what is written (`store::clocks`).
 
-use super::{Worker, now, timer::every_second};
+use super::{EVERY_SECOND, Worker, now, workers::TimedJob};
 use crate::{
     domain::{
         alarm::AlarmKind,
@@ -18,7 +18,6 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
 
 /// The clock that nobody turns (proc(5)); `None` on a machine without one.
 pub fn uptime() -> Option<Uptime> {
@@ -111,12 +110,11 @@ fn read_both() -> (Instant, Timestamp) {
     }
 }
 
-/// Watches until `stop` turns true.
-pub async fn run(worker: Arc<Worker>, stop: watch::Receiver<bool>) {
-    every_second("watch the clock", worker, stop, look).await;
+pub fn job(worker: &Arc<Worker>) -> TimedJob {
+    TimedJob::new("watch the clock", EVERY_SECOND, worker, check)
 }
 
-async fn look(worker: Arc<Worker>) -> Result<(), StoreError> {
+async fn check(worker: Arc<Worker>) -> Result<(), StoreError> {
     let steps = worker.clock.unsettled();
     if !steps.is_empty() {
         if steps.iter().any(|step| step.by.is_negative()) {
