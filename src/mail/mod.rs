@@ -1,6 +1,7 @@
 //! Sends mail: one SMTP talk for each try, by lettre. Knows nothing of the database: callers record what it returns.
 //! Absent: what the mails say (see `render`) and when they are tried again (`worker::outbox`).
 
+mod csv;
 mod render;
 
 pub use render::Templates;

@@ -71,13 +71,13 @@ struct Done {
 }
 
 impl Nightly {
-    /// Cleans up for every night that is due, up to `newest`.
+    /// Cleans up for every day that is due, up to `newest`.
     pub async fn clean_up(&self, newest: LocalDay, now: Timestamp) -> Result<(), StoreError> {
         while self.clean_up_next(newest, now).await? {}
         Ok(())
     }
 
-    /// Cleans up for the oldest night that is due, up to `newest`. Returns whether there was one.
+    /// Cleans up for the oldest day that is due, up to `newest`. Returns whether there was one.
     async fn clean_up_next(&self, newest: LocalDay, now: Timestamp) -> Result<bool, StoreError> {
         let Some(run) = self.take_run(NightlyJob::Cleanup, newest, now).await? else {
             return Ok(false);

@@ -120,7 +120,7 @@ async fn check(worker: Arc<Worker>) -> Result<(), StoreError> {
         if steps.iter().any(|step| step.by.is_negative()) {
             worker.clock.may_be_back.store(true, Ordering::Relaxed);
         }
-        tell_steps(&worker, &steps).await?;
+        report_steps(&worker, &steps).await?;
         worker.clock.settle(steps.len());
     }
     let stamp = worker.provider.clock();
@@ -129,7 +129,7 @@ async fn check(worker: Arc<Worker>) -> Result<(), StoreError> {
         .ahead(stamp.as_slice())
         .filter(|ahead| clock::differs(*ahead))
     {
-        tell_difference(&worker, ahead).await?;
+        report_difference(&worker, ahead).await?;
     }
     let now = now();
     let today = LocalDay::of(now, &worker.rules.time_zone);
@@ -151,7 +151,7 @@ async fn check(worker: Arc<Worker>) -> Result<(), StoreError> {
 }
 
 /// The clock was turned: what is open now may have been begun by another time.
-async fn tell_steps(worker: &Worker, steps: &[Step]) -> Result<(), StoreError> {
+async fn report_steps(worker: &Worker, steps: &[Step]) -> Result<(), StoreError> {
     let now = now();
     let doubtful = worker.store.doubt_open_attempts(now).await?;
     for step in steps {
@@ -177,7 +177,7 @@ async fn tell_steps(worker: &Worker, steps: &[Step]) -> Result<(), StoreError> {
 
 /// Our clock and the provider's differ: an alarm once a day. What is begun meanwhile stays doubtful, also when the clock is
 /// set right while no process watches it.
-async fn tell_difference(worker: &Worker, ahead: SignedDuration) -> Result<(), StoreError> {
+async fn report_difference(worker: &Worker, ahead: SignedDuration) -> Result<(), StoreError> {
     let now = now();
     worker.store.doubt_open_attempts(now).await?;
     let provider = worker.provider.route().provider;

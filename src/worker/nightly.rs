@@ -21,7 +21,7 @@ pub struct NightlyRules {
     pub time: NightlyTime,
     pub time_zone: TimeZone,
     pub daily_limit: i64,
-    /// Whether a night without failures is mailed too.
+    /// Whether a day without failures is mailed too.
     pub always: bool,
     pub receipt_days: i64,
     pub personal_days: i64,
@@ -115,7 +115,7 @@ impl Nightly {
     }
 
     /// Up to when outcomes belong to the report of `day`: the newest one takes all there are, an older one those that it
-    /// would have had in its own night.
+    /// would have had on its own day.
     fn cutoff(&self, day: LocalDay, now: Timestamp) -> Timestamp {
         if day >= self.newest_due(now) {
             after(now, SignedDuration::from_millis(1))

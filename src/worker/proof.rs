@@ -98,7 +98,7 @@ impl Searches {
     pub fn add(&self, look: &Look, seen: Seen, reconcile_after: Duration, at: Instant) -> Proof {
         let mut searches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if searches.len() > MANY_SEARCHES {
-            // Those that a receipt ended were never told so; a live one begins its count anew.
+            // Those that a receipt ended stay here; a live one begins its count anew.
             searches.retain(|_, search| at.duration_since(search.began) < LONGEST_GAP.unsigned_abs());
         }
         let search = searches

@@ -212,12 +212,12 @@ async fn look_again(worker: &Worker, look: &Look, look_at: Option<Timestamp>) ->
 
 /// Asks by message id about a delivery that has gone silent.
 async fn ask(worker: &Worker, look: &Look) -> Result<(), StoreError> {
-    let told = match &look.message_id {
+    let listed = match &look.message_id {
         Some(message_id) if is_ours(&worker.provider, look) => worker.provider.fetch(message_id).await,
         Some(_) | None => None,
     };
-    let is_new = |told: &Listed| {
-        told.news.is_some_and(|news| {
+    let is_new = |listed: &Listed| {
+        listed.news.is_some_and(|news| {
             look.state
                 .after(Change::Tell {
                     news,
@@ -226,11 +226,11 @@ async fn ask(worker: &Worker, look: &Look) -> Result<(), StoreError> {
                 .is_some()
         })
     };
-    if let Some(told) = told.filter(is_new) {
-        tracing::info!(delivery.id = %look.delivery_id, status = %told.status, "the provider told it when asked");
+    if let Some(listed) = listed.filter(is_new) {
+        tracing::info!(delivery.id = %look.delivery_id, status = %listed.status, "the provider told it when asked");
         if worker
             .store
-            .record_found(look, &told, worker.rules.poll_after, now())
+            .record_found(look, &listed, worker.rules.poll_after, now())
             .await?
         {
             return Ok(());
