@@ -9,24 +9,24 @@
 //! config/        file + environment -> domain types; all faults at once; secrets stay secret
 //! app/           composition root: opens the rooms, runs them together, stops them in order; commands that use them
 //! telemetry.rs   the log
-//! supervise.rs   tasks that panic or end early are started anew, or end the process
+//! supervise.rs   how often a task may fail before the process is to end; watches over the tasks of the store
 //! domain/        event, phone, message, delivery (the state machine), news, search, clock, day; nightly (when a run is due),
-//!                report, alarm, letter   no I/O, no clock
+//!                report, alarm, mail   no I/O, no clock
 //! store/         all SQL: tx (a transaction and its trips), writer (SQLite's one connection), session (PostgreSQL's, each
 //!                wait with an end), migrate, waits; group (what comes together shares
 //!                a transaction); alerts, deliveries, sending, receipts, looks, limits, opt-outs, holds, contact, clocks, alarms, lists; and of the
-//!                night: job_runs (the ledger), reports, mails, cleanup
+//!                nightly jobs: job_runs (the ledger), reports, mails, cleanup
 //! provider/      who carries messages: log (test mode), twilio
 //! mail/          how mails look, and SMTP
-//! worker/        backend (apalis over deliveries), send, sweep (what time alone decides), reconcile (asking again), clock (is ours right?);
-//!                nightly (reports, mails of alarms), post (sends mails), cleanup
-//! intake/        what becomes of an event: its source, who is told and in which words, raising and closing alerts
-//! http/          connections, events, twilio (signed webhooks), receipts, health; admin/api (one file a subject)
+//! worker/        workers (all jobs under one apalis monitor); backend (begins deliveries), pace, send, sweep (what time alone
+//!                decides), probe, reconcile (asking again), proof, clock (is ours right?), listener (other processes);
+//!                nightly (reports), alarms (mails of them), outbox (sends mails), cleanup
+//! http/          the doors: connections, events, receipts, admin API, reports, health
 //! ```
 //!
 //! Who may import whom: `main -> cli -> app -> {http, worker} -> intake -> {store, provider, mail} -> domain`. `http` and `worker`
 //! never import each other, nor do `store`, `provider` and `mail`: they meet in the database. Only `store` contains SQL, only
-//! `provider::twilio` knows Twilio's words, only `worker::backend` names apalis.
+//! `provider::twilio` knows Twilio's words, only `worker` names apalis.
 //!
 //! # The path of an event
 //!
@@ -38,8 +38,8 @@
 //! 4. Mend: `worker::sweep` -> `store::deliveries`: calls that never came back, what waited for a slot, or for too long;
 //!    `worker::reconcile` -> `provider` -> `domain::search` -> `store::looks`: answers that were lost, messages gone silent.
 //!
-//! 5. Night: `worker::nightly` -> `store::job_runs` elects -> `store::reports` -> `mail::render` -> `store::mails` keeps the
-//!    mail -> `worker::post` -> `mail`; beside it `worker::cleanup` -> `store::cleanup`.
+//! 5. Nightly: `worker::nightly` -> `store::job_runs` elects -> `store::reports` -> `mail::render` -> `store::mails` keeps the
+//!    mail -> `worker::outbox` -> `mail`; beside it `worker::cleanup` -> `store::cleanup`.
 //!
 //! The row whose commit made the 202 true is the job; there is no second queue.
 

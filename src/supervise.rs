@@ -1,6 +1,8 @@
-//! Watches over tasks that must run for as long as the process does. One that panics or ends early is said in the log and
+//! What becomes of a task that must run for as long as the process does and has failed: that is said in the log, and it is
 //! started anew after a pause; after five failures within a minute the whole process is to end with an error, so that
-//! whoever started it (systemd) starts it again. Absent: what the tasks do.
+//! whoever started it (systemd) starts it again. The workers are started anew by apalis (`worker::workers`), which neither
+//! counts nor waits; `keep_running` is for the batchers of the store, which are there without any worker too, as in a
+//! process that only takes events. Absent: what the tasks do.
 
 use std::{
     any::Any,
@@ -26,7 +28,7 @@ impl Default for Fatal {
 }
 
 impl Fatal {
-    fn report(&self, why: String) {
+    pub fn report(&self, why: String) {
         self.0.send_replace(Some(why));
     }
 
@@ -105,7 +107,7 @@ pub fn message(panic: &(dyn Any + Send)) -> String {
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("it panicked: {}", text.unwrap_or_else(|| "without a word".to_owned()))
+    format!("it panicked: {}", text.unwrap_or_else(|| "no message".to_owned()))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use tracing_subscriber::{EnvFilter, filter::ParseError};
 /// Starts logging. Fails if the filter cannot be read.
 pub fn start(log: &Log) -> Result<(), ParseError> {
     // sqlx logs the statements it runs, and a migration that is already there, at levels that admins see.
-    let filter = EnvFilter::builder().parse(format!("sqlx=warn,apalis_core=error,{}", log.filter))?;
+    let filter = EnvFilter::builder().parse(format!("sqlx=warn,{}", log.filter))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

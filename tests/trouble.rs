@@ -45,7 +45,13 @@ async fn tasks_that_panic_are_said_and_started_anew(database: Database) {
     town.stand(&first, &["accepted"]).await;
 
     town.turn_clock_by(BEYOND_THE_CALENDAR);
-    for task in ["sweep", "reconcile", "make reports", "clean up", "begin to send"] {
+    for task in [
+        "sweep",
+        "reconcile",
+        "make the nightly report",
+        "clean up",
+        "begin to send",
+    ] {
         town.service.logged(&format!("task=\"{task}\"")).await;
     }
     town.turn_clock_by(0);
@@ -70,11 +76,8 @@ async fn tasks_that_go_on_panicking_end_the_process(database: Database) {
     let status = town.service.ended().await;
 
     assert_eq!(status.code(), Some(1), "{status:?}");
-    let log = town.service.log();
-    assert!(
-        log.contains("nightbell: the task `") && log.contains("failed 5 times within a minute"),
-        "{log}"
-    );
+    let log = town.service.logged("nightbell: the task `").await;
+    assert!(log.contains("failed 5 times within a minute"), "{log}");
 }
 
 fn hasty(database: Database) -> Plan {

@@ -1,16 +1,16 @@
 //! What the commands do with the same rooms as the service: the nightly jobs now, and a mail that only shows that mail
 //! works. Absent: reading arguments (see `cli`).
 
-use super::{make_missing_tokens, make_night};
+use super::{make_missing_tokens, make_nightly};
 use crate::{
     config::{Config, Loaded},
     domain::{
         day::{LocalDay, to_millisecond},
-        nightly::Job,
+        nightly::NightlyJob,
     },
     mail::{Mailer, Templates},
     store::{Db, Limits, Mails, OpenError, RunState, report_key},
-    worker::{Night, Posted},
+    worker::{Mailed, Nightly},
 };
 use anyhow::{Context, bail};
 use jiff::Timestamp;
@@ -45,11 +45,11 @@ pub async fn nightly(loaded: Loaded, request: ReportRequest) -> anyhow::Result<(
     }
     match Db::open(config.database_url.expose_secret(), Limits::PATIENT).await {
         Ok(store) => {
-            let night = make_night(&config, &store);
+            let nightly = make_nightly(&config, &store);
             let done = if day == today {
-                mail_interim(&night, day, now).await
+                mail_interim(&nightly, day, now).await
             } else {
-                run_jobs(&night, day, now).await
+                run_jobs(&nightly, day, now).await
             };
             store.close().await;
             done
@@ -69,12 +69,12 @@ fn zone_name(config: &Config) -> &str {
 /// Prints the report as it was made, or as it would be made now.
 async fn preview(config: &Config, day: LocalDay, now: Timestamp) -> anyhow::Result<()> {
     let store = Db::open_read_only(config.database_url.expose_secret()).await?;
-    let night = make_night(config, &store);
+    let nightly = make_nightly(config, &store);
     match store.report_of(day).await.map_err(explained)? {
         Some(kept) => print_report(&kept.subject, &kept.text),
         None => {
-            let letter = night.preview(day, now).await.map_err(explained)?;
-            print_report(&letter.subject, &letter.text);
+            let mail = nightly.preview(day, now).await.map_err(explained)?;
+            print_report(&mail.subject, &mail.text);
         }
     }
     Ok(())
@@ -89,15 +89,21 @@ fn explained(error: crate::store::StoreError) -> anyhow::Error {
     anyhow::anyhow!(error.explain())
 }
 
-async fn run_jobs(night: &Night, day: LocalDay, now: Timestamp) -> anyhow::Result<()> {
+async fn run_jobs(nightly: &Nightly, day: LocalDay, now: Timestamp) -> anyhow::Result<()> {
     // On SQLite nobody else is at work now, so what a process that died has left is ours.
-    night.store.give_back_claims_of_the_dead().await.map_err(explained)?;
-    let newest = night.newest_due(now).max(day);
-    let before = night.ask(Job::Report, day, newest, now).await.map_err(explained)?;
-    night.ask(Job::Cleanup, day, newest, now).await.map_err(explained)?;
-    night.make_reports(newest, now).await.map_err(explained)?;
-    night.clean_up(newest, now).await.map_err(explained)?;
-    let Some(kept) = await_report(night, day).await? else {
+    nightly.store.give_back_claims_of_the_dead().await.map_err(explained)?;
+    let newest = nightly.newest_due(now).max(day);
+    let before = nightly
+        .ask(NightlyJob::Report, day, newest, now)
+        .await
+        .map_err(explained)?;
+    nightly
+        .ask(NightlyJob::Cleanup, day, newest, now)
+        .await
+        .map_err(explained)?;
+    nightly.make_reports(newest, now).await.map_err(explained)?;
+    nightly.clean_up(newest, now).await.map_err(explained)?;
+    let Some(kept) = await_report(nightly, day).await? else {
         bail!("another process is making the report of {day}, or it was made so long ago that it is not kept any more");
     };
     print_report(&kept.subject, &kept.text);
@@ -113,7 +119,7 @@ async fn run_jobs(night: &Night, day: LocalDay, now: Timestamp) -> anyhow::Resul
         return Ok(());
     }
     send_kept(
-        night,
+        nightly,
         &report_key(LocalDay::parse(&kept.day).unwrap_or(day)),
         kept.is_mail,
     )
@@ -121,10 +127,10 @@ async fn run_jobs(night: &Night, day: LocalDay, now: Timestamp) -> anyhow::Resul
 }
 
 /// The report of a day, for which another process may need a moment.
-async fn await_report(night: &Night, day: LocalDay) -> anyhow::Result<Option<crate::store::KeptReport>> {
+async fn await_report(nightly: &Nightly, day: LocalDay) -> anyhow::Result<Option<crate::store::KeptReport>> {
     let begun = Instant::now();
     loop {
-        let kept = night.store.report_of(day).await.map_err(explained)?;
+        let kept = nightly.store.report_of(day).await.map_err(explained)?;
         if kept.is_some() || begun.elapsed() > PATIENCE / 6 {
             return Ok(kept);
         }
@@ -133,11 +139,11 @@ async fn await_report(night: &Night, day: LocalDay) -> anyhow::Result<Option<cra
 }
 
 /// Sends one kept mail now and says what came of it.
-async fn send_kept(night: &Night, key: &str, is_mail: bool) -> anyhow::Result<()> {
+async fn send_kept(nightly: &Nightly, key: &str, is_mail: bool) -> anyhow::Result<()> {
     if !is_mail {
         eprintln!(
             "not mailed: {}",
-            if night.mailer.is_some() {
+            if nightly.mailer.is_some() {
                 "nothing failed, and `report.when` is `failures`"
             } else {
                 "`report.to` or `report.smtp_url` is not set"
@@ -145,9 +151,9 @@ async fn send_kept(night: &Night, key: &str, is_mail: bool) -> anyhow::Result<()
         );
         return Ok(());
     }
-    match night.post_one(Mails::Named(key)).await.map_err(explained)? {
-        Some(Posted::Sent) => eprintln!("mailed"),
-        Some(Posted::Kept(why)) => bail!(
+    match nightly.send_next(Mails::Named(key)).await.map_err(explained)? {
+        Some(Mailed::Sent) => eprintln!("mailed"),
+        Some(Mailed::Kept(why)) => bail!(
             "{} ({}); the mail is kept, and `nightbell serve` tries again",
             why.short,
             why.detail
@@ -158,14 +164,14 @@ async fn send_kept(night: &Night, key: &str, is_mail: bool) -> anyhow::Result<()
 }
 
 /// Mails how the day stands so far. The night's own report comes nevertheless, with everything in it.
-async fn mail_interim(night: &Night, day: LocalDay, now: Timestamp) -> anyhow::Result<()> {
-    let letter = night.preview(day, now).await.map_err(explained)?;
-    print_report(&letter.subject, &letter.text);
-    if night.mailer.is_none() {
-        return send_kept(night, "", false).await;
+async fn mail_interim(nightly: &Nightly, day: LocalDay, now: Timestamp) -> anyhow::Result<()> {
+    let mail = nightly.preview(day, now).await.map_err(explained)?;
+    print_report(&mail.subject, &mail.text);
+    if nightly.mailer.is_none() {
+        return send_kept(nightly, "", false).await;
     }
-    let key = night.store.put_interim_report(&letter, now).await.map_err(explained)?;
-    send_kept(night, &key, true).await
+    let key = nightly.store.put_interim_report(&mail, now).await.map_err(explained)?;
+    send_kept(nightly, &key, true).await
 }
 
 /// Lets the service that has the database do it.
@@ -240,17 +246,17 @@ fn tell(report: &Value, was_done: bool) -> anyhow::Result<()> {
 
 /// Sends a mail to `address` that only shows that mail works.
 pub async fn send_test_mail(loaded: Loaded, address: &str) -> anyhow::Result<()> {
-    let Some(mut post) = loaded.config.nightly.post else {
+    let Some(mut settings) = loaded.config.nightly.mail else {
         bail!("`report.smtp_url` and `report.to` must be set");
     };
-    post.addresses.to = address
+    settings.addresses.to = address
         .parse()
         .with_context(|| format!("`{address}` is no mail address"))?;
-    post.addresses.reply_to = post.addresses.to.clone();
-    let mailer = Mailer::new(&post.server, post.addresses);
-    let letter = Templates::test(mailer.server());
+    settings.addresses.reply_to = settings.addresses.to.clone();
+    let mailer = Mailer::new(&settings.server, settings.addresses);
+    let mail = Templates::test(mailer.server());
     let id = format!("test.{}", uuid::Uuid::new_v4().simple());
-    let outcome = mailer.send(&letter, &id, Timestamp::now(), &[]).await;
+    let outcome = mailer.send(&mail, &id, Timestamp::now(), &[]).await;
     if let Some(why) = outcome
         .put_off
         .or_else(|| outcome.refused.into_iter().next().map(|(_, why)| why))

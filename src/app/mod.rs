@@ -20,7 +20,7 @@ use crate::{
     provider::{Provider, twilio},
     store::{Db, LaterRecipients, Limits},
     telemetry,
-    worker::{Night, NightRules, Rules, Worker},
+    worker::{Nightly, NightlyRules, Rules, Worker},
 };
 use anyhow::{Context, bail};
 use jiff::SignedDuration;
@@ -81,13 +81,13 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
     let app_state = Arc::new(make_app_state(&config, &store, &provider));
     // None of them waits for the others' connections.
     let worker_store = store.apart(Limits::QUICK);
-    let night_store = store.apart(Limits::PATIENT);
-    let night = Arc::new(make_night(&config, &night_store));
+    let nightly_store = store.apart(Limits::PATIENT);
+    let nightly = Arc::new(make_nightly(&config, &nightly_store));
     let worker = Arc::new(Worker {
         store: worker_store.clone(),
         provider,
         rules: worker_rules(&config),
-        owner: night.owner.clone(),
+        owner: nightly.owner.clone(),
         clock: Arc::default(),
     });
     let drain = (config.sms.timeout + SEND_DRAIN).unsigned_abs();
@@ -96,7 +96,7 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
         if role == Role::Intake {
             let _ = idle.wait_for(|stop| *stop).await;
         } else {
-            worker.run(night, idle, drain).await;
+            worker.run(nightly, idle, drain).await;
         }
     });
     let endpoints = match role {
@@ -135,7 +135,7 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
     };
     let stopping = async {
         tokio::join!(worker_ends, requests_end);
-        tokio::join!(worker_store.close(), night_store.close());
+        tokio::join!(worker_store.close(), nightly_store.close());
         store.close().await;
     };
     // Whatever a database does that has fallen silent, the process ends.
@@ -293,7 +293,7 @@ fn make_app_state(config: &Config, store: &Db, provider: &Provider) -> AppState 
         },
         readiness: http::Readiness::default(),
         nightly: config.nightly.time,
-        has_mail: config.nightly.post.is_some(),
+        has_mail: config.nightly.mail.is_some(),
     }
 }
 
@@ -313,7 +313,7 @@ fn make_intake(config: &Config, store: &Db) -> Intake {
     Intake::new(store.clone(), sources.collect(), texts(config))
 }
 
-fn make_night(config: &Config, store: &Db) -> Night {
+fn make_nightly(config: &Config, store: &Db) -> Nightly {
     let fallback = |people: &[Recipient], region: Region| {
         let numbers = people.iter().filter_map(|person| {
             let phone = PhoneNumber::parse(person.phone.as_deref()?, person.region.unwrap_or(region))?;
@@ -321,15 +321,15 @@ fn make_night(config: &Config, store: &Db) -> Night {
         });
         numbers.collect::<Vec<String>>()
     };
-    Night {
+    Nightly {
         store: store.clone(),
         mailer: config
             .nightly
-            .post
+            .mail
             .as_ref()
-            .map(|post| Mailer::new(&post.server, post.addresses.clone())),
+            .map(|settings| Mailer::new(&settings.server, settings.addresses.clone())),
         templates: load_mail_templates(config.templates_dir.as_deref()),
-        rules: NightRules {
+        rules: NightlyRules {
             time: config.nightly.time,
             time_zone: config.time_zone.clone(),
             daily_limit: config.daily_limit,

@@ -1,8 +1,8 @@
-//! The settings of the night: mails, when the jobs are due, and how long things are kept.
+//! The settings of the nightly jobs: mails, when the jobs are due, and how long things are kept.
 
 use super::reader::Reader;
 use crate::domain::{
-    letter::{Addresses, Security, SmtpServer},
+    mail::{Addresses, Security, SmtpServer},
     nightly::NightlyTime,
 };
 use lettre::message::{Mailbox, Mailboxes};
@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 pub struct Nightly {
     pub time: NightlyTime,
     /// `None` where mails have no server or nobody to go to: then they are kept and logged.
-    pub post: Option<Post>,
+    pub mail: Option<MailSettings>,
     /// Whether a night without failures is reported too.
     pub always: bool,
     pub receipt_days: i64,
@@ -21,7 +21,7 @@ pub struct Nightly {
 
 /// Where mails go, and through which server.
 #[derive(Clone)]
-pub struct Post {
+pub struct MailSettings {
     pub server: SmtpServer,
     pub addresses: Addresses,
 }
@@ -69,20 +69,20 @@ pub fn read(reader: &mut Reader) -> Nightly {
     let personal_days = reader.number("retention.personal_days", 365, 1, 36_500);
     Nightly {
         time,
-        post: make_post(reader, server, to, from, reply_to),
+        mail: make_mail_settings(reader, server, to, from, reply_to),
         always,
         receipt_days,
         personal_days,
     }
 }
 
-fn make_post(
+fn make_mail_settings(
     reader: &mut Reader,
     server: Option<SmtpServer>,
     to: Option<Mailboxes>,
     from: Option<Mailbox>,
     reply_to: Option<Mailboxes>,
-) -> Option<Post> {
+) -> Option<MailSettings> {
     let (server, to) = match (server, to) {
         (Some(server), Some(to)) => (server, to),
         (Some(_), None) if !reader.has_fault("report.to") => {
@@ -105,7 +105,7 @@ fn make_post(
     })?;
     // An answer reaches the colleagues who got the same mail, rather than a box that nobody reads.
     let reply_to = reply_to.unwrap_or_else(|| to.clone());
-    Some(Post {
+    Some(MailSettings {
         server,
         addresses: Addresses { from, to, reply_to },
     })
@@ -148,12 +148,12 @@ mod tests {
             ("REPORT__TO", "\"Duty, Night\" <duty@example.com>, boss@example.com"),
             ("REPORT__SMTP_URL", "smtp://localhost:2525"),
         ]);
-        let post = loaded.config.nightly.post.unwrap();
+        let mail = loaded.config.nightly.mail.unwrap();
 
         assert!(loaded.faults.is_empty() && loaded.warnings.is_empty());
-        assert_eq!(post.addresses.from.to_string(), "Nightbell <nightbell@example.com>");
-        assert_eq!(post.addresses.to.iter().count(), 2);
-        assert_eq!(post.addresses.reply_to.to_string(), post.addresses.to.to_string());
+        assert_eq!(mail.addresses.from.to_string(), "Nightbell <nightbell@example.com>");
+        assert_eq!(mail.addresses.to.iter().count(), 2);
+        assert_eq!(mail.addresses.reply_to.to_string(), mail.addresses.to.to_string());
     }
 
     #[test]

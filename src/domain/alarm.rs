@@ -115,14 +115,14 @@ pub struct Alarm {
     pub kind: AlarmKind,
     pub raised_at: Timestamp,
     pub detail: String,
-    pub ticket: Option<Ticket>,
+    pub ticket: Option<TicketRef>,
     /// Whom it is about, the number masked.
     pub person: Option<String>,
 }
 
 /// A ticket as mails name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ticket {
+pub struct TicketRef {
     pub source: String,
     pub id: String,
     pub number: Option<String>,
@@ -130,7 +130,7 @@ pub struct Ticket {
     pub url: Option<String>,
 }
 
-impl Ticket {
+impl TicketRef {
     /// The number that people know it by.
     pub fn name(&self) -> String {
         format!("#{}", self.number.as_deref().unwrap_or(&self.id))

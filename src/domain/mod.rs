@@ -8,7 +8,7 @@ pub mod delivery;
 pub mod event;
 pub mod id;
 pub mod json;
-pub mod letter;
+pub mod mail;
 pub mod message;
 pub mod news;
 pub mod nightly;

@@ -12,7 +12,7 @@ pub const MAX_SINGLE_DAYS: usize = 7;
 
 words! {
     /// What is done every night. Two jobs, so that a dead mail server never stops the clean-up.
-    Job { Report = "report", Cleanup = "cleanup" }
+    NightlyJob { Report = "report", Cleanup = "cleanup" }
 }
 
 /// The time of day at which the jobs are due, on the day after the one that they are about.

@@ -2,7 +2,7 @@
 //! about it. Absent: reading it from the database (`store::reports`) and how it looks (`mail::render`).
 
 use super::{
-    alarm::Ticket,
+    alarm::TicketRef,
     day::LocalDay,
     delivery::{Reason, State},
     nightly::Span,
@@ -23,7 +23,7 @@ pub struct Report {
     /// The deliveries received on these days, by where they stand now.
     pub totals: Vec<(State, i64)>,
     /// Bad outcomes that no earlier report told, at most [`MAX_ROWS`].
-    pub rows: Vec<Row>,
+    pub rows: Vec<BadOutcome>,
     /// How many there are in all.
     pub row_count: i64,
     /// Deliveries that wait for a slot of the daily limit now.
@@ -125,10 +125,10 @@ pub fn plural(count: usize) -> &'static str {
 
 /// One bad outcome.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct BadOutcome {
     pub delivery_id: String,
     pub alert_id: String,
-    pub ticket: Ticket,
+    pub ticket: TicketRef,
     pub person: Option<String>,
     pub role: Option<String>,
     /// Masked.

@@ -1,12 +1,13 @@
 //! Sends mail: one SMTP talk for each try, by lettre. Knows nothing of the database: callers record what it returns.
-//! Absent: what the mails say (see `render`) and when they are tried again (`worker::post`).
+//! Absent: what the mails say (see `render`) and when they are tried again (`worker::outbox`).
 
+mod csv;
 mod render;
 
 pub use render::Templates;
 
 use crate::domain::{
-    letter::{Addresses, Letter, Security, SmtpServer},
+    mail::{Addresses, Mail, Security, SmtpServer},
     text::clean_line,
 };
 use jiff::Timestamp;
@@ -78,7 +79,7 @@ impl Mailer {
     }
 
     /// Sends a mail to everybody who is not `settled`. One address that the server does not take keeps it from nobody else.
-    pub async fn send(&self, letter: &Letter, message_id: &str, written_at: Timestamp, settled: &[String]) -> Outcome {
+    pub async fn send(&self, mail: &Mail, message_id: &str, written_at: Timestamp, settled: &[String]) -> Outcome {
         let to: Vec<&Address> = self
             .addresses
             .to
@@ -90,7 +91,7 @@ impl Mailer {
             return Outcome::default();
         }
         let deadline = Instant::now() + TALK_TIME;
-        let mail = match self.write(letter, message_id, written_at) {
+        let mail = match self.write(mail, message_id, written_at) {
             Ok(mail) => mail.formatted(),
             Err(why) => {
                 return Outcome {
@@ -115,10 +116,10 @@ impl Mailer {
         outcome
     }
 
-    fn write(&self, letter: &Letter, message_id: &str, written_at: Timestamp) -> Result<Message, Why> {
+    fn write(&self, mail: &Mail, message_id: &str, written_at: Timestamp) -> Result<Message, Why> {
         let mut message = Message::builder()
             .from(self.addresses.from.clone())
-            .subject(&letter.subject)
+            .subject(&mail.subject)
             .date(written_at.into())
             .message_id(Some(format!("<{message_id}@{}>", self.addresses.from.email.domain())))
             .header(AutoSubmitted)
@@ -129,8 +130,8 @@ impl Mailer {
         for mailbox in self.addresses.reply_to.iter() {
             message = message.reply_to(mailbox.clone());
         }
-        let body = MultiPart::alternative_plain_html(letter.text.clone(), letter.html.clone());
-        let mail = match &letter.attachment {
+        let body = MultiPart::alternative_plain_html(mail.text.clone(), mail.html.clone());
+        let mail = match &mail.attachment {
             Some(file) => message.multipart(
                 MultiPart::mixed()
                     .multipart(body)

@@ -11,7 +11,7 @@ use super::{
     types::{at, ms, new_id},
 };
 use crate::domain::{
-    alarm::{Alarm, AlarmKind, Ticket},
+    alarm::{Alarm, AlarmKind, TicketRef},
     day::after,
     phone,
 };
@@ -79,7 +79,7 @@ pub struct AlarmRow {
 impl AlarmRow {
     /// `None` for a kind that this version does not know: the one that wrote it mails it.
     pub fn into_alarm(self) -> Option<Alarm> {
-        let ticket = self.source.zip(self.ticket_id).map(|(source, id)| Ticket {
+        let ticket = self.source.zip(self.ticket_id).map(|(source, id)| TicketRef {
             source,
             id,
             number: self.ticket_number,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::domain::{
     day::{LocalDay, after},
-    nightly::{Job, Span, missed},
+    nightly::{NightlyJob, Span, missed},
 };
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
@@ -24,7 +24,7 @@ const LEASE: SignedDuration = SignedDuration::from_secs(30);
 /// The right to do one run, until its lease ends.
 #[derive(Debug)]
 pub struct Run {
-    pub job: Job,
+    pub job: NightlyJob,
     pub days: Span,
     token: String,
 }
@@ -54,7 +54,7 @@ impl Db {
     /// Outcomes from before `due`, when the newest run was due, are then none of any report's.
     pub async fn take_run(
         &self,
-        job: Job,
+        job: NightlyJob,
         newest: LocalDay,
         due: Timestamp,
         asker: Asker<'_>,
@@ -81,7 +81,7 @@ impl Db {
                 last: newest,
             };
             write_run(&mut tx, job, days, Some((BASELINE, asker.now))).await?;
-            if job == Job::Report {
+            if job == NightlyJob::Report {
                 ledger::forget_old_outcomes(&mut tx, newest, due).await?;
             }
         }
@@ -94,7 +94,7 @@ impl Db {
     /// whether there is now something to do; a day that had its run does not get another.
     pub async fn ask_for_run(
         &self,
-        job: Job,
+        job: NightlyJob,
         day: LocalDay,
         newest: LocalDay,
         asker: Asker<'_>,
@@ -232,7 +232,7 @@ async fn take_turns(tx: &mut Tx, now: Timestamp) -> Result<(), StoreError> {
 
 /// Writes a row for every missed day up to `newest`. Returns whether the ledger had begun. A row of the future, written
 /// by a clock that was wrong, does not count.
-async fn write_missed(tx: &mut Tx, job: Job, newest: LocalDay, asker: Asker<'_>) -> Result<bool, StoreError> {
+async fn write_missed(tx: &mut Tx, job: NightlyJob, newest: LocalDay, asker: Asker<'_>) -> Result<bool, StoreError> {
     let last: Option<String> = tx
         .scalar(
             sql!("select max(day) from job_run where job = $1 and day <= $2"),
@@ -248,7 +248,12 @@ async fn write_missed(tx: &mut Tx, job: Job, newest: LocalDay, asker: Asker<'_>)
     Ok(true)
 }
 
-async fn write_run(tx: &mut Tx, job: Job, days: Span, finished: Option<(&str, Timestamp)>) -> Result<(), StoreError> {
+async fn write_run(
+    tx: &mut Tx,
+    job: NightlyJob,
+    days: Span,
+    finished: Option<(&str, Timestamp)>,
+) -> Result<(), StoreError> {
     tx.execute(
         sql!(
             "insert into job_run (job, day, first_day, owner, finished_at) values ($1, $2, $3, $4, $5)
@@ -267,7 +272,7 @@ async fn write_run(tx: &mut Tx, job: Job, days: Span, finished: Option<(&str, Ti
 }
 
 /// Takes the oldest run that is not done, unless somebody is at it: then the later ones wait for it.
-async fn take_oldest(tx: &mut Tx, job: Job, asker: Asker<'_>) -> Result<Option<Run>, StoreError> {
+async fn take_oldest(tx: &mut Tx, job: NightlyJob, asker: Asker<'_>) -> Result<Option<Run>, StoreError> {
     let oldest: Option<(String, String, Option<i64>)> = tx
         .optional(
             sql!(

@@ -14,15 +14,15 @@ use super::{
 use crate::domain::{
     alarm::Alarm,
     day::{LocalDay, after},
-    letter::{Attachment, Letter, LetterKind},
-    nightly::Job,
+    mail::{self, Attachment, MailKind},
+    nightly::NightlyJob,
 };
 use jiff::{SignedDuration, Timestamp};
 
 /// A mail that this process may send now, until its lease ends.
 #[derive(Debug)]
 pub struct Mail {
-    pub letter: Letter,
+    pub content: mail::Mail,
     /// The same at every try, so that a second copy is recognised.
     pub message_id: String,
     pub created_at: Timestamp,
@@ -117,22 +117,28 @@ const ALARM_AGE: SignedDuration = SignedDuration::from_hours(24);
 
 impl Db {
     /// Keeps the report of a run, to be sent at once or only to be looked at. Returns whether it was this run's to make.
-    pub async fn put_report(&self, run: Run, letter: &Letter, send: bool, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn put_report(
+        &self,
+        run: Run,
+        mail: &mail::Mail,
+        send: bool,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
         if !job_runs::keep(&mut tx, &run, now).await? {
             return Ok(false);
         }
-        insert(&mut tx, letter, &report_key(run.days.last), send.then_some(now), now).await?;
+        insert(&mut tx, mail, &report_key(run.days.last), send.then_some(now), now).await?;
         job_runs::composed(&mut tx, &run, send, now).await?;
         tx.commit().await?;
         Ok(true)
     }
 
     /// Keeps a report of a day that is not over, to be sent at once. Returns its key.
-    pub async fn put_interim_report(&self, letter: &Letter, now: Timestamp) -> Result<String, StoreError> {
+    pub async fn put_interim_report(&self, mail: &mail::Mail, now: Timestamp) -> Result<String, StoreError> {
         let key = format!("interim/{}", new_id());
         let mut tx = self.begin().await?;
-        insert(&mut tx, letter, &key, Some(now), now).await?;
+        insert(&mut tx, mail, &key, Some(now), now).await?;
         tx.commit().await?;
         Ok(key)
     }
@@ -149,7 +155,7 @@ impl Db {
     }
 
     /// Keeps the mail of these alarms, unless another process made one within the minute. Returns whether it did.
-    pub async fn put_alarms(&self, letter: &Letter, alarms: &[Alarm], now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn put_alarms(&self, mail: &mail::Mail, alarms: &[Alarm], now: Timestamp) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
         let is_ours: bool = tx
             .execute(
@@ -177,8 +183,8 @@ impl Db {
                 return Ok(false);
             }
         }
-        let key = format!("{}/{}", LetterKind::Alarms, new_id());
-        insert(&mut tx, letter, &key, Some(now), now).await?;
+        let key = format!("{}/{}", MailKind::Alarms, new_id());
+        insert(&mut tx, mail, &key, Some(now), now).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -233,8 +239,8 @@ impl Db {
         let Some(row) = row else { return Ok(None) };
         tx.commit().await?;
         Ok(Some(Mail {
-            letter: Letter {
-                kind: LetterKind::parse(&row.kind).unwrap_or(LetterKind::Test),
+            content: mail::Mail {
+                kind: MailKind::parse(&row.kind).unwrap_or(MailKind::Test),
                 subject: row.subject,
                 text: row.body_text,
                 html: row.body_html,
@@ -266,7 +272,7 @@ impl Db {
         if let Some(day) = mail.key.strip_prefix("report/") {
             tx.execute(
                 sql!("update job_run set finished_at = $3 where job = $1 and day = $2 and finished_at is null"),
-                args![Job::Report.as_str(), day, ms(now)],
+                args![NightlyJob::Report.as_str(), day, ms(now)],
             )
             .await?;
         }
@@ -365,12 +371,12 @@ impl From<ReportRow> for KeptReport {
 
 /// The key of the mail that reports a run.
 pub fn report_key(day: LocalDay) -> String {
-    format!("{}/{day}", LetterKind::Report)
+    format!("{}/{day}", MailKind::Report)
 }
 
 async fn insert(
     tx: &mut Tx,
-    letter: &Letter,
+    mail: &mail::Mail,
     key: &str,
     due_at: Option<Timestamp>,
     now: Timestamp,
@@ -384,14 +390,14 @@ async fn insert(
         ),
         args![
             new_id(),
-            letter.kind.as_str(),
+            mail.kind.as_str(),
             key,
             message_id,
-            &letter.subject,
-            &letter.text,
-            &letter.html,
-            letter.attachment.as_ref().map(|file| file.name.as_str()),
-            letter.attachment.as_ref().map(|file| file.content.as_str()),
+            &mail.subject,
+            &mail.text,
+            &mail.html,
+            mail.attachment.as_ref().map(|file| file.name.as_str()),
+            mail.attachment.as_ref().map(|file| file.content.as_str()),
             ms(now),
             due_at.map(ms)
         ],

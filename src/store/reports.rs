@@ -10,12 +10,12 @@ use super::{
     types::{at, ms},
 };
 use crate::domain::{
-    alarm::Ticket,
+    alarm::TicketRef,
     day::LocalDay,
     delivery::{Reason, State},
     nightly::Span,
     phone,
-    report::{DoubtfulOptOut, Explanation, MAX_ROWS, Report, Row, TREND_DAYS, TrendDay},
+    report::{BadOutcome, DoubtfulOptOut, Explanation, MAX_ROWS, Report, TREND_DAYS, TrendDay},
 };
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -231,7 +231,7 @@ impl Db {
     }
 
     /// Bad outcomes, worst first: how many there are, and the first [`MAX_ROWS`].
-    async fn outcomes(&self, day: LocalDay, outcomes: Outcomes) -> Result<(i64, Vec<Row>), StoreError> {
+    async fn outcomes(&self, day: LocalDay, outcomes: Outcomes) -> Result<(i64, Vec<BadOutcome>), StoreError> {
         let before = match outcomes {
             Outcomes::Marked => None,
             Outcomes::MarkedOrBefore(cutoff) => Some(ms(cutoff)),
@@ -264,16 +264,16 @@ impl Db {
 }
 
 impl OutcomeRow {
-    fn into_row(self) -> Result<Row, StoreError> {
+    fn into_row(self) -> Result<BadOutcome, StoreError> {
         let state = State::parse(&self.state).ok_or(StoreError::Unreadable {
             what: "the delivery state".into(),
             value: self.state,
         })?;
         let reason = self.reason.as_deref().and_then(Reason::parse);
-        Ok(Row {
+        Ok(BadOutcome {
             delivery_id: self.id,
             alert_id: self.alert_id,
-            ticket: Ticket {
+            ticket: TicketRef {
                 source: self.source,
                 id: self.ticket_id,
                 number: self.ticket_number,

@@ -1,129 +1,41 @@
-//! The queue as apalis sees it: a stream of batches whose calls are under way. The only file that names apalis. The row
-//! whose commit made a 202 true is the job; apalis holds nothing that a crash could lose. What is due is begun only for
-//! call slots that are free, so no lease ages in a buffer.
+//! Begins the deliveries that are due and makes their calls. The row whose commit made a 202 true is the job; apalis holds
+//! nothing that a crash could lose. What is due is begun only for call slots that are free, so no lease ages in a buffer.
+//! Absent: one delivery from its begun attempt on (see `send`).
 
-use super::{Worker, now, pace::Pace, send};
-use crate::{
-    store::{self, Begun, Claimed, Sending, StoreError, Wait},
-    supervise::{self, Failures},
+use super::{
+    Worker, now,
+    pace::Pace,
+    send,
+    workers::{Tasks, pass_panic_on, stopped},
 };
-use apalis::prelude::{Backend, Monitor, RandomId, Task, TaskBuilder, WorkerBuilder, WorkerBuilderExt, WorkerContext};
-use apalis_core::backend::{BackendConfig, finalize::Ephemeral};
-use apalis_core::layers::Identity;
+use crate::store::{self, Begun, Claimed, Sending, StoreError, Wait};
 use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use std::{
-    convert::Infallible,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinHandle,
 };
 
-/// The net under the wake-ups: how long a delivery can lie unseen if its bell was not heard.
+pub const NAME: &str = "begin to send";
+
+/// The net under the wake-ups: how long a delivery can lie unseen if its notification was not heard.
 const LONGEST_NAP: Duration = Duration::from_secs(1);
 /// After a failure of the database. Long enough not to spin, short enough to be there when it is back.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
-/// The calls of one batch, for apalis to watch over.
-type Batch = Arc<Mutex<Vec<JoinHandle<()>>>>;
-
-/// Begins and sends until `stop` turns true; then finishes what is under way, at most for `drain`. What was begun is called
-/// and counted here, whatever becomes of apalis: under load, one stop in a dozen was seen in which apalis 1.0 no longer
-/// drove its handlers, and an answer that the provider had given was not recorded.
-pub async fn run(worker: Arc<Worker>, stop: watch::Receiver<bool>, drain: Duration) {
-    let most = worker.rules.max_in_flight;
-    let slots = Arc::new(Semaphore::new(most));
-    let drained = async {
-        stopped(&mut stop.clone()).await;
-        // All slots free again means that nothing is begun and no call is under way.
-        let all = slots.acquire_many(u32::try_from(most).unwrap_or(u32::MAX));
-        if tokio::time::timeout(drain, all).await.is_err() {
-            tracing::warn!(
-                after_s = drain.as_secs(),
-                "cut off calls that did not end; their leases end by themselves"
-            );
-        }
-    };
-    tokio::pin!(drained);
-    let signal = {
-        let mut stop = stop.clone();
-        async move {
-            stopped(&mut stop).await;
-            Ok(())
-        }
-    };
-    let factory = {
-        let (worker, slots, stop) = (Arc::clone(&worker), Arc::clone(&slots), stop.clone());
-        move |restarts| {
-            let batches = Batches {
-                stream: batches(Arc::clone(&worker), Arc::clone(&slots), stop.clone()),
-            };
-            WorkerBuilder::new(format!("deliveries-{restarts}"))
-                .backend(batches)
-                .concurrency(most)
-                .build(async |batch: Batch| {
-                    let calls = std::mem::take(&mut *batch.lock().unwrap_or_else(PoisonError::into_inner));
-                    for call in calls {
-                        // A panic is dealt with inside.
-                        let _ = call.await;
-                    }
-                })
-        }
-    };
-    let monitor = Monitor::new()
-        .register(factory)
-        .should_restart(|_, _| true)
-        .shutdown_timeout(drain);
-    tokio::select! {
-        ended = monitor.run_with_signal(signal) => {
-            if let Err(error) = ended {
-                tracing::error!(%error, "the worker ended with an error");
-            }
-            // Ended too early, it is started anew; what is under way goes on beside.
-            if *stop.borrow() {
-                drained.await;
-            }
-        }
-        // What was claimed and not begun is given back by the caller.
-        () = &mut drained => {}
-    }
-}
-
-/// Ends when `stop` turns true. Its sender lives as long as the process; if it is gone, stopping is right too.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-}
-
-/// One batch after the other. Each is a task of its own, so that what it begins it also calls, though nobody may ask for
-/// it any more. One that panics is said and followed by the next.
-fn batches(worker: Arc<Worker>, slots: Arc<Semaphore>, stop: watch::Receiver<bool>) -> BoxStream<'static, Batch> {
-    let failures = Failures::default();
+/// One batch after the other, until `stop` turns true. Each is a task of its own, so that what it begins it also calls,
+/// though nobody may ask for it any more.
+pub fn batches(worker: Arc<Worker>, slots: Arc<Semaphore>, stop: watch::Receiver<bool>) -> BoxStream<'static, Tasks> {
     let pace = new_pace(&worker);
-    stream::unfold((worker, slots, pace, stop, failures), |state| async move {
-        let (worker, slots, mut pace, stop, mut failures) = state;
-        loop {
-            let round = tokio::spawn(round(Arc::clone(&worker), Arc::clone(&slots), pace, stop.clone()));
-            match round.await {
-                Ok((Some(calls), pace)) => {
-                    let batch = Batch::new(Mutex::new(calls));
-                    return Some((batch, (worker, slots, pace, stop, failures)));
-                }
-                // The monitor is about to end this stream.
-                Ok((None, _)) => return std::future::pending().await,
-                Err(error) => {
-                    let why = error.try_into_panic().map(|panic| supervise::message(&*panic));
-                    let why = why.unwrap_or_else(|error| error.to_string());
-                    let pause = failures.log("begin to send", &why, worker.store.fatal())?;
-                    tokio::time::sleep(pause).await;
-                    pace = new_pace(&worker);
-                }
-            }
+    stream::unfold((worker, slots, pace, stop), |(worker, slots, pace, stop)| async move {
+        let round = tokio::spawn(round(Arc::clone(&worker), Arc::clone(&slots), pace, stop.clone()));
+        match pass_panic_on(round.await) {
+            Some((Some(calls), pace)) => Some((calls, (worker, slots, pace, stop))),
+            // The monitor is about to end this stream.
+            Some((None, _)) | None => std::future::pending().await,
         }
     })
     .boxed()
@@ -241,14 +153,14 @@ async fn await_database<T>(
     answer
 }
 
-/// What came of the wish to begin something.
+/// What came of the request to begin something.
 enum Next {
     Begun(store::BegunBatch),
     Claimed(Claimed),
     Nothing,
 }
 
-/// Begins up to `most` deliveries together; if none is due, waits until one is, the bell rings or a nap is over. If one of
+/// Begins up to `most` deliveries together; if none is due, waits until one is, somebody notifies or a nap is over. If one of
 /// them keeps the others from it, claims the first alone: that is counted, and ends.
 async fn begin(
     worker: &Worker,
@@ -290,7 +202,7 @@ async fn is_due(worker: &Worker) -> Result<bool, StoreError> {
         .is_some_and(|due| due <= now))
 }
 
-/// Sleeps until the next delivery will be due, the bell rings, or the longest nap is over.
+/// Sleeps until the next delivery will be due, somebody notifies, or the longest nap is over.
 async fn nap(worker: &Worker) {
     let now = now();
     let due_in = match worker.store.next_due_at(worker.provider.route().channel, now).await {
@@ -309,43 +221,4 @@ async fn nap(worker: &Worker) {
 async fn pause(error: &StoreError) {
     tracing::warn!(error = %error.explain(), "cannot begin to send; will try again");
     tokio::time::sleep(AFTER_FAILURE).await;
-}
-
-struct Batches {
-    stream: BoxStream<'static, Batch>,
-}
-
-impl Backend for Batches {
-    type Task = Task<Batch>;
-    type Error = Infallible;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_next(&mut self, cx: &mut Context<'_>, _: &WorkerContext) -> Poll<Option<Result<Self::Task, Infallible>>> {
-        self.stream
-            .poll_next_unpin(cx)
-            .map(|batch| batch.map(|batch| Ok(TaskBuilder::new(batch).build())))
-    }
-
-    fn poll_close(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl BackendConfig for Batches {
-    type Args = Batch;
-    type Id = RandomId;
-    type Kind = Ephemeral;
-    type Config = ();
-    type Layer = Identity;
-
-    fn config(&self) -> &() {
-        &()
-    }
-
-    fn middleware(&mut self, _: &mut WorkerContext) -> Identity {
-        Identity::new()
-    }
 }

@@ -1,17 +1,16 @@
-//! The nightly clean-up: a job of its own, in batches so small that events pass between them. Absent: what is deleted and
-//! what stays (see `store::cleanup`).
+//! The nightly clean-up: a job of its own, in batches so small that events pass between them; whether one is due is looked
+//! at once a second. Absent: what is deleted and what stays (see `store::cleanup`).
 
-use super::{clock::Clock, nightly::Night, now, timer::every_second};
+use super::{EVERY_SECOND, clock::Clock, nightly::Nightly, now, workers::TimedJob};
 use crate::{
     domain::{
         day::{LocalDay, after},
-        nightly::Job,
+        nightly::NightlyJob,
     },
     store::{Ages, Batch, Old, Run, StoreError},
 };
 use jiff::{SignedDuration, Timestamp};
 use std::{sync::Arc, time::Duration};
-use tokio::sync::watch;
 
 /// How long a batch should hold the writer. Far under the 50 ms that it may at most: an event that comes in between
 /// waits no longer than that.
@@ -24,28 +23,33 @@ const MAX_BATCH: i64 = 1_000;
 /// Pages that one step gives back to the file system.
 const PAGES: u32 = 20;
 
-/// Cleans up every night until `stop` turns true; not while a jump of the clock may make things look old.
-pub async fn run(night: Arc<Night>, clock: Arc<Clock>, stop: watch::Receiver<bool>) {
-    every_second("clean up", Arc::new((night, clock)), stop, |room| async move {
-        let (night, clock) = (&room.0, &room.1);
-        // One run after the other, so that a clock that jumps in the middle keeps the next one from beginning.
-        loop {
-            let now = now();
-            if clock.holds() || !night.clean_up_next(night.newest_due(now), now).await? {
-                return Ok(());
+/// Not while a jump of the clock may make things look old.
+pub fn job(nightly: &Arc<Nightly>, clock: &Arc<Clock>) -> TimedJob {
+    let context = Arc::new((Arc::clone(nightly), Arc::clone(clock)));
+    TimedJob::new(
+        "clean up",
+        EVERY_SECOND,
+        &context,
+        async |context: Arc<(Arc<Nightly>, Arc<Clock>)>| {
+            let (nightly, clock) = &*context;
+            // One run after the other, so that a clock that jumps in the middle keeps the next one from beginning.
+            loop {
+                let now = now();
+                if clock.holds() || !nightly.clean_up_next(nightly.newest_due(now), now).await? {
+                    return Ok(());
+                }
             }
-        }
-    })
-    .await;
+        },
+    )
 }
 
 /// How many rows the next batch takes: as many as fit into the wanted time.
 #[derive(Debug)]
-struct Pace {
+struct BatchSize {
     rows: i64,
 }
 
-impl Pace {
+impl BatchSize {
     /// Learns from a batch; returns how long to leave the writer to others.
     fn after(&mut self, batch: Batch) -> Duration {
         if batch.held > WANTED_HOLD {
@@ -66,16 +70,16 @@ struct Done {
     longest_hold: Duration,
 }
 
-impl Night {
-    /// Cleans up for every night that is due, up to `newest`.
+impl Nightly {
+    /// Cleans up for every day that is due, up to `newest`.
     pub async fn clean_up(&self, newest: LocalDay, now: Timestamp) -> Result<(), StoreError> {
         while self.clean_up_next(newest, now).await? {}
         Ok(())
     }
 
-    /// Cleans up for the oldest night that is due, up to `newest`. Returns whether there was one.
+    /// Cleans up for the oldest day that is due, up to `newest`. Returns whether there was one.
     async fn clean_up_next(&self, newest: LocalDay, now: Timestamp) -> Result<bool, StoreError> {
-        let Some(run) = self.take_run(Job::Cleanup, newest, now).await? else {
+        let Some(run) = self.take_run(NightlyJob::Cleanup, newest, now).await? else {
             return Ok(false);
         };
         self.clean_up_once(run, now).await?;
@@ -154,10 +158,10 @@ async fn batches<F>(done: &mut Done, batch: impl Fn(i64) -> F) -> Result<Option<
 where
     F: Future<Output = Result<Option<Batch>, StoreError>>,
 {
-    let mut pace = Pace { rows: FIRST_BATCH };
+    let mut size = BatchSize { rows: FIRST_BATCH };
     let mut rows = 0;
     loop {
-        let asked = pace.rows;
+        let asked = size.rows;
         let Some(batch) = batch(asked).await? else {
             return Ok(None);
         };
@@ -166,7 +170,7 @@ where
         if batch.rows < asked {
             return Ok(Some(rows));
         }
-        tokio::time::sleep(pace.after(batch)).await;
+        tokio::time::sleep(size.after(batch)).await;
     }
 }
 
@@ -174,31 +178,31 @@ where
 mod tests {
     use super::*;
 
-    fn held(pace: &mut Pace, ms_per_row: f64) -> Duration {
-        let held = Duration::from_secs_f64(pace.rows as f64 * ms_per_row / 1_000.0);
-        pace.after(Batch { rows: pace.rows, held });
+    fn held(size: &mut BatchSize, ms_per_row: f64) -> Duration {
+        let held = Duration::from_secs_f64(size.rows as f64 * ms_per_row / 1_000.0);
+        size.after(Batch { rows: size.rows, held });
         held
     }
 
     #[test]
     fn batches_grow_on_a_fast_machine_and_shrink_on_a_slow_one() {
-        let mut pace = Pace { rows: FIRST_BATCH };
+        let mut size = BatchSize { rows: FIRST_BATCH };
         for _ in 0..50 {
-            held(&mut pace, 0.02);
+            held(&mut size, 0.02);
         }
-        assert!((40..=110).contains(&pace.rows), "{pace:?}");
+        assert!((40..=110).contains(&size.rows), "{size:?}");
 
         for _ in 0..50 {
-            held(&mut pace, 20.0);
+            held(&mut size, 20.0);
         }
-        assert_eq!(pace.rows, 1, "a batch never has less than one row");
+        assert_eq!(size.rows, 1, "a batch never has less than one row");
     }
 
     #[test]
     fn a_disk_that_stops_for_a_moment_is_left_alone_for_a_moment() {
-        let mut pace = Pace { rows: 100 };
+        let mut size = BatchSize { rows: 100 };
 
-        let pause = pace.after(Batch {
+        let pause = size.after(Batch {
             rows: 100,
             held: Duration::from_secs(3),
         });

@@ -1,7 +1,7 @@
-//! Watches the wall clock of this process: against its monotonic clock, against the provider's, and against what is
+//! Watches the wall clock of this process, once a second: against its monotonic clock, against the provider's, and against what is
 //! written already. Absent: what is decided by it (see `domain::clock`), and what is written (`store::clocks`).
 
-use super::{Worker, now, timer::every_second};
+use super::{EVERY_SECOND, Worker, now, workers::TimedJob};
 use crate::{
     domain::{
         alarm::AlarmKind,
@@ -18,7 +18,6 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
 
 /// The clock that nobody turns (proc(5)); `None` on a machine without one.
 pub fn uptime() -> Option<Uptime> {
@@ -111,18 +110,17 @@ fn read_both() -> (Instant, Timestamp) {
     }
 }
 
-/// Watches until `stop` turns true.
-pub async fn run(worker: Arc<Worker>, stop: watch::Receiver<bool>) {
-    every_second("watch the clock", worker, stop, look).await;
+pub fn job(worker: &Arc<Worker>) -> TimedJob {
+    TimedJob::new("watch the clock", EVERY_SECOND, worker, check)
 }
 
-async fn look(worker: Arc<Worker>) -> Result<(), StoreError> {
+async fn check(worker: Arc<Worker>) -> Result<(), StoreError> {
     let steps = worker.clock.unsettled();
     if !steps.is_empty() {
         if steps.iter().any(|step| step.by.is_negative()) {
             worker.clock.may_be_back.store(true, Ordering::Relaxed);
         }
-        tell_steps(&worker, &steps).await?;
+        report_steps(&worker, &steps).await?;
         worker.clock.settle(steps.len());
     }
     let stamp = worker.provider.clock();
@@ -131,7 +129,7 @@ async fn look(worker: Arc<Worker>) -> Result<(), StoreError> {
         .ahead(stamp.as_slice())
         .filter(|ahead| clock::differs(*ahead))
     {
-        tell_difference(&worker, ahead).await?;
+        report_difference(&worker, ahead).await?;
     }
     let now = now();
     let today = LocalDay::of(now, &worker.rules.time_zone);
@@ -152,7 +150,7 @@ async fn look(worker: Arc<Worker>) -> Result<(), StoreError> {
 }
 
 /// The clock was turned: what is open now may have been begun by another time.
-async fn tell_steps(worker: &Worker, steps: &[Step]) -> Result<(), StoreError> {
+async fn report_steps(worker: &Worker, steps: &[Step]) -> Result<(), StoreError> {
     let now = now();
     let doubtful = worker.store.doubt_open_attempts(now).await?;
     for step in steps {
@@ -178,7 +176,7 @@ async fn tell_steps(worker: &Worker, steps: &[Step]) -> Result<(), StoreError> {
 
 /// Our clock and the provider's differ: an alarm once a day. What is begun meanwhile stays doubtful, also when the clock is
 /// set right while no process watches it.
-async fn tell_difference(worker: &Worker, ahead: SignedDuration) -> Result<(), StoreError> {
+async fn report_difference(worker: &Worker, ahead: SignedDuration) -> Result<(), StoreError> {
     let now = now();
     worker.store.doubt_open_attempts(now).await?;
     let provider = worker.provider.route().provider;

@@ -1,31 +1,35 @@
-//! Sends what is owed: an apalis worker over the claims of `backend`, and beside it `sweep` and `reconcile`. And the
-//! night: `nightly` makes mails, `post` sends them, `cleanup` forgets. Absent: HTTP, which only wakes this room; they meet
-//! in the database.
+//! What this process does in the background: it sends what is owed, asks about what was sent, makes and sends reports, and
+//! cleans up. One job, one file; `workers` runs them all under one apalis monitor. Absent: HTTP, which only notifies this
+//! module; they meet in the database.
 
+mod alarms;
 mod backend;
 mod cleanup;
 mod clock;
+mod listener;
 mod nightly;
+mod outbox;
 mod pace;
-mod post;
+mod probe;
+mod proof;
 mod reconcile;
 mod send;
 mod sweep;
-mod timer;
+mod workers;
 
 pub use clock::Clock;
-pub use nightly::{Night, NightRules};
-pub use post::Posted;
+pub use nightly::{Nightly, NightlyRules};
+pub use outbox::Mailed;
 
 use crate::{
     domain::day::to_millisecond,
     provider::Provider,
     store::{Db, StoreError},
-    supervise::keep_running,
 };
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::sync::watch;
+use workers::Workers;
 
 /// How sends are made.
 pub struct Rules {
@@ -44,7 +48,7 @@ pub struct Rules {
     pub expire_after: SignedDuration,
 }
 
-/// What every part of this room works with.
+/// What the jobs around deliveries work with.
 pub struct Worker {
     pub store: Db,
     pub provider: Provider,
@@ -57,17 +61,15 @@ pub struct Worker {
 
 /// After the database was not there at the beginning.
 const BEGIN_AGAIN: Duration = Duration::from_secs(1);
-/// After the connection to hear other processes by could not be made.
-const LISTEN_AGAIN: Duration = Duration::from_secs(2);
-/// How long a mail that is under way at a stop may take to end.
-const MAIL_DRAIN: Duration = Duration::from_secs(10);
+/// How often most jobs look whether there is something to do.
+const EVERY_SECOND: Duration = Duration::from_secs(1);
 /// How long giving claims back may take at a stop; where that fails, their leases end by themselves.
 const GIVE_BACK: Duration = Duration::from_secs(2);
 
 impl Worker {
-    /// Sends and does the work of the night until `stop` turns true, then finishes the calls under way, at most for
-    /// `drain`, and gives back what was claimed and not begun. Each of its tasks is watched over.
-    pub async fn run(self: Arc<Self>, night: Arc<Night>, stop: watch::Receiver<bool>, drain: Duration) {
+    /// Runs all jobs until `stop` turns true, then finishes the calls under way, at most for `drain`, and gives back what was
+    /// claimed and not begun.
+    pub async fn run(self: Arc<Self>, nightly: Arc<Nightly>, stop: watch::Receiver<bool>, drain: Duration) {
         let wait = self.store.waits().begin("begin to work");
         while let Err(error) = self.take_over().await {
             tracing::warn!(error = %error.explain(), "cannot begin to work; will try again");
@@ -77,36 +79,27 @@ impl Worker {
             }
         }
         drop(wait);
-        let mut beside = JoinSet::new();
-        let worker = || (Arc::clone(&self), stop.clone());
-        beside.spawn(self.watch("watch the clock", worker(), |(worker, stop)| clock::run(worker, stop)));
-        beside.spawn(self.watch("sweep", worker(), |(worker, stop)| sweep::run(worker, stop)));
-        beside.spawn(self.watch("probe the provider", worker(), |(worker, stop)| {
-            sweep::run_probes(worker, stop)
-        }));
-        beside.spawn(self.watch("reconcile", worker(), |(worker, stop)| reconcile::run(worker, stop)));
-        beside.spawn(self.watch("listen", worker(), |(worker, _)| listen(worker)));
-        let of_the_night = || (Arc::clone(&night), stop.clone());
-        beside.spawn(self.watch("make reports", of_the_night(), |(night, stop)| {
-            nightly::run(night, stop)
-        }));
-        let clock = Arc::clone(&self.clock);
-        beside.spawn(self.watch("clean up", of_the_night(), move |(night, stop)| {
-            cleanup::run(night, Arc::clone(&clock), stop)
-        }));
-        let posting = self.watch("send mail", of_the_night(), |(night, stop)| post::run(night, stop));
-        let sending = self.watch("send messages", worker(), move |(worker, stop)| {
-            backend::run(worker, stop, drain)
-        });
-        // A mail cut off between the server's yes and our note would go twice.
-        let posting = async {
-            tokio::select! {
-                () = posting => {}
-                () = drained(stop.clone(), MAIL_DRAIN) => {}
-            }
-        };
-        tokio::join!(sending, posting);
-        beside.shutdown().await;
+        let (worker, stopping) = (Arc::clone(&self), stop.clone());
+        let deliveries = move |slots| backend::batches(Arc::clone(&worker), slots, stopping.clone());
+        let jobs = [
+            clock::job(&self),
+            sweep::job(&self),
+            probe::job(&self),
+            reconcile::job(&self),
+            listener::job(&self),
+            nightly::job(&nightly),
+            alarms::job(&nightly),
+            outbox::alarms(&nightly),
+            outbox::others(&nightly),
+            cleanup::job(&nightly, &self.clock),
+        ];
+        let workers = Workers::new(self.store.fatal().clone(), stop).add(
+            backend::NAME,
+            self.rules.max_in_flight,
+            drain,
+            deliveries,
+        );
+        jobs.into_iter().fold(workers, Workers::timed).run().await;
         match tokio::time::timeout(GIVE_BACK, self.store.give_back_all(&self.owner)).await {
             Ok(Ok(0)) => {}
             Ok(Ok(given_back)) => tracing::info!(deliveries = given_back, "gave back claims that had not begun"),
@@ -117,48 +110,12 @@ impl Worker {
         }
     }
 
-    /// Keeps a task running until it is to stop.
-    fn watch<T, F>(
-        &self,
-        task: &'static str,
-        (room, stop): (Arc<T>, watch::Receiver<bool>),
-        start: impl Fn((Arc<T>, watch::Receiver<bool>)) -> F + Send + 'static,
-    ) -> impl Future<Output = ()> + Send + 'static
-    where
-        T: Send + Sync + 'static,
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let stopping = stop.clone();
-        keep_running(
-            task,
-            self.store.fatal().clone(),
-            move || *stopping.borrow(),
-            move || start((Arc::clone(&room), stop.clone())),
-        )
-    }
-
     /// What a new process does first: frees what a dead one had, and lets nothing wait that a restart may have mended.
     async fn take_over(&self) -> Result<(), StoreError> {
         self.store.give_back_claims_of_the_dead().await?;
         self.store.probe_soon(self.provider.route(), now()).await?;
         self.store.mail_soon(now()).await
     }
-}
-
-/// Rings our bell when another process has something due. Only a help: without it a delivery lies for a second at most.
-async fn listen(worker: Arc<Worker>) {
-    loop {
-        if let Err(error) = worker.store.listen().await {
-            tracing::warn!(error = %error.explain(), "cannot hear the other processes; will try again");
-        }
-        tokio::time::sleep(LISTEN_AGAIN).await;
-    }
-}
-
-/// Ends this long after `stop` turned true.
-async fn drained(mut stop: watch::Receiver<bool>, time: Duration) {
-    let _ = stop.wait_for(|stop| *stop).await;
-    tokio::time::sleep(time).await;
 }
 
 /// The present, as the database keeps it. The edge: below here, time is an argument.

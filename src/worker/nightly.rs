@@ -1,12 +1,12 @@
-//! The night: a report of what went wrong, once for each local day, and mails of alarms as they are raised. Both only
-//! make mails and keep them; `post` sends them. Absent: the clean-up (see `cleanup`).
+//! The nightly report of what went wrong, once for each local day; whether one is due is looked at once a second. It is
+//! only made and kept here; `outbox` sends it. Absent: the other nightly job (see `cleanup`).
 
-use super::{now, timer::every_second};
+use super::{EVERY_SECOND, now, workers::TimedJob};
 use crate::{
     domain::{
         day::{LocalDay, after},
-        letter::Letter,
-        nightly::{Job, NightlyTime, Span},
+        mail::Mail,
+        nightly::{NightlyJob, NightlyTime, Span},
         report::Report,
     },
     mail::{Mailer, Templates},
@@ -15,17 +15,13 @@ use crate::{
 };
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use std::{collections::BTreeMap, sync::Arc};
-use tokio::sync::watch;
-
-/// A mail of more alarms than this is read by nobody; the others go with the next one.
-const ALARMS_A_MAIL: usize = 50;
 
 /// What the nightly jobs go by.
-pub struct NightRules {
+pub struct NightlyRules {
     pub time: NightlyTime,
     pub time_zone: TimeZone,
     pub daily_limit: i64,
-    /// Whether a night without failures is mailed too.
+    /// Whether a day without failures is mailed too.
     pub always: bool,
     pub receipt_days: i64,
     pub personal_days: i64,
@@ -33,30 +29,25 @@ pub struct NightRules {
     pub fallback: BTreeMap<String, Vec<String>>,
 }
 
-/// What the night works with. The command `nightly` has one too.
-pub struct Night {
+/// What the nightly jobs and the mails work with. The command `nightly` has one too.
+pub struct Nightly {
     pub store: Db,
     /// `None`: mails are kept and logged.
     pub mailer: Option<Mailer>,
     pub templates: Templates,
-    pub rules: NightRules,
+    pub rules: NightlyRules,
     /// Marks the leases of this process.
     pub owner: String,
 }
 
-/// Makes reports and mails of alarms until `stop` turns true.
-pub async fn run(night: Arc<Night>, stop: watch::Receiver<bool>) {
-    every_second("make the nightly report", night, stop, |night| async move {
+pub fn job(nightly: &Arc<Nightly>) -> TimedJob {
+    TimedJob::new("make the nightly report", EVERY_SECOND, nightly, async |nightly| {
         let now = now();
-        // Trouble with one must not keep the other from being told.
-        let alarms = night.tell_alarms().await;
-        night.make_reports(night.newest_due(now), now).await?;
-        alarms
+        nightly.make_reports(nightly.newest_due(now), now).await
     })
-    .await;
 }
 
-impl Night {
+impl Nightly {
     pub(super) fn asker(&self, now: Timestamp) -> Asker<'_> {
         Asker {
             owner: &self.owner,
@@ -71,18 +62,29 @@ impl Night {
     }
 
     /// Puts the run of one day that is over into the ledger, because a person wants it now. Returns how far it was.
-    pub async fn ask(&self, job: Job, day: LocalDay, newest: LocalDay, now: Timestamp) -> Result<RunState, StoreError> {
+    pub async fn ask(
+        &self,
+        job: NightlyJob,
+        day: LocalDay,
+        newest: LocalDay,
+        now: Timestamp,
+    ) -> Result<RunState, StoreError> {
         self.store.ask_for_run(job, day, newest, self.asker(now)).await
     }
 
-    pub(super) async fn take_run(&self, job: Job, newest: LocalDay, now: Timestamp) -> Result<Option<Run>, StoreError> {
+    pub(super) async fn take_run(
+        &self,
+        job: NightlyJob,
+        newest: LocalDay,
+        now: Timestamp,
+    ) -> Result<Option<Run>, StoreError> {
         let due = self.rules.time.due(newest, &self.rules.time_zone);
         self.store.take_run(job, newest, due, self.asker(now)).await
     }
 
     /// Makes every report that is due for days up to `newest`, the oldest first.
     pub async fn make_reports(&self, newest: LocalDay, now: Timestamp) -> Result<(), StoreError> {
-        while let Some(run) = self.take_run(Job::Report, newest, now).await? {
+        while let Some(run) = self.take_run(NightlyJob::Report, newest, now).await? {
             self.make_report(run, now).await?;
         }
         Ok(())
@@ -96,9 +98,9 @@ impl Night {
             return Ok(());
         }
         let report = self.read_report(days, Outcomes::Marked).await?;
-        let letter = self.templates.report(&report, &self.rules.time_zone);
+        let mail = self.templates.report(&report, &self.rules.time_zone);
         let send = self.mailer.is_some() && (self.rules.always || report.asks_for_attention());
-        if self.store.put_report(run, &letter, send, now).await? {
+        if self.store.put_report(run, &mail, send, now).await? {
             tracing::info!(
                 report.day = %days.last,
                 deliveries = report.deliveries(),
@@ -113,7 +115,7 @@ impl Night {
     }
 
     /// Up to when outcomes belong to the report of `day`: the newest one takes all there are, an older one those that it
-    /// would have had in its own night.
+    /// would have had on its own day.
     fn cutoff(&self, day: LocalDay, now: Timestamp) -> Timestamp {
         if day >= self.newest_due(now) {
             after(now, SignedDuration::from_millis(1))
@@ -123,7 +125,7 @@ impl Night {
     }
 
     /// The report of a day as it would be made now. Changes nothing.
-    pub async fn preview(&self, day: LocalDay, now: Timestamp) -> Result<Letter, StoreError> {
+    pub async fn preview(&self, day: LocalDay, now: Timestamp) -> Result<Mail, StoreError> {
         let span = Span { first: day, last: day };
         let outcomes = Outcomes::MarkedOrBefore(self.cutoff(day, now));
         let mut report = self.read_report(span, outcomes).await?;
@@ -143,24 +145,5 @@ impl Night {
             }
         }
         Ok(report)
-    }
-
-    /// Makes one mail of the alarms that were raised, at most once a minute.
-    async fn tell_alarms(&self) -> Result<(), StoreError> {
-        let now = now();
-        self.store.check_opt_outs(&self.rules.fallback, now).await?;
-        if self.mailer.is_none() {
-            return Ok(());
-        }
-        let most = i64::try_from(ALARMS_A_MAIL + 1).unwrap_or(i64::MAX);
-        let mut alarms = self.store.alarms_to_mail(most, now).await?;
-        if alarms.is_empty() {
-            return Ok(());
-        }
-        let more = alarms.len() > ALARMS_A_MAIL;
-        alarms.truncate(ALARMS_A_MAIL);
-        let letter = self.templates.alarms(&alarms, more, &self.rules.time_zone);
-        self.store.put_alarms(&letter, &alarms, now).await?;
-        Ok(())
     }
 }

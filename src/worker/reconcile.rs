@@ -1,14 +1,18 @@
 //! Asks the provider about deliveries: searches its list for those whose answer was lost, and asks by id about those
-//! that have gone silent. What the looks of one search prove is counted by this process's monotonic clock; everything
-//! else is in the database, so a restart only begins the count anew.
+//! that have gone silent. Absent: what the lists of a search prove (see `proof`); everything else is in the database.
 
-use super::{Worker, clock::uptime, now};
+use super::{
+    Worker,
+    clock::uptime,
+    now,
+    proof::{Proof, Searches, Seen},
+    workers::TimedJob,
+};
 use crate::{
     domain::{
         clock,
         day::{LocalDay, after},
         delivery::{Change, State},
-        id::{AttemptNo, DeliveryId},
         search::{self, Listed, Verdict, Wanted},
     },
     store::{Looker, Lookup, StoreError},
@@ -16,12 +20,13 @@ use crate::{
 use jiff::{SignedDuration, Timestamp};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
-    sync::watch,
+    sync::Mutex,
     task::{Id, JoinSet},
+    time::timeout,
 };
 
 const EVERY: Duration = Duration::from_millis(500);
@@ -30,43 +35,49 @@ const AT_ONCE: usize = 8;
 const AT_ONCE_OF_A_NUMBER: usize = 2;
 /// How many deliveries that nobody can be asked about are taken at once.
 const BATCH: i64 = 32;
-/// Absence is believed after this many complete lists.
-const LISTS_FOR_ABSENCE: usize = 3;
-/// From here on, searches that ended otherwise are forgotten.
-const MANY_SEARCHES: usize = 10_000;
-const LONGEST_GAP: SignedDuration = SignedDuration::from_hours(6);
+pub(super) const LONGEST_GAP: SignedDuration = SignedDuration::from_hours(6);
 /// A message that is silent for longer is settled as it stands.
 const ASK_FOR: SignedDuration = SignedDuration::from_hours(3 * 24);
 /// The provider filters by days of its own zone: a day more on either side misses nothing.
 const FILTER_SLACK: SignedDuration = SignedDuration::from_hours(24);
 
-/// Looks until `stop` turns true. A look that takes long takes one place and holds up nothing but its own number; those
-/// that need no call take none.
-pub async fn run(worker: Arc<Worker>, mut stop: watch::Receiver<bool>) {
-    let searches = Arc::new(Searches::default());
-    let mut under_way = UnderWay::default();
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while !*stop.borrow() {
-        match round(&worker, &searches, &mut under_way).await {
-            Ok(true) => continue,
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(error = %error.explain(), "cannot read which deliveries to ask about; will try again")
-            }
-        }
-        tokio::select! {
-            _ = ticks.tick() => {}
-            // There may be more for the place that is free now.
-            () = under_way.one_ends(), if under_way.is_full() => {}
-            () = stopped(&mut stop) => return,
-        }
-    }
+/// Every half second. A look that takes long takes one place and holds up nothing but its own number; those that need no
+/// call take none.
+pub fn job(worker: &Arc<Worker>) -> TimedJob {
+    let reconciler = Reconciler {
+        worker: Arc::clone(worker),
+        searches: Arc::default(),
+        under_way: Mutex::default(),
+    };
+    TimedJob::new(
+        "reconcile",
+        EVERY,
+        &Arc::new(reconciler),
+        async |reconciler: Arc<Reconciler>| reconciler.run_once().await,
+    )
 }
 
-/// Ends when `stop` turns true, or nobody is left to say so.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
+struct Reconciler {
+    worker: Arc<Worker>,
+    searches: Arc<Searches>,
+    under_way: Mutex<UnderWay>,
+}
+
+impl Reconciler {
+    /// Begins to look until nothing is due, or there is no place.
+    async fn run_once(&self) -> Result<(), StoreError> {
+        let mut under_way = self.under_way.lock().await;
+        loop {
+            if round(&self.worker, &self.searches, &mut under_way).await? {
+                continue;
+            }
+            // There may be more for the place that is free next.
+            let is_free = under_way.is_full() && timeout(EVERY, under_way.one_ends()).await.is_ok();
+            if !is_free {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// Takes what is due, as far as there are places, and begins to look. Returns whether there is more to do at once.
@@ -206,12 +217,12 @@ async fn look_up_again(worker: &Worker, lookup: &Lookup, look_at: Option<Timesta
 
 /// Asks by message id about a delivery that has gone silent.
 async fn ask(worker: &Worker, lookup: &Lookup) -> Result<(), StoreError> {
-    let told = match &lookup.message_id {
+    let listed = match &lookup.message_id {
         Some(message_id) if lookup.is_through(worker.provider.route()) => worker.provider.fetch(message_id).await,
         Some(_) | None => None,
     };
-    let is_new = |told: &Listed| {
-        told.news.is_some_and(|news| {
+    let is_new = |listed: &Listed| {
+        listed.news.is_some_and(|news| {
             lookup
                 .state
                 .after(Change::Tell {
@@ -221,11 +232,11 @@ async fn ask(worker: &Worker, lookup: &Lookup) -> Result<(), StoreError> {
                 .is_some()
         })
     };
-    if let Some(told) = told.filter(is_new) {
-        tracing::info!(delivery.id = %lookup.delivery_id, status = %told.status, "the provider told it when asked");
+    if let Some(listed) = listed.filter(is_new) {
+        tracing::info!(delivery.id = %lookup.delivery_id, status = %listed.status, "the provider told it when asked");
         if worker
             .store
-            .record_found(lookup, &told, worker.rules.poll_after, now())
+            .record_found(lookup, &listed, worker.rules.poll_after, now())
             .await?
         {
             return Ok(());
@@ -360,167 +371,9 @@ fn gap(first: SignedDuration, lookups: i64) -> SignedDuration {
         .min(LONGEST_GAP)
 }
 
-/// What one look brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
-    /// A complete list without it; `whole` if no date was asked for.
-    NotThere { whole: bool },
-    /// A complete list that leaves it open.
-    Open,
-    /// No complete list.
-    Nothing,
-}
-
-/// What the looks of a search have shown so far.
-#[derive(Debug, PartialEq, Eq)]
-enum Proof {
-    /// The time is not over.
-    Open,
-    Absent,
-    CannotTell,
-}
-
-/// What this process has seen in the lists of one search.
-struct Search {
-    attempt: AttemptNo,
-    began: Instant,
-    /// When complete lists did not have it. Emptied by a list that leaves it open.
-    not_there: Vec<Instant>,
-}
-
-impl Search {
-    fn new(attempt: AttemptNo, at: Instant) -> Self {
-        Self {
-            attempt,
-            began: at,
-            not_there: Vec::new(),
-        }
-    }
-
-    /// Adds what a look at `at` brought. Absent takes enough complete lists, spread over `reconcile_after`, the last of
-    /// them whole.
-    fn add(&mut self, seen: Seen, reconcile_after: Duration, at: Instant) -> Proof {
-        match seen {
-            Seen::NotThere { .. } => self.not_there.push(at),
-            Seen::Open => self.not_there.clear(),
-            Seen::Nothing => {}
-        }
-        let spread = self
-            .not_there
-            .first()
-            .map_or(Duration::ZERO, |first| at.duration_since(*first));
-        let elapsed = at.duration_since(self.began);
-        match seen {
-            Seen::NotThere { whole: true }
-                if self.not_there.len() >= LISTS_FOR_ABSENCE && spread >= reconcile_after =>
-            {
-                Proof::Absent
-            }
-            // It is going well: let the lists be spread out.
-            Seen::NotThere { .. } if elapsed < reconcile_after * 2 => Proof::Open,
-            Seen::NotThere { .. } | Seen::Open | Seen::Nothing if elapsed >= reconcile_after => Proof::CannotTell,
-            Seen::NotThere { .. } | Seen::Open | Seen::Nothing => Proof::Open,
-        }
-    }
-}
-
-/// The searches of this process by delivery.
-#[derive(Default)]
-struct Searches(Mutex<HashMap<DeliveryId, Search>>);
-
-impl Searches {
-    /// How long this process has been looking for it.
-    fn elapsed(&self, lookup: &Lookup, at: Instant) -> Duration {
-        let mut searches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let search = searches
-            .entry(lookup.delivery_id.clone())
-            .or_insert_with(|| Search::new(lookup.attempt, at));
-        if search.attempt != lookup.attempt {
-            *search = Search::new(lookup.attempt, at);
-        }
-        at.duration_since(search.began)
-    }
-
-    fn add(&self, lookup: &Lookup, seen: Seen, reconcile_after: Duration, at: Instant) -> Proof {
-        let mut searches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if searches.len() > MANY_SEARCHES {
-            // Those that a receipt ended were never told so; a live one begins its count anew.
-            searches.retain(|_, search| at.duration_since(search.began) < LONGEST_GAP.unsigned_abs());
-        }
-        let search = searches
-            .entry(lookup.delivery_id.clone())
-            .or_insert_with(|| Search::new(lookup.attempt, at));
-        search.add(seen, reconcile_after, at)
-    }
-
-    fn forget(&self, lookup: &Lookup) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&lookup.delivery_id);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const R: Duration = Duration::from_secs(180);
-    const DATED: Seen = Seen::NotThere { whole: false };
-    const WHOLE: Seen = Seen::NotThere { whole: true };
-
-    fn proofs(lookups: &[(u64, Seen)]) -> Vec<Proof> {
-        let start = Instant::now();
-        let mut search = Search::new(AttemptNo(1), start);
-        lookups
-            .iter()
-            .map(|(second, seen)| search.add(*seen, R, start + Duration::from_secs(*second)))
-            .collect()
-    }
-
-    #[test]
-    fn absence_takes_three_complete_lists_spread_out_the_last_one_whole() {
-        assert_eq!(
-            proofs(&[(0, DATED), (90, DATED), (180, WHOLE)]),
-            [Proof::Open, Proof::Open, Proof::Absent]
-        );
-        assert_eq!(
-            proofs(&[(0, DATED), (90, DATED), (180, DATED), (270, WHOLE)]).pop(),
-            Some(Proof::Absent)
-        );
-        assert_eq!(
-            proofs(&[(0, WHOLE), (1, WHOLE), (2, WHOLE)]).pop(),
-            Some(Proof::Open),
-            "too close together"
-        );
-        assert_eq!(
-            proofs(&[(0, DATED), (180, WHOLE)]).pop(),
-            Some(Proof::Open),
-            "two are not enough yet"
-        );
-        assert_eq!(
-            proofs(&[(100, DATED), (190, DATED), (370, WHOLE)]).pop(),
-            Some(Proof::Absent)
-        );
-    }
-
-    #[test]
-    fn without_complete_lists_nobody_can_tell() {
-        assert_eq!(
-            proofs(&[(0, Seen::Nothing), (90, Seen::Nothing), (180, Seen::Nothing)]),
-            [Proof::Open, Proof::Open, Proof::CannotTell]
-        );
-        assert_eq!(
-            proofs(&[(0, DATED), (90, Seen::Open), (180, WHOLE), (360, WHOLE)]).pop(),
-            Some(Proof::CannotTell),
-            "an open list starts the count anew"
-        );
-        assert_eq!(
-            proofs(&[(0, Seen::Nothing), (600, WHOLE), (1_000, WHOLE), (2_000, WHOLE)]).pop(),
-            Some(Proof::Absent),
-            "late, but proven"
-        );
-    }
 
     #[test]
     fn gaps_double_to_six_hours() {

@@ -94,8 +94,8 @@ pub fn begin_rules(worker: &Worker, now: jiff::Timestamp) -> BeginRules {
 /// Calls the provider, unless so much time has passed since the attempt began that others may take it for lost: a
 /// process that was frozen must not send late. Both clocks are asked, since either may stand still in a frozen machine.
 async fn call(worker: &Worker, sending: &Sending, started: Instant) -> Answer {
-    let room = worker.rules.lease - worker.rules.timeout;
-    let too_late = started.elapsed() >= room.unsigned_abs() || now() >= sending.deadline_at - worker.rules.timeout;
+    let margin = worker.rules.lease - worker.rules.timeout;
+    let too_late = started.elapsed() >= margin.unsigned_abs() || now() >= sending.deadline_at - worker.rules.timeout;
     if too_late {
         return Answer::NotSent {
             retry_after: None,

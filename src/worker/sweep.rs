@@ -1,25 +1,15 @@
 //! What time alone decides, once a second: calls that never came back, deliveries that wait for a slot or have grown
-//! too old; and the probe of a provider that refuses us or does not answer. Needs nothing in memory.
+//! too old. Needs nothing in memory.
 
-use super::{Worker, now, timer::every_second};
+use super::{EVERY_SECOND, Worker, now, workers::TimedJob};
 use crate::{
-    domain::{
-        day::LocalDay,
-        news::{Acceptance, Contact},
-    },
-    store::{Probed, StoreError, SweepRules, Trials},
+    domain::day::LocalDay,
+    store::{StoreError, SweepRules},
 };
 use std::sync::Arc;
-use tokio::sync::watch;
 
-/// Sweeps until `stop` turns true.
-pub async fn run(worker: Arc<Worker>, stop: watch::Receiver<bool>) {
-    every_second("sweep", worker, stop, sweep).await;
-}
-
-/// Probes a provider that refuses us, or does not answer, until `stop` turns true. Apart from the sweep, because a probe may take long.
-pub async fn run_probes(worker: Arc<Worker>, stop: watch::Receiver<bool>) {
-    every_second("probe the provider", worker, stop, probe).await;
+pub fn job(worker: &Arc<Worker>) -> TimedJob {
+    TimedJob::new("sweep", EVERY_SECOND, worker, sweep)
 }
 
 async fn sweep(worker: Arc<Worker>) -> Result<(), StoreError> {
@@ -46,73 +36,6 @@ async fn sweep(worker: Arc<Worker>) -> Result<(), StoreError> {
             deliveries = released,
             "released deliveries that waited for the daily limit"
         );
-    }
-    Ok(())
-}
-
-/// Notes whether calls are answered, and asks a provider that refuses us, or does not answer, whether it still does.
-async fn probe(worker: Arc<Worker>) -> Result<(), StoreError> {
-    let route = worker.provider.route();
-    note_calls(&worker).await?;
-    let now = now();
-    let is_held = worker.store.is_probe_due(route, now).await?;
-    let is_silent = worker.store.is_call_due(route, now).await?;
-    if is_silent {
-        worker.store.put_off_call(route, now).await?;
-    }
-    if is_held || is_silent {
-        let acceptance = worker.provider.accepts_us().await;
-        if is_held {
-            judge_hold(&worker, acceptance).await?;
-        }
-        note_calls(&worker).await?;
-    }
-    Ok(())
-}
-
-async fn note_calls(worker: &Worker) -> Result<(), StoreError> {
-    let route = worker.provider.route();
-    match worker.provider.take_contact() {
-        Some(Contact::Answered) => worker.store.note_answered_call(route, now()).await,
-        Some(Contact::Failed) => worker.store.note_failed_calls(route, now()).await,
-        None => Ok(()),
-    }
-}
-
-/// Does to a hold what the probe's answer says.
-async fn judge_hold(worker: &Worker, acceptance: Acceptance) -> Result<(), StoreError> {
-    let (store, route) = (&worker.store, worker.provider.route());
-    let provider = route.provider;
-    let now = now();
-    let day = LocalDay::of(now, &worker.rules.time_zone);
-    let (trials, what) = match acceptance {
-        Acceptance::Accepted => {
-            match store.probe_accepted(route, day, now).await? {
-                Probed::Lifted => tracing::info!(%provider, "the provider accepts our account again; sends go on"),
-                Probed::Held { .. } => tracing::warn!(
-                    %provider,
-                    "the provider accepts our account, which was not what it refused: one delivery is tried every few minutes, the rest stays held"
-                ),
-                Probed::Free => {}
-            }
-            return Ok(());
-        }
-        Acceptance::Refused => (
-            Trials::Closed,
-            "the provider still refuses our account; sends stay held",
-        ),
-        Acceptance::Forbidden => (
-            Trials::Open,
-            "the provider does not let our API key ask: one delivery is tried every few minutes, the rest stays held",
-        ),
-        Acceptance::Unclear => (
-            Trials::AsTheyAre,
-            "cannot learn whether the provider still refuses our account; sends stay held",
-        ),
-    };
-    let probed = store.put_off_probe(route, trials, day, now).await?;
-    if probed != Probed::Free {
-        tracing::warn!(%provider, "{what}");
     }
     Ok(())
 }

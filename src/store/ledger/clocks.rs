@@ -30,7 +30,7 @@ const SLACK: SignedDuration = SignedDuration::from_mins(2);
 const MARK_EVERY: SignedDuration = SignedDuration::from_mins(1);
 /// How many rows one transaction changes at most, so that it never holds up the writer for long.
 const BATCH: i64 = 200;
-/// Beyond these no rule of ours sets a time (`holds`, `job_runs`, `domain::letter`, `worker::post`).
+/// Beyond these no rule of ours sets a time (`holds`, `job_runs`, `domain::mail`, `worker::outbox`).
 const LONGEST_PROBE: SignedDuration = SignedDuration::from_mins(1);
 const LONGEST_TRIAL: SignedDuration = SignedDuration::from_mins(3);
 const LONGEST_RUN: SignedDuration = SignedDuration::from_secs(30);

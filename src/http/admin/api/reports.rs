@@ -3,7 +3,7 @@
 
 use super::query::{ListPage, PageSize, Query, parse_day};
 use crate::{
-    domain::{day::LocalDay, nightly::Job},
+    domain::{day::LocalDay, nightly::NightlyJob},
     http::{
         deadline::now,
         error::Problem,
@@ -133,8 +133,8 @@ pub async fn make(State(app): SharedState, Path(day): Path<String>) -> Result<(S
         ));
     }
     let newest = app.nightly.newest_due(now, &app.time_zone).max(day);
-    let report = ask(&app, Job::Report, day, newest, now).await?;
-    ask(&app, Job::Cleanup, day, newest, now).await?;
+    let report = ask(&app, NightlyJob::Report, day, newest, now).await?;
+    ask(&app, NightlyJob::Cleanup, day, newest, now).await?;
     let (status, state) = match report {
         store::RunState::Open => (StatusCode::ACCEPTED, RunState::Open),
         store::RunState::Mailing => (StatusCode::OK, RunState::Mailing),
@@ -151,7 +151,7 @@ pub async fn make(State(app): SharedState, Path(day): Path<String>) -> Result<(S
 
 async fn ask(
     app: &AppState,
-    job: Job,
+    job: NightlyJob,
     day: LocalDay,
     newest: LocalDay,
     now: Timestamp,

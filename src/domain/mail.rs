@@ -8,13 +8,13 @@ use url::{Host, Url};
 
 words! {
     /// What a mail is for.
-    LetterKind { Report = "report", Alarms = "alarms", Test = "test" }
+    MailKind { Report = "report", Alarms = "alarms", Test = "test" }
 }
 
 /// A mail's content: the same in plain text and in HTML.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Letter {
-    pub kind: LetterKind,
+pub struct Mail {
+    pub kind: MailKind,
     pub subject: String,
     pub text: String,
     pub html: String,

@@ -1,28 +1,31 @@
-//! Sends the mails that are kept, until the mail server took them. Absent: making them (see `nightly`).
+//! Sends the mails that are kept, until the mail server took them; whether one is due is looked at once a second. Alarms go
+//! beside the rest, since a server may think about a report for minutes. Absent: making them (see `nightly`, `alarms`).
 
-use super::{nightly::Night, now, timer::every_second};
+use super::{EVERY_SECOND, nightly::Nightly, now, workers::TimedJob};
 use crate::{
-    domain::{day::after, letter},
+    domain::{day::after, mail::retry_after},
     mail::{self, Mailer, Outcome, Why},
     store::{Mail, Mails, StoreError},
 };
 use jiff::SignedDuration;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::watch;
 
-/// Sends until `stop` turns true; the talks that are under way then end by themselves. Alarms go beside the rest: a
-/// server may think about a report for minutes.
-pub async fn run(night: Arc<Night>, stop: watch::Receiver<bool>) {
-    let alarms = every_second(
-        "send mails of alarms",
-        Arc::clone(&night),
-        stop.clone(),
-        |night| async move { night.post_one(Mails::Alarms).await.map(drop) },
-    );
-    let others = every_second("send mail", night, stop, |night| async move {
-        night.post_one(Mails::Others).await.map(drop)
+/// How long a mail that is under way at a stop may take to end: cut off between the server's yes and our note, it would go
+/// twice.
+const DRAIN: Duration = Duration::from_secs(10);
+
+pub fn alarms(nightly: &Arc<Nightly>) -> TimedJob {
+    let job = TimedJob::new("send mails of alarms", EVERY_SECOND, nightly, async |nightly| {
+        nightly.send_next(Mails::Alarms).await.map(drop)
     });
-    tokio::join!(alarms, others);
+    job.drained_for(DRAIN)
+}
+
+pub fn others(nightly: &Arc<Nightly>) -> TimedJob {
+    let job = TimedJob::new("send mail", EVERY_SECOND, nightly, async |nightly| {
+        nightly.send_next(Mails::Others).await.map(drop)
+    });
+    job.drained_for(DRAIN)
 }
 
 /// For a minute, or as long as the database takes to say no: within the lease.
@@ -30,16 +33,16 @@ const NOTE_TRIES: u32 = 60;
 const NOTE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What became of one mail.
-pub enum Posted {
+pub enum Mailed {
     /// The server took it for everybody.
     Sent,
     /// It is kept and tried again later.
     Kept(Why),
 }
 
-impl Night {
+impl Nightly {
     /// Sends the mail of this kind that has waited longest. `None` if none is due.
-    pub async fn post_one(&self, which: Mails<'_>) -> Result<Option<Posted>, StoreError> {
+    pub async fn send_next(&self, which: Mails<'_>) -> Result<Option<Mailed>, StoreError> {
         let Some(mailer) = &self.mailer else {
             return Ok(None);
         };
@@ -47,13 +50,13 @@ impl Night {
             return Ok(None);
         };
         let outcome = mailer
-            .send(&mail.letter, &mail.message_id, mail.created_at, &mail.settled)
+            .send(&mail.content, &mail.message_id, mail.created_at, &mail.settled)
             .await;
         self.record(mailer, mail, outcome).await.map(Some)
     }
 
-    async fn record(&self, mailer: &Mailer, mut mail: Mail, outcome: Outcome) -> Result<Posted, StoreError> {
-        let kind = mail.letter.kind;
+    async fn record(&self, mailer: &Mailer, mut mail: Mail, outcome: Outcome) -> Result<Mailed, StoreError> {
+        let kind = mail.content.kind;
         let has_arrived = !outcome.accepted.is_empty() || !mail.settled.is_empty();
         let mut settled = outcome.accepted;
         let mut why = outcome.put_off;
@@ -70,12 +73,12 @@ impl Night {
         let Some(why) = why else {
             self.note(&mail, None).await?;
             tracing::info!(mail = %kind, tries = mail.tries, server = mailer.server(), "the mail server took the mail");
-            return Ok(Posted::Sent);
+            return Ok(Mailed::Sent);
         };
-        let wait = letter::retry_after(mail.tries);
+        let wait = retry_after(mail.tries);
         tracing::warn!(mail = %kind, tries = mail.tries, retry_in_s = wait.as_secs(), reason = why.detail, "{}; the mail is kept and will be tried again", why.short);
         self.note(&mail, Some((&why, wait))).await?;
-        Ok(Posted::Kept(why))
+        Ok(Mailed::Kept(why))
     }
 
     /// Notes that a mail went, or why not and when to try again; however often that takes while the mail is ours, since

@@ -1,0 +1,18 @@
+//! Hears from other processes on the same PostgreSQL that something is due. Only a help: without it a delivery lies for a
+//! second at most. Absent: how they say it (`store::pace`).
+
+use super::{Worker, workers::TimedJob};
+use crate::store::StoreError;
+use std::{sync::Arc, time::Duration};
+
+/// After the connection was lost or could not be made.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// A round lasts as long as its connection.
+pub fn job(worker: &Arc<Worker>) -> TimedJob {
+    TimedJob::new("listen to the other processes", EVERY, worker, listen)
+}
+
+async fn listen(worker: Arc<Worker>) -> Result<(), StoreError> {
+    worker.store.listen().await
+}
