@@ -2,15 +2,15 @@
 //! or the configuration is wrong.
 
 use crate::{
-    app,
-    config::{self, Fault, Loaded},
+    app::{self, Loaded},
+    carrier::twilio::signature::{self, Signed},
+    config::Fault,
     domain::{
         day::LocalDay,
         event, json,
         message::{Addressee, Message},
         sms,
     },
-    provider::twilio::signature::{self, Signed},
     telemetry,
 };
 use anyhow::Context;
@@ -147,7 +147,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let loaded = config::load(cli.config.as_deref(), environment);
+    let loaded = app::load(cli.config.as_deref(), environment);
     match cli.command {
         Command::Serve { role } => with_good_configuration(loaded, |loaded| app::serve(loaded, role)),
         Command::Migrate { dry_run } => {
@@ -365,7 +365,7 @@ fn verify_receipt(loaded: &Loaded, request: &Verify) -> anyhow::Result<ExitCode>
     if !faults.is_empty() {
         return Ok(report(&faults));
     }
-    let tokens = &loaded.config.twilio.auth_tokens;
+    let tokens = &loaded.config.carriers.sections.twilio.auth_tokens;
     if tokens.is_empty() {
         eprintln!("{}", signature::Invalid::NoToken);
         return Ok(ExitCode::from(WRONG_CALL));

@@ -3,27 +3,31 @@
 
 mod commands;
 mod moving;
+mod settings;
 
 pub use commands::{ReportRequest, nightly, send_test_mail};
 pub use moving::{backup, export, import, migrate};
+pub use settings::{Loaded, load};
 
 use crate::{
-    config::{Config, Driver, Loaded, Sms, Twilio},
+    carrier::Carriers,
+    config::ChannelRules,
     domain::{
         event::Recipient,
         message::Templates,
         phone::{PhoneNumber, Region},
+        route::Channel,
     },
     http::{self, Doorkeeper, Office, Rejected, Tokens},
     mail::{self, Mailer},
-    provider::{Provider, twilio},
     store::{Db, Limits},
     telemetry,
     worker::{Night, NightRules, Rules, Worker},
 };
 use anyhow::{Context, bail};
 use jiff::SignedDuration;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
+use settings::Config;
 use std::{io::Write, path::Path, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -60,11 +64,11 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
         Some(address) => Some(bind("listen_admin", address).await?),
         None => None,
     };
-    let store = Db::open(config.database_url.expose_secret(), Limits::QUICK).await?;
+    let store = Db::open(&config.database_url, Limits::QUICK).await?;
     if role != Role::All && !store.is_shared() {
         bail!("a SQLite file has one process: `--role intake` and `--role worker` need a PostgreSQL `database_url`");
     }
-    let provider = make_provider(&config)?;
+    let carriers = Carriers::open(&config.carriers)?;
     let new_tokens = make_missing_tokens(&mut config);
     announce(&listener, admin_listener.as_ref(), &new_tokens)?;
     if store.is_shared() && !new_tokens.is_empty() {
@@ -78,37 +82,50 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
 
     let wake = Arc::new(Notify::new());
     let (stop, stopping) = watch::channel(false);
-    let office = Arc::new(make_office(&config, &store, &provider, &wake));
+    let office = Arc::new(make_office(&config, &store, &carriers, &wake)?);
     // None of them waits for the others' connections.
     let worker_store = store.apart(Limits::QUICK);
     let night_store = store.apart(Limits::PATIENT);
     let night = Arc::new(make_night(&config, &night_store));
-    let worker = Arc::new(Worker {
-        store: worker_store.clone(),
-        provider,
-        rules: worker_rules(&config),
-        wake,
-        owner: night.owner.clone(),
-        clock: Arc::default(),
-    });
-    let drain = (config.sms.timeout + SEND_DRAIN).unsigned_abs();
+    let clock = Arc::default();
+    let make_worker = |(channel, rules)| {
+        Some(Arc::new(Worker {
+            store: worker_store.clone(),
+            carrier: carriers.of(channel)?,
+            rules: worker_rules(&config, rules),
+            wake: Arc::clone(&wake),
+            owner: night.owner.clone(),
+            clock: Arc::clone(&clock),
+        }))
+    };
+    let mut workers = config.carriers.channels().filter_map(make_worker);
+    let worker = workers.next().context("no channel has a carrier")?;
+    let others: Vec<Arc<Worker>> = workers.collect();
+    let longest_call = config.carriers.channels().map(|(_, rules)| rules.timeout).max();
+    let drain = (longest_call.unwrap_or_default() + SEND_DRAIN).unsigned_abs();
     let mut idle = stopping.clone();
     let mut sending = tokio::spawn(async move {
         if role == Role::Intake {
             let _ = idle.wait_for(|stop| *stop).await;
         } else {
-            worker.run(night, idle, drain).await;
+            worker.run(others, night, idle, drain).await;
         }
     });
     let doors = match role {
         Role::All | Role::Intake => http::Doors::All,
         Role::Worker => http::Doors::Health,
     };
-    let mut serving = tokio::spawn(http::serve(office, doors, listener, admin_listener, stopping));
+    let mut serving = tokio::spawn(http::serve(
+        Arc::clone(&office),
+        doors,
+        listener,
+        admin_listener,
+        stopping,
+    ));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         database = store.engine(),
-        driver = driver_word(config.sms.driver),
+        driver = %office.route.provider,
         "ready"
     );
     notify_systemd(sd_notify::NotifyState::Ready);
@@ -221,54 +238,17 @@ fn make_missing_tokens(config: &mut Config) -> Vec<(&'static str, String)> {
     made
 }
 
-fn make_provider(config: &Config) -> anyhow::Result<Provider> {
-    match config.sms.driver {
-        Driver::Log => Ok(Provider::Log),
-        Driver::Twilio => {
-            let account = twilio_account(&config.twilio, &config.sms)
-                .context("the Twilio settings are not complete: run `nightbell config check`")?;
-            Ok(Provider::Twilio(Box::new(
-                twilio::Client::new(account).context("the HTTP client for Twilio cannot be made")?,
-            )))
-        }
-    }
-}
-
-fn twilio_account(twilio: &Twilio, sms: &Sms) -> Option<twilio::Account> {
-    let credentials = match &twilio.api_key {
-        Some((sid, secret)) => twilio::Credentials::ApiKey {
-            sid: sid.clone(),
-            secret: secret.clone(),
-        },
-        None => twilio::Credentials::AuthToken(twilio.auth_tokens.first()?.clone()),
-    };
-    let sender = match &twilio.messaging_service_sid {
-        Some(sid) => twilio::Sender::MessagingService(sid.clone()),
-        None => twilio::Sender::From(twilio.from.clone()?),
-    };
-    Some(twilio::Account {
-        account_sid: twilio.account_sid.clone()?,
-        credentials,
-        sender,
-        base_url: twilio.base_url.clone(),
-        // Without the auth token every receipt would be turned away: better not to ask for them.
-        status_callback: twilio
-            .status_callback_url
-            .clone()
-            .filter(|_| !twilio.auth_tokens.is_empty()),
-        validity_period: twilio.validity_period,
-        timeout: sms.timeout.unsigned_abs(),
-    })
-}
-
-fn make_office(config: &Config, store: &Db, provider: &Provider, wake: &Arc<Notify>) -> Office {
+fn make_office(config: &Config, store: &Db, carriers: &Carriers, wake: &Arc<Notify>) -> anyhow::Result<Office> {
+    let carrier = carriers.of(Channel::Sms).context("`sms.driver` is not set")?;
+    let rules = config.carriers.rules(Channel::Sms).context("`sms.driver` is not set")?;
     let (mut intake_tokens, mut admin_tokens) = (Tokens::default(), Tokens::default());
     intake_tokens.add(&config.intake_tokens, None);
     for (name, source) in &config.sources {
         intake_tokens.add(&source.tokens, Some(name));
     }
     admin_tokens.add(&config.admin_tokens, None);
-    Office {
+    let twilio = &config.carriers.sections.twilio;
+    Ok(Office {
         store: store.clone(),
         wake: Arc::clone(wake),
         intake_tokens,
@@ -280,15 +260,15 @@ fn make_office(config: &Config, store: &Db, provider: &Provider, wake: &Arc<Noti
         default_region: config.sms.default_region,
         time_zone: config.time_zone.clone(),
         daily_limit: config.daily_limit,
-        poll_after: config.sms.poll_after,
-        route: Arc::clone(provider.route()),
-        status_callback_url: config.twilio.status_callback_url.clone(),
-        twilio_tokens: config.twilio.auth_tokens.clone(),
+        poll_after: rules.poll_after,
+        route: Arc::clone(carrier.route()),
+        status_callback_url: twilio.status_callback_url.clone(),
+        twilio_tokens: twilio.auth_tokens.clone(),
         rejected: Rejected::default(),
         readiness: http::Readiness::default(),
         nightly: config.nightly.time,
         has_mail: config.nightly.post.is_some(),
-    }
+    })
 }
 
 fn make_night(config: &Config, store: &Db) -> Night {
@@ -324,25 +304,18 @@ fn make_night(config: &Config, store: &Db) -> Night {
     }
 }
 
-fn worker_rules(config: &Config) -> Rules {
+fn worker_rules(config: &Config, channel: &ChannelRules) -> Rules {
     Rules {
         time_zone: config.time_zone.clone(),
         daily_limit: config.daily_limit,
-        per_second: config.sms.per_second,
-        max_in_flight: config.sms.max_in_flight,
-        lease: config.sms.lease,
-        timeout: config.sms.timeout,
-        reconcile_after: config.sms.reconcile_after,
-        resend_when_absent: config.sms.resend_when_absent,
-        poll_after: config.sms.poll_after,
-        expire_after: config.sms.expire_after,
-    }
-}
-
-fn driver_word(driver: Driver) -> &'static str {
-    match driver {
-        Driver::Log => "log",
-        Driver::Twilio => "twilio",
+        per_second: channel.per_second,
+        max_in_flight: channel.max_in_flight,
+        lease: channel.lease,
+        timeout: channel.timeout,
+        reconcile_after: channel.reconcile_after,
+        resend_when_absent: channel.resend_when_absent,
+        poll_after: channel.poll_after,
+        expire_after: channel.expire_after,
     }
 }
 

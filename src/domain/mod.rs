@@ -2,14 +2,15 @@
 //! time takes the time as an argument, so midnight and daylight saving are plain unit tests.
 
 pub mod alarm;
+pub mod answer;
 pub mod clock;
+pub mod database_url;
 pub mod day;
 pub mod delivery;
 pub mod event;
 pub mod json;
 pub mod letter;
 pub mod message;
-pub mod news;
 pub mod nightly;
 pub mod phone;
 pub mod report;

@@ -3,7 +3,7 @@
 
 use super::{Office, SharedOffice, body, connections::Connection, error::Problem, in_time, now};
 use crate::{
-    provider::twilio::{
+    carrier::twilio::{
         receipt,
         signature::{self, Signed},
     },

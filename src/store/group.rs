@@ -540,7 +540,7 @@ async fn run_lookups(engine: Engine, lookups: Arc<Mutex<mpsc::Receiver<LookupAsk
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{news::Receipt, route::ProviderName};
+    use crate::domain::{answer::Receipt, route::ProviderName};
     use jiff::{SignedDuration, Timestamp};
 
     fn receipt() -> (Job, oneshot::Receiver<Result<Recorded, StoreError>>) {

@@ -8,8 +8,8 @@ use super::{
     locking, ms, read, within,
 };
 use crate::domain::{
+    answer::Fault,
     day::{LocalDay, after},
-    news::Fault,
     report::Explanation,
     route::Route,
 };

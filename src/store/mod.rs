@@ -49,8 +49,9 @@ pub use sending::{Answered, BeginRules, Begun, FinishRules, Sending};
 pub use session::Limits;
 pub use waits::{Wait, Waits};
 
-use crate::supervise::Fatal;
+use crate::{domain::database_url::DatabaseUrl, supervise::Fatal};
 use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     ConnectOptions as _, Connection as _, SqlitePool,
     postgres::PgConnectOptions,
@@ -173,12 +174,8 @@ impl StoreError {
 /// Why the database cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("`database_url` is no `sqlite://` or `postgres://` address")]
+    #[error("`database_url` has a parameter that the database does not take")]
     Address(#[source] sqlx::Error),
-    #[error(
-        "`database_url` keeps everything in memory, where a restart would lose it: name a file, like `sqlite://nightbell.db`"
-    )]
-    InMemory,
     #[error("another process is writing to {0}: only one `nightbell serve` may use a SQLite file at a time")]
     Locked(PathBuf),
     #[error("the lock file {path} cannot be written: check the owner and rights of its folder")]
@@ -224,35 +221,29 @@ use writer::Writer;
 
 impl Db {
     /// Opens the database and brings its tables up to date. `limits` are for PostgreSQL, where others may be in the way.
-    pub async fn open(url: &str, limits: Limits) -> Result<Self, OpenError> {
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            Self::open_postgres(url, limits).await
-        } else {
-            Self::open_sqlite(url).await
+    pub async fn open(url: &DatabaseUrl, limits: Limits) -> Result<Self, OpenError> {
+        match url {
+            DatabaseUrl::Sqlite(url) => Self::open_sqlite(url).await,
+            DatabaseUrl::Postgres(url) => Self::open_postgres(url, limits).await,
         }
     }
 
     /// The names of the changes that this program would make to the tables.
-    pub async fn pending_migrations(url: &str) -> Result<Vec<String>, OpenError> {
-        let is_postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
-        let migrator = if is_postgres {
-            sqlx::migrate!("migrations/postgres")
-        } else {
-            sqlx::migrate!("migrations/sqlite")
-        };
-        let applied = if is_postgres {
-            let options = PgConnectOptions::from_str(url).map_err(OpenError::Address)?;
-            let mut connection = options.connect().await.map_err(OpenError::Connect)?;
-            applied_versions(sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await)?
-        } else {
-            let options = SqliteConnectOptions::from_str(url)
-                .map_err(OpenError::Address)?
-                .read_only(true);
-            if options.get_filename().exists() {
-                let mut connection = options.connect().await.map_err(OpenError::Connect)?;
-                applied_versions(sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await)?
-            } else {
-                Vec::new()
+    pub async fn pending_migrations(url: &DatabaseUrl) -> Result<Vec<String>, OpenError> {
+        let (migrator, applied) = match url {
+            DatabaseUrl::Postgres(url) => {
+                let mut connection = postgres_options(url)?.connect().await.map_err(OpenError::Connect)?;
+                let applied = sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await;
+                (sqlx::migrate!("migrations/postgres"), applied_versions(applied)?)
+            }
+            DatabaseUrl::Sqlite(url) => {
+                let options = sqlite_options(url)?.read_only(true);
+                let mut applied = Vec::new();
+                if options.get_filename().exists() {
+                    let mut connection = options.connect().await.map_err(OpenError::Connect)?;
+                    applied = applied_versions(sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await)?;
+                }
+                (sqlx::migrate!("migrations/sqlite"), applied)
             }
         };
         if let Some(unknown) = applied.iter().find(|version| !migrator.version_exists(**version)) {
@@ -267,7 +258,7 @@ impl Db {
     }
 
     /// Opens the database for looking only, also beside a process that writes to it.
-    pub async fn open_read_only(url: &str) -> Result<Self, OpenError> {
+    pub async fn open_read_only(url: &DatabaseUrl) -> Result<Self, OpenError> {
         let db = Self::open_as_it_is(url).await?;
         let newest = newest_version(&match &db.engine {
             Engine::Sqlite { .. } => sqlx::migrate!("migrations/sqlite"),
@@ -289,19 +280,16 @@ impl Db {
     }
 
     /// Like [`Db::open_read_only`], of whatever version its tables are, and for as long as a look takes.
-    pub async fn open_as_it_is(url: &str) -> Result<Self, OpenError> {
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let options = PgConnectOptions::from_str(url)
-                .map_err(OpenError::Address)?
-                .application_name("nightbell")
-                .options([("default_transaction_read_only", "on")]);
-            let pool = Pool::connect(options, Limits::COMMAND).await;
-            return Ok(Self::over(Engine::Postgres(pool.map_err(OpenError::Connect)?)));
-        }
-        let options = SqliteConnectOptions::from_str(url)
-            .map_err(OpenError::Address)?
-            .read_only(true)
-            .busy_timeout(BUSY_TIMEOUT);
+    pub async fn open_as_it_is(url: &DatabaseUrl) -> Result<Self, OpenError> {
+        let url = match url {
+            DatabaseUrl::Sqlite(url) => url,
+            DatabaseUrl::Postgres(url) => {
+                let options = postgres_options(url)?.options([("default_transaction_read_only", "on")]);
+                let pool = Pool::connect(options, Limits::COMMAND).await;
+                return Ok(Self::over(Engine::Postgres(pool.map_err(OpenError::Connect)?)));
+            }
+        };
+        let options = sqlite_options(url)?.read_only(true).busy_timeout(BUSY_TIMEOUT);
         let path = options.get_filename().to_owned();
         if !path.exists() {
             return Err(OpenError::Absent(path));
@@ -340,20 +328,16 @@ impl Db {
     }
 
     /// Keeps a SQLite file from being opened by a service for as long as the guard lives; `None` on PostgreSQL.
-    pub fn lock_out_services(url: &str) -> Result<Option<File>, OpenError> {
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return Ok(None);
+    pub fn lock_out_services(url: &DatabaseUrl) -> Result<Option<File>, OpenError> {
+        match url {
+            DatabaseUrl::Sqlite(url) => lock_file(sqlite_options(url)?.get_filename().to_owned()).map(Some),
+            DatabaseUrl::Postgres(_) => Ok(None),
         }
-        let options = SqliteConnectOptions::from_str(url).map_err(OpenError::Address)?;
-        lock_file(options.get_filename().to_owned()).map(Some)
     }
 
     async fn open_sqlite(url: &str) -> Result<Self, OpenError> {
-        let options = SqliteConnectOptions::from_str(url).map_err(OpenError::Address)?;
+        let options = sqlite_options(url)?;
         let path = options.get_filename().to_owned();
-        if path.as_os_str().is_empty() || url.contains(":memory:") || url.contains("mode=memory") {
-            return Err(OpenError::InMemory);
-        }
         let lock = lock_file(path)?;
         let options = options
             .create_if_missing(true)
@@ -384,10 +368,8 @@ impl Db {
         }))
     }
 
-    async fn open_postgres(url: &str, limits: Limits) -> Result<Self, OpenError> {
-        let options = PgConnectOptions::from_str(url)
-            .map_err(OpenError::Address)?
-            .application_name("nightbell");
+    async fn open_postgres(url: &SecretString, limits: Limits) -> Result<Self, OpenError> {
+        let options = postgres_options(url)?;
         migrate::postgres(&options).await?;
         let pool = Pool::connect(options, limits).await.map_err(OpenError::Connect)?;
         Ok(Self::over(Engine::Postgres(pool)))
@@ -444,6 +426,15 @@ impl Db {
             Engine::Postgres(pool) => pool.close().await,
         }
     }
+}
+
+fn sqlite_options(url: &str) -> Result<SqliteConnectOptions, OpenError> {
+    SqliteConnectOptions::from_str(url).map_err(OpenError::Address)
+}
+
+fn postgres_options(url: &SecretString) -> Result<PgConnectOptions, OpenError> {
+    let options = PgConnectOptions::from_str(url.expose_secret()).map_err(OpenError::Address)?;
+    Ok(options.application_name("nightbell"))
 }
 
 /// A transaction on a file that takes longer stands before a disk that does not answer.

@@ -1,5 +1,5 @@
 //! Receipts: kept first, applied to their delivery in the same transaction, and waiting in the table when the message
-//! they speak of is not known yet. Absent: signatures (see `provider::twilio`).
+//! they speak of is not known yet. Absent: signatures (see `carrier::twilio`).
 
 use super::{
     Db, StoreError, Tx, limits, ms, new_id, opt_outs,
@@ -9,9 +9,9 @@ use super::{
     within,
 };
 use crate::domain::{
+    answer::Receipt,
     day::after,
     delivery::{Change, News, Reason, State},
-    news::Receipt,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;

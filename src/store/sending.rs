@@ -18,10 +18,10 @@ use super::{
 use crate::domain::route::{Channel, ProviderName, Route};
 use crate::domain::{
     alarm::AlarmKind,
+    answer::Answer,
     clock::Uptime,
     day::{LocalDay, after},
     delivery::{BeforeSend, Change, Gate, MAX_BROKEN, News, Reason, State, back_off},
-    news::Answer,
     phone::PhoneNumber,
 };
 use const_format::concatcp;

@@ -125,7 +125,7 @@ async fn look(worker: Arc<Worker>) -> Result<(), StoreError> {
         tell_steps(&worker, &steps).await?;
         worker.clock.settle(steps.len());
     }
-    let stamp = worker.provider.clock();
+    let stamp = worker.carrier.clock();
     if let Some(ahead) = worker
         .clock
         .ahead(stamp.as_slice())
@@ -182,7 +182,7 @@ async fn tell_steps(worker: &Worker, steps: &[Step]) -> Result<(), StoreError> {
 async fn tell_difference(worker: &Worker, ahead: SignedDuration) -> Result<(), StoreError> {
     let now = now();
     worker.store.doubt_open_attempts(now).await?;
-    let provider = worker.provider.route().provider;
+    let provider = worker.carrier.route().provider;
     let direction = if ahead.is_negative() { "ahead of" } else { "behind" };
     let detail = format!(
         "the clock of this machine is {} {direction} the one of {provider}",

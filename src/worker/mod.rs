@@ -18,11 +18,12 @@ pub use nightly::{Night, NightRules};
 pub use post::Posted;
 
 use crate::{
+    carrier::Carrier,
     domain::day::to_millisecond,
-    provider::Provider,
     store::{Db, StoreError},
     supervise::keep_running,
 };
+use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -47,10 +48,11 @@ pub struct Rules {
     pub expire_after: SignedDuration,
 }
 
-/// What every part of this room works with.
+/// What sends through one carrier works with.
 pub struct Worker {
     pub store: Db,
-    pub provider: Provider,
+    pub carrier: Arc<Carrier>,
+    /// Those of the carrier's channel.
     pub rules: Rules,
     /// Rung when a delivery may be due.
     pub wake: Arc<Notify>,
@@ -70,11 +72,19 @@ const MAIL_DRAIN: Duration = Duration::from_secs(10);
 const GIVE_BACK: Duration = Duration::from_secs(2);
 
 impl Worker {
-    /// Sends and does the work of the night until `stop` turns true, then finishes the calls under way, at most for
-    /// `drain`, and gives back what was claimed and not begun. Each of its tasks is watched over.
-    pub async fn run(self: Arc<Self>, night: Arc<Night>, stop: watch::Receiver<bool>, drain: Duration) {
+    /// Sends through this carrier and the `others` and does the work of the night until `stop` turns true, then finishes the
+    /// calls under way, at most for `drain`, and gives back what was claimed and not begun. Each of its tasks is watched
+    /// over.
+    pub async fn run(
+        self: Arc<Self>,
+        others: Vec<Arc<Self>>,
+        night: Arc<Night>,
+        stop: watch::Receiver<bool>,
+        drain: Duration,
+    ) {
+        let workers = || std::iter::once(&self).chain(&others);
         let wait = self.store.waits().begin("begin to work");
-        while let Err(error) = self.take_over().await {
+        while let Err(error) = take_over(&self.store, workers()).await {
             tracing::warn!(error = %error.explain(), "cannot begin to work; will try again");
             tokio::time::sleep(BEGIN_AGAIN).await;
             if *stop.borrow() {
@@ -86,10 +96,6 @@ impl Worker {
         let worker = || (Arc::clone(&self), stop.clone());
         beside.spawn(self.watch("watch the clock", worker(), |(worker, stop)| clock::run(worker, stop)));
         beside.spawn(self.watch("sweep", worker(), |(worker, stop)| sweep::run(worker, stop)));
-        beside.spawn(self.watch("probe the provider", worker(), |(worker, stop)| {
-            sweep::run_probes(worker, stop)
-        }));
-        beside.spawn(self.watch("reconcile", worker(), |(worker, stop)| reconcile::run(worker, stop)));
         beside.spawn(self.watch("listen", worker(), |(worker, _)| listen(worker)));
         let of_the_night = || (Arc::clone(&night), stop.clone());
         beside.spawn(self.watch("make reports", of_the_night(), |(night, stop)| {
@@ -100,9 +106,7 @@ impl Worker {
             cleanup::run(night, Arc::clone(&clock), stop)
         }));
         let posting = self.watch("send mail", of_the_night(), |(night, stop)| post::run(night, stop));
-        let sending = self.watch("send messages", worker(), move |(worker, stop)| {
-            backend::run(worker, stop, drain)
-        });
+        let sending = join_all(workers().map(|worker| Arc::clone(worker).carry(stop.clone(), drain)));
         // A mail cut off between the server's yes and our note would go twice.
         let posting = async {
             tokio::select! {
@@ -120,6 +124,21 @@ impl Worker {
             }
             Err(_) => tracing::warn!("cannot give claims back in time; their leases end by themselves"),
         }
+    }
+
+    /// What each carrier has for itself: its calls, and what its provider is asked.
+    async fn carry(self: Arc<Self>, stop: watch::Receiver<bool>, drain: Duration) {
+        let worker = || (Arc::clone(&self), stop.clone());
+        let mut beside = JoinSet::new();
+        beside.spawn(self.watch("probe the provider", worker(), |(worker, stop)| {
+            sweep::run_probes(worker, stop)
+        }));
+        beside.spawn(self.watch("reconcile", worker(), |(worker, stop)| reconcile::run(worker, stop)));
+        self.watch("send messages", worker(), move |(worker, stop)| {
+            backend::run(worker, stop, drain)
+        })
+        .await;
+        beside.shutdown().await;
     }
 
     /// Keeps a task running until it is to stop.
@@ -141,13 +160,15 @@ impl Worker {
             move || start((Arc::clone(&room), stop.clone())),
         )
     }
+}
 
-    /// What a new process does first: frees what a dead one had, and lets nothing wait that a restart may have mended.
-    async fn take_over(&self) -> Result<(), StoreError> {
-        self.store.give_back_claims_of_the_dead().await?;
-        self.store.probe_soon(self.provider.route(), now()).await?;
-        self.store.mail_soon(now()).await
+/// What a new process does first: frees what a dead one had, and lets nothing wait that a restart may have mended.
+async fn take_over(store: &Db, workers: impl Iterator<Item = &Arc<Worker>>) -> Result<(), StoreError> {
+    store.give_back_claims_of_the_dead().await?;
+    for worker in workers {
+        store.probe_soon(worker.carrier.route(), now()).await?;
     }
+    store.mail_soon(now()).await
 }
 
 /// Rings our bell when another process has something due. Only a help: without it a delivery lies for a second at most.

@@ -4,13 +4,13 @@
 
 use super::{Worker, clock::uptime, now};
 use crate::{
+    carrier::{Address, Carrier},
     domain::{
         clock,
         day::{LocalDay, after},
         delivery::{Change, State},
         search::{self, Listed, Verdict, Wanted},
     },
-    provider::Provider,
     store::{Look, Looker, StoreError},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -74,8 +74,8 @@ async fn round(worker: &Arc<Worker>, searches: &Arc<Searches>, under_way: &mut U
     let uptime = uptime();
     let looker = Looker {
         owner: &worker.owner,
-        provider: worker.provider.route().provider.as_str(),
-        account: &worker.provider.route().account,
+        provider: worker.carrier.route().provider.as_str(),
+        account: &worker.carrier.route().account,
         lease: worker.rules.lease,
         uptime: uptime.as_ref(),
     };
@@ -201,7 +201,9 @@ async fn look_again(worker: &Worker, look: &Look, look_at: Option<Timestamp>) ->
 /// Asks by message id about a delivery that has gone silent.
 async fn ask(worker: &Worker, look: &Look) -> Result<(), StoreError> {
     let told = match &look.message_id {
-        Some(message_id) if is_ours(&worker.provider, look) => worker.provider.fetch(message_id).await,
+        Some(message_id) if worker.carrier.capabilities().looks_up_by_id && is_ours(&worker.carrier, look) => {
+            worker.carrier.look_up(message_id).await
+        }
         Some(_) | None => None,
     };
     let is_new = |told: &Listed| {
@@ -309,18 +311,18 @@ enum Looked {
 }
 
 async fn look_into_list(worker: &Worker, look: &Look, whole: bool) -> Result<Looked, StoreError> {
-    // Another account's list, or another provider's, says nothing about this attempt.
-    if !is_ours(&worker.provider, look) {
+    // Another account's list, or another provider's, says nothing about this attempt; and not every carrier has one.
+    if !worker.carrier.capabilities().searches_lists || !is_ours(&worker.carrier, look) {
         return Ok(Looked::Not(Seen::Nothing));
     }
     // Asked by the day of the provider, which a wrong clock of ours may not know.
     let ahead = worker
         .clock
-        .ahead(worker.provider.clock().as_slice())
+        .ahead(worker.carrier.clock().as_slice())
         .unwrap_or_default();
     let since = (!whole).then(|| after(look.begun_at, -FILTER_SLACK).min(after(look.begun_at, ahead - FILTER_SLACK)));
     // One list may be long; it ends before others may take the delivery for forgotten.
-    let searching = worker.provider.search(&look.to, since);
+    let searching = worker.carrier.search(Address::Phone(&look.to), since);
     let Ok(Some(listing)) = tokio::time::timeout(worker.rules.lease.unsigned_abs(), searching).await else {
         return Ok(Looked::Not(Seen::Nothing));
     };
@@ -344,8 +346,8 @@ async fn look_into_list(worker: &Worker, look: &Look, whole: bool) -> Result<Loo
     Ok(Looked::Found(list.swap_remove(found)))
 }
 
-fn is_ours(provider: &Provider, look: &Look) -> bool {
-    let route = provider.route();
+fn is_ours(carrier: &Carrier, look: &Look) -> bool {
+    let route = carrier.route();
     look.provider == route.provider.as_str() && look.account == route.account
 }
 

@@ -3,8 +3,8 @@
 
 use super::{Worker, clock::uptime, now};
 use crate::{
-    domain::{day::LocalDay, delivery::MAX_CLAIMS, news::Answer},
-    provider::Outgoing,
+    carrier::{Address, Outgoing},
+    domain::{answer::Answer, day::LocalDay, delivery::MAX_CLAIMS},
     store::{Answered, BeginRules, Begun, Claimed, FinishRules, Sending, StoreError},
 };
 use futures::FutureExt;
@@ -73,7 +73,7 @@ pub fn begin_rules(worker: &Worker, now: jiff::Timestamp) -> BeginRules {
     let rules = &worker.rules;
     let day = LocalDay::of(now, &rules.time_zone);
     BeginRules {
-        route: Arc::clone(worker.provider.route()),
+        route: Arc::clone(worker.carrier.route()),
         day,
         tomorrow: day.end(&rules.time_zone),
         configured_limit: rules.daily_limit,
@@ -98,10 +98,10 @@ async fn call(worker: &Worker, sending: &Sending, started: Instant) -> Answer {
     let message = Outgoing {
         delivery_id: &sending.delivery_id,
         attempt: sending.attempt,
-        to: &sending.to,
+        to: Address::Phone(&sending.to),
         text: &sending.message,
     };
-    worker.provider.send(&message).await
+    worker.carrier.send(&message).await
 }
 
 /// Records the answer, however long the database takes: it is the only copy.
@@ -177,8 +177,8 @@ async fn set_aside(worker: &Worker, claim: &Claimed, why: &str) {
 mod tests {
     use super::*;
     use crate::{
-        domain::{delivery::MAX_BROKEN, event, json, phone::PhoneNumber},
-        provider::Provider,
+        carrier::Carrier,
+        domain::{database_url::DatabaseUrl, delivery::MAX_BROKEN, event, json, phone::PhoneNumber},
         store::{Accepted, Db, LaterRecipients, Limits, Looker, NewDelivery},
         worker::Rules,
     };
@@ -214,7 +214,7 @@ mod tests {
 
     impl Stage {
         async fn claim(&self, at: jiff::Timestamp) -> Claimed {
-            let (route, lease) = (self.worker.provider.route(), self.worker.rules.lease);
+            let (route, lease) = (self.worker.carrier.route(), self.worker.rules.lease);
             self.worker
                 .store
                 .claim("test", route, lease, at)
@@ -234,7 +234,9 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("nightbell-send-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&folder).unwrap();
         let url = format!("sqlite://{}/nightbell.db", folder.display());
-        let store = Db::open(&url, Limits::QUICK).await.unwrap();
+        let store = Db::open(&DatabaseUrl::parse(&url).unwrap(), Limits::QUICK)
+            .await
+            .unwrap();
         let document = json::parse(br#"{"ticket":{"id":1,"subject":"x","urgency":"critical"}}"#).unwrap();
         let event = event::parse(&document, now()).unwrap();
         let phone = Ok(PhoneNumber::from_stored("+14155550101".into()));
@@ -255,7 +257,7 @@ mod tests {
         };
         let worker = Worker {
             store,
-            provider: Provider::Log,
+            carrier: Carrier::log(),
             rules: rules(),
             wake: Arc::default(),
             owner: "test".into(),

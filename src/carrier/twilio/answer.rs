@@ -1,12 +1,12 @@
 //! What Twilio's answer to an attempt means: the table that decides between "again", "never", "hold everything" and
-//! "it may have been sent". Pure; `client` makes the call.
+//! "it may have been sent". Pure; `messages` makes the call.
 
 use super::{
     codes::{self, Class},
     receipt,
 };
 use crate::domain::{
-    news::{Acceptance, Answer, Fault},
+    answer::{Answer, Fault, ProbeAnswer},
     report::Explanation,
 };
 use jiff::SignedDuration;
@@ -131,14 +131,14 @@ fn halted(status: u16, code: Option<i64>) -> Answer {
 }
 
 /// What the answer to a question that sends nothing says of our account.
-pub fn of_probe(status: u16) -> Acceptance {
+pub fn of_probe(status: u16) -> ProbeAnswer {
     match status {
-        200..=299 => Acceptance::Accepted,
+        200..=299 => ProbeAnswer::Accepted,
         // Who signs in is wrong, or the account's own path leads nowhere: a message would meet the same.
-        401 | 404 => Acceptance::Refused,
-        429 => Acceptance::Unclear,
-        400..=499 => Acceptance::Forbidden,
-        _ => Acceptance::Unclear,
+        401 | 404 => ProbeAnswer::Refused,
+        429 => ProbeAnswer::Unclear,
+        400..=499 => ProbeAnswer::Forbidden,
+        _ => ProbeAnswer::Unclear,
     }
 }
 
@@ -296,13 +296,13 @@ mod tests {
         assert_eq!(
             probes,
             [
-                Acceptance::Accepted,
-                Acceptance::Refused,
-                Acceptance::Forbidden,
-                Acceptance::Refused,
-                Acceptance::Unclear,
-                Acceptance::Unclear,
-                Acceptance::Unclear,
+                ProbeAnswer::Accepted,
+                ProbeAnswer::Refused,
+                ProbeAnswer::Forbidden,
+                ProbeAnswer::Refused,
+                ProbeAnswer::Unclear,
+                ProbeAnswer::Unclear,
+                ProbeAnswer::Unclear,
             ]
         );
     }
