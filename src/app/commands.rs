@@ -243,14 +243,14 @@ fn tell(report: &Value, was_done: bool) -> anyhow::Result<()> {
 
 /// Sends a mail to `address` that only shows that mail works.
 pub async fn send_test_mail(loaded: Loaded, address: &str) -> anyhow::Result<()> {
-    let Some(mut post) = loaded.config.nightly.post else {
+    let Some(mut mail) = loaded.config.nightly.mail else {
         bail!("`report.smtp_url` and `report.to` must be set");
     };
-    post.addresses.to = address
+    mail.addresses.to = address
         .parse()
         .with_context(|| format!("`{address}` is not a mail address"))?;
-    post.addresses.reply_to = post.addresses.to.clone();
-    let mailer = Mailer::new(&post.server, post.addresses);
+    mail.addresses.reply_to = mail.addresses.to.clone();
+    let mailer = Mailer::new(&mail.server, mail.addresses);
     let letter = Templates::test(mailer.server());
     let id = format!("test.{}", uuid::Uuid::new_v4().simple());
     let outcome = mailer.send(&letter, &id, Timestamp::now(), &[]).await;

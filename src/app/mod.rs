@@ -1,5 +1,5 @@
-//! The composition root: makes the rooms out of the configuration, runs them together, and stops them in order. What
-//! commands do with the same rooms stands in `commands`.
+//! The composition root: makes the modules' parts out of the configuration (see `settings`), runs them together, and stops
+//! them in order. What commands do with the same parts stands in `commands`.
 
 mod commands;
 mod moving;
@@ -87,20 +87,9 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
     let worker_store = store.apart(Limits::QUICK);
     let night_store = store.apart(Limits::PATIENT);
     let night = Arc::new(make_night(&config, &night_store));
-    let clock = Arc::default();
-    let make_worker = |(channel, rules)| {
-        Some(Arc::new(Worker {
-            store: worker_store.clone(),
-            carrier: carriers.of(channel)?,
-            rules: worker_rules(&config, rules),
-            wake: Arc::clone(&wake),
-            owner: night.owner.clone(),
-            clock: Arc::clone(&clock),
-        }))
-    };
-    let mut workers = config.carriers.channels().filter_map(make_worker);
+    let mut workers = make_workers(&config, &worker_store, &carriers, &wake, &night.owner).into_iter();
     let worker = workers.next().context("no channel has a carrier")?;
-    let others: Vec<Arc<Worker>> = workers.collect();
+    let others = workers.collect();
     let longest_call = config.carriers.channels().map(|(_, rules)| rules.timeout).max();
     let drain = (longest_call.unwrap_or_default() + SEND_DRAIN).unsigned_abs();
     let mut idle = stopping.clone();
@@ -267,7 +256,7 @@ fn make_office(config: &Config, store: &Db, carriers: &Carriers, wake: &Arc<Noti
         rejected: Rejected::default(),
         readiness: http::Readiness::default(),
         nightly: config.nightly.time,
-        has_mail: config.nightly.post.is_some(),
+        has_mail: config.nightly.mail.is_some(),
     })
 }
 
@@ -283,9 +272,9 @@ fn make_night(config: &Config, store: &Db) -> Night {
         store: store.clone(),
         mailer: config
             .nightly
-            .post
+            .mail
             .as_ref()
-            .map(|post| Mailer::new(&post.server, post.addresses.clone())),
+            .map(|mail| Mailer::new(&mail.server, mail.addresses.clone())),
         templates: load_mail_templates(config.templates_dir.as_deref()),
         rules: NightRules {
             time: config.nightly.time,
@@ -302,6 +291,22 @@ fn make_night(config: &Config, store: &Db) -> Night {
         },
         owner: uuid::Uuid::now_v7().simple().to_string(),
     }
+}
+
+/// One worker for each channel that has a carrier.
+fn make_workers(config: &Config, store: &Db, carriers: &Carriers, wake: &Arc<Notify>, owner: &str) -> Vec<Arc<Worker>> {
+    let clock = Arc::default();
+    let make = |(channel, rules)| {
+        Some(Arc::new(Worker {
+            store: store.clone(),
+            carrier: carriers.of(channel)?,
+            rules: worker_rules(config, rules),
+            wake: Arc::clone(wake),
+            owner: owner.to_owned(),
+            clock: Arc::clone(&clock),
+        }))
+    };
+    config.carriers.channels().filter_map(make).collect()
 }
 
 fn worker_rules(config: &Config, channel: &ChannelRules) -> Rules {

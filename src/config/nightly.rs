@@ -1,4 +1,4 @@
-//! The settings of the night: mails, when the jobs are due, and how long things are kept.
+//! The settings of the nightly jobs and of mails: when the jobs are due, where mails go, and how long things are kept.
 
 use super::reader::Reader;
 use crate::domain::{
@@ -12,8 +12,8 @@ use secrecy::ExposeSecret;
 pub struct Nightly {
     pub time: NightlyTime,
     /// `None` where mails have no server or nobody to go to: then they are kept and logged.
-    pub post: Option<Post>,
-    /// Whether a night without failures is reported too.
+    pub mail: Option<MailSettings>,
+    /// Whether a day without failures is reported too.
     pub always: bool,
     pub receipt_days: i64,
     pub personal_days: i64,
@@ -21,7 +21,7 @@ pub struct Nightly {
 
 /// Where mails go, and through which server.
 #[derive(Clone)]
-pub struct Post {
+pub struct MailSettings {
     pub server: SmtpServer,
     pub addresses: Addresses,
 }
@@ -72,7 +72,7 @@ impl Nightly {
         let personal_days = reader.number("retention.personal_days", 365, 1, 36_500);
         Self {
             time,
-            post: make_post(reader, server, to, from, reply_to),
+            mail: mail_settings(reader, server, to, from, reply_to),
             always,
             receipt_days,
             personal_days,
@@ -80,13 +80,13 @@ impl Nightly {
     }
 }
 
-fn make_post(
+fn mail_settings(
     reader: &mut Reader,
     server: Option<SmtpServer>,
     to: Option<Mailboxes>,
     from: Option<Mailbox>,
     reply_to: Option<Mailboxes>,
-) -> Option<Post> {
+) -> Option<MailSettings> {
     let (server, to) = match (server, to) {
         (Some(server), Some(to)) => (server, to),
         (Some(_), None) if !reader.has_fault("report.to") => {
@@ -109,7 +109,7 @@ fn make_post(
     })?;
     // An answer reaches the colleagues who got the same mail, rather than a box that nobody reads.
     let reply_to = reply_to.unwrap_or_else(|| to.clone());
-    Some(Post {
+    Some(MailSettings {
         server,
         addresses: Addresses { from, to, reply_to },
     })
@@ -167,12 +167,12 @@ mod tests {
             ("REPORT__TO", "\"Duty, Night\" <duty@example.com>, boss@example.com"),
             ("REPORT__SMTP_URL", "smtp://localhost:2525"),
         ]);
-        let post = outcome.nightly.post.unwrap();
+        let mail = outcome.nightly.mail.unwrap();
 
         assert!(outcome.faults.is_empty() && outcome.warnings.is_empty());
-        assert_eq!(post.addresses.from.to_string(), "Nightbell <nightbell@example.com>");
-        assert_eq!(post.addresses.to.iter().count(), 2);
-        assert_eq!(post.addresses.reply_to.to_string(), post.addresses.to.to_string());
+        assert_eq!(mail.addresses.from.to_string(), "Nightbell <nightbell@example.com>");
+        assert_eq!(mail.addresses.to.iter().count(), 2);
+        assert_eq!(mail.addresses.reply_to.to_string(), mail.addresses.to.to_string());
     }
 
     #[test]

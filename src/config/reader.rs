@@ -125,7 +125,7 @@ impl Reader {
                 return self.push_fault(
                     &name,
                     None,
-                    format!("cannot be read ({error}): check the path and its rights"),
+                    format!("cannot be read ({error}): check the path and its permissions"),
                 );
             }
         };
@@ -169,7 +169,7 @@ impl Reader {
     }
 
     /// Puts environment variables over what is there: `NIGHTBELL_SMS__DRIVER` is `sms.driver`, and
-    /// `NIGHTBELL_TWILIO__AUTH_TOKEN_FILE` names a file that holds `twilio.auth_token`.
+    /// `NIGHTBELL_REPORT__SMTP_URL_FILE` names a file that holds `report.smtp_url`.
     pub fn read_environment(&mut self, environment: impl Iterator<Item = (String, String)>) {
         let mut variables: Vec<(String, String)> = environment
             .filter(|(name, _)| name.starts_with(PREFIX) && !NOT_SETTINGS.contains(&name.as_str()))
@@ -364,12 +364,7 @@ impl Reader {
     pub fn duration(&mut self, key: &str, default: &str, min: SignedDuration, max: SignedDuration) -> SignedDuration {
         let read = |text: &str| text.parse::<SignedDuration>().ok();
         let value = self
-            .parsed_with(
-                key,
-                default,
-                "a length of time: write it like `15s`, `3m` or `72h`",
-                read,
-            )
+            .parsed_with(key, default, "a duration: write it like `15s`, `3m` or `72h`", read)
             .or_else(|| read(default))
             .unwrap_or(min);
         if (min..=max).contains(&value) {
@@ -448,7 +443,7 @@ impl Reader {
                 self.push_fault(
                     &file_key,
                     Some(path),
-                    format!("is a file that cannot be read ({error}): check the path and its rights"),
+                    format!("is a file that cannot be read ({error}): check the path and its permissions"),
                 );
                 None
             }

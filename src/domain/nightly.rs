@@ -50,7 +50,7 @@ impl NightlyTime {
         };
         Time::new(hour, minute, second, 0)
             .map(Self)
-            .map_err(|_| "names no time of day")
+            .map_err(|_| "is not a time of day: write it like `0 30 2 * * *` for 02:30:00")
     }
 
     /// When the run about `day` is due. Exactly one instant, also where the clocks of that night skip the time or show it

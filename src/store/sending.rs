@@ -15,7 +15,7 @@ use super::{
     tx::Rows,
     within,
 };
-use crate::domain::route::{Channel, ProviderName, Route};
+use crate::domain::route::{Channel, Route};
 use crate::domain::{
     alarm::AlarmKind,
     answer::Answer,
@@ -1020,6 +1020,7 @@ pub(super) async fn set_broken_aside(tx: &mut Tx, row: &mut Row, now: Timestamp)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::route::ProviderName;
     use jiff::tz::TimeZone;
     use std::time::Duration;
 

@@ -115,18 +115,30 @@ fn halted(status: u16, code: Option<i64>) -> Answer {
     let fault = code
         .and_then(|code| codes::find(code)?.class.fault())
         .unwrap_or(Fault::Credentials);
-    let explanation = code.map_or_else(
+    let known = code.map_or_else(
         || Explanation {
             meaning: format!("Twilio answered {status} and no code of its own."),
-            advice: "Check the account SID with its auth token or API key, and that nothing between here and Twilio answers in its place."
-                .into(),
+            advice: "See that nothing between here and Twilio answers in its place.".into(),
         },
         codes::explain,
     );
     Answer::Halted {
         fault,
         code,
-        explanation,
+        explanation: Explanation {
+            advice: format!("{} {}", known.advice, settings_of(fault)),
+            ..known
+        },
+    }
+}
+
+/// Where the configuration says what is at fault.
+fn settings_of(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Credentials => "Check `twilio.account_sid` with its auth token or API key.",
+        Fault::Sender => "Check `twilio.from` or `twilio.messaging_service_sid`.",
+        Fault::Account => "Check `twilio.account_sid`.",
+        Fault::Settings => "Check `public_url`, `twilio.status_callback_url` and `twilio.validity_period`.",
     }
 }
 
@@ -161,10 +173,14 @@ mod tests {
     }
 
     fn halted(fault: Fault, code: i64) -> Answer {
+        let known = codes::explain(code);
         Answer::Halted {
             fault,
             code: Some(code),
-            explanation: codes::explain(code),
+            explanation: Explanation {
+                advice: format!("{} {}", known.advice, settings_of(fault)),
+                ..known
+            },
         }
     }
 
