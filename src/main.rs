@@ -25,9 +25,10 @@
 //! http/          the doors: connections, events, receipts, admin API, reports, health
 //! ```
 //!
-//! Who may import whom: `main -> cli -> app -> {http, worker} -> {store, carrier, mail} -> domain`. `http` and `worker`
-//! never import each other, nor do `store`, `carrier` and `mail`: they meet in the database. Only `store` contains SQL, only
-//! `carrier::twilio` knows Twilio's words, only `worker::backend` names apalis.
+//! Who may import whom: `main -> cli -> app -> {http, worker} -> {store, carrier, mail} -> domain`; `carrier` reads its
+//! settings through `config::Reader`. `http` and `worker` never import each other, nor do `store`, `carrier` and `mail`:
+//! they meet in the database. Only `store` contains SQL, only `carrier::twilio` knows Twilio's words, only
+//! `worker::backend` names apalis.
 //!
 //! # The path of an event
 //!
