@@ -197,9 +197,7 @@ fn a_file_is_read_under_the_environment_and_secrets_may_be_files() {
     );
     assert!(
         err.contains("1 fault")
-            && err.contains(
-                "`sms.max_segment` is no setting of Nightbell: take it away; did you mean `sms.max_segments`?"
-            ),
+            && err.contains("unknown setting `sms.max_segment`; remove it (did you mean `sms.max_segments`?)"),
         "{err}"
     );
     let missing = run(&[], &["config", "check", "--config", &path("none.toml")], b"");

@@ -223,7 +223,7 @@ async fn what_is_held_is_looked_at_once_a_second(database: Database) {
     .await;
     let count = |text: &str| town.service.log().matches(text).count();
     let (sweeps, begins) = (
-        "state = 'sending' order by lease_until",
+        "lease_until <= $1 and state = 'sending'",
         "order by d.due_at, d.id limit $",
     );
     let (swept, begun) = (count(sweeps), count(begins));

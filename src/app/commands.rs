@@ -1,9 +1,11 @@
 //! What the commands do with the same rooms as the service: the nightly jobs now, and a mail that only shows that mail
 //! works. Absent: reading arguments (see `cli`).
 
-use super::{make_missing_tokens, make_nightly};
+use super::{
+    make_missing_tokens, make_nightly,
+    settings::{Config, Loaded},
+};
 use crate::{
-    config::{Config, Loaded},
     domain::{
         day::{LocalDay, to_millisecond},
         nightly::NightlyJob,
@@ -43,7 +45,7 @@ pub async fn nightly(loaded: Loaded, request: ReportRequest) -> anyhow::Result<(
     if request.dry_run {
         return preview(&config, day, now).await;
     }
-    match Db::open(config.database_url.expose_secret(), Limits::PATIENT).await {
+    match Db::open(&config.database_url, Limits::PATIENT).await {
         Ok(store) => {
             let nightly = make_nightly(&config, &store);
             let done = if day == today {
@@ -68,7 +70,7 @@ fn zone_name(config: &Config) -> &str {
 
 /// Prints the report as it was made, or as it would be made now.
 async fn preview(config: &Config, day: LocalDay, now: Timestamp) -> anyhow::Result<()> {
-    let store = Db::open_read_only(config.database_url.expose_secret()).await?;
+    let store = Db::open_read_only(&config.database_url).await?;
     let nightly = make_nightly(config, &store);
     match store.report_of(day).await.map_err(explained)? {
         Some(kept) => print_report(&kept.subject, &kept.text),
@@ -211,7 +213,8 @@ async fn ask_service(mut config: Config, day: LocalDay) -> anyhow::Result<()> {
         let answer = ask(reqwest::Method::GET).await.with_context(unreachable)?;
         let answer_is_absent = answer.status() == reqwest::StatusCode::NOT_FOUND;
         if answer.status().is_success() {
-            let report: Value = serde_json::from_str(&answer.text().await?).context("the service answered no JSON")?;
+            let report: Value = serde_json::from_str(&answer.text().await?)
+                .context("the service answered something that is not JSON")?;
             let waits = report["mail"]["state"] == "mailing" && report["mail"]["last_error"].is_null();
             if !waits {
                 return tell(&report, was_done);
@@ -251,7 +254,7 @@ pub async fn send_test_mail(loaded: Loaded, address: &str) -> anyhow::Result<()>
     };
     settings.addresses.to = address
         .parse()
-        .with_context(|| format!("`{address}` is no mail address"))?;
+        .with_context(|| format!("`{address}` is not a mail address"))?;
     settings.addresses.reply_to = settings.addresses.to.clone();
     let mailer = Mailer::new(&settings.server, settings.addresses);
     let mail = Templates::test(mailer.server());

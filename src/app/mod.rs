@@ -1,35 +1,39 @@
-//! The composition root: makes the modules' parts out of the configuration, runs them together, and stops them in order.
-//! What commands do with the same parts stands in `commands`.
+//! The composition root: makes the modules' parts out of the configuration (see `settings`), runs them together, and stops
+//! them in order. What commands do with the same parts stands in `commands`.
 
 mod commands;
 mod moving;
+mod settings;
 
 pub use commands::{ReportRequest, nightly, send_test_mail};
 pub use moving::{backup, export, import, migrate};
+pub use settings::{Loaded, load};
 
 use crate::{
-    config::{Config, Driver, Loaded, Sms, Twilio},
+    carrier::Carriers,
+    config::ChannelRules,
     domain::{
         event::Recipient,
         message::Templates,
         phone::{PhoneNumber, Region},
+        route::Channel,
     },
     http::{self, AppState, RateLimiter, Tokens, Webhooks},
     intake::{Intake, Source, Texts},
     mail::{self, Mailer},
-    provider::{Provider, twilio},
     store::{Db, LaterRecipients, Limits},
     telemetry,
     worker::{Nightly, NightlyRules, Rules, Worker},
 };
 use anyhow::{Context, bail};
 use jiff::SignedDuration;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
+use settings::Config;
 use std::{io::Write, path::Path, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{Mutex, watch},
 };
 
 /// How long requests that are under way may take to end at a stop.
@@ -61,11 +65,11 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
         Some(address) => Some(bind("listen_admin", address).await?),
         None => None,
     };
-    let store = Db::open(config.database_url.expose_secret(), Limits::QUICK).await?;
+    let store = Db::open(&config.database_url, Limits::QUICK).await?;
     if role != Role::All && !store.is_shared() {
         bail!("a SQLite file has one process: `--role intake` and `--role worker` need a PostgreSQL `database_url`");
     }
-    let provider = make_provider(&config)?;
+    let carriers = Carriers::open(&config.carriers)?;
     let new_tokens = make_missing_tokens(&mut config);
     announce(&listener, admin_listener.as_ref(), &new_tokens)?;
     if store.is_shared() && !new_tokens.is_empty() {
@@ -78,36 +82,39 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
     }
 
     let (stop, stopping) = watch::channel(false);
-    let app_state = Arc::new(make_app_state(&config, &store, &provider));
+    let app_state = Arc::new(make_app_state(&config, &store, &carriers)?);
     // None of them waits for the others' connections.
     let worker_store = store.apart(Limits::QUICK);
     let nightly_store = store.apart(Limits::PATIENT);
     let nightly = Arc::new(make_nightly(&config, &nightly_store));
-    let worker = Arc::new(Worker {
-        store: worker_store.clone(),
-        provider,
-        rules: worker_rules(&config),
-        owner: nightly.owner.clone(),
-        clock: Arc::default(),
-    });
-    let drain = (config.sms.timeout + SEND_DRAIN).unsigned_abs();
+    let mut workers = make_workers(&config, &worker_store, &carriers, &nightly.owner).into_iter();
+    let worker = workers.next().context("no channel has a carrier")?;
+    let others = workers.collect();
+    let longest_call = config.carriers.channels().map(|(_, rules)| rules.timeout).max();
+    let drain = (longest_call.unwrap_or_default() + SEND_DRAIN).unsigned_abs();
     let mut idle = stopping.clone();
     let mut sending = tokio::spawn(async move {
         if role == Role::Intake {
             let _ = idle.wait_for(|stop| *stop).await;
         } else {
-            worker.run(nightly, idle, drain).await;
+            worker.run(others, nightly, idle, drain).await;
         }
     });
     let endpoints = match role {
         Role::All | Role::Intake => http::Endpoints::All,
         Role::Worker => http::Endpoints::Health,
     };
-    let mut serving = tokio::spawn(http::serve(app_state, endpoints, listener, admin_listener, stopping));
+    let mut serving = tokio::spawn(http::serve(
+        Arc::clone(&app_state),
+        endpoints,
+        listener,
+        admin_listener,
+        stopping,
+    ));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         database = store.engine(),
-        driver = driver_word(config.sms.driver),
+        driver = %app_state.route.provider,
         "ready"
     );
     notify_systemd(sd_notify::NotifyState::Ready);
@@ -228,54 +235,17 @@ fn make_missing_tokens(config: &mut Config) -> Vec<(&'static str, String)> {
     made
 }
 
-fn make_provider(config: &Config) -> anyhow::Result<Provider> {
-    match config.sms.driver {
-        Driver::Log => Ok(Provider::Log),
-        Driver::Twilio => {
-            let account = twilio_account(&config.twilio, &config.sms)
-                .context("the Twilio settings are not complete: run `nightbell config check`")?;
-            Ok(Provider::Twilio(Box::new(
-                twilio::Client::new(account).context("the HTTP client for Twilio cannot be made")?,
-            )))
-        }
-    }
-}
-
-fn twilio_account(twilio: &Twilio, sms: &Sms) -> Option<twilio::Account> {
-    let credentials = match &twilio.api_key {
-        Some((sid, secret)) => twilio::Credentials::ApiKey {
-            sid: sid.clone(),
-            secret: secret.clone(),
-        },
-        None => twilio::Credentials::AuthToken(twilio.auth_tokens.first()?.clone()),
-    };
-    let sender = match &twilio.messaging_service_sid {
-        Some(sid) => twilio::Sender::MessagingService(sid.clone()),
-        None => twilio::Sender::From(twilio.from.clone()?),
-    };
-    Some(twilio::Account {
-        account_sid: twilio.account_sid.clone()?,
-        credentials,
-        sender,
-        base_url: twilio.base_url.clone(),
-        // Without the auth token every receipt would be turned away: better not to ask for them.
-        status_callback: twilio
-            .status_callback_url
-            .clone()
-            .filter(|_| !twilio.auth_tokens.is_empty()),
-        validity_period: twilio.validity_period,
-        timeout: sms.timeout.unsigned_abs(),
-    })
-}
-
-fn make_app_state(config: &Config, store: &Db, provider: &Provider) -> AppState {
+fn make_app_state(config: &Config, store: &Db, carriers: &Carriers) -> anyhow::Result<AppState> {
+    let carrier = carriers.of(Channel::Sms).context("`sms.driver` is not set")?;
+    let rules = config.carriers.rules(Channel::Sms).context("`sms.driver` is not set")?;
     let (mut intake_tokens, mut admin_tokens) = (Tokens::default(), Tokens::default());
     intake_tokens.add(&config.intake_tokens, None);
     for (name, source) in &config.sources {
         intake_tokens.add(&source.tokens, Some(name));
     }
     admin_tokens.add(&config.admin_tokens, None);
-    AppState {
+    let twilio = &config.carriers.sections.twilio;
+    Ok(AppState {
         store: store.clone(),
         intake: make_intake(config, store),
         intake_tokens,
@@ -284,17 +254,17 @@ fn make_app_state(config: &Config, store: &Db, provider: &Provider) -> AppState 
         default_region: config.sms.default_region,
         time_zone: config.time_zone.clone(),
         daily_limit: config.daily_limit,
-        poll_after: config.sms.poll_after,
-        route: Arc::clone(provider.route()),
+        poll_after: rules.poll_after,
+        route: Arc::clone(carrier.route()),
         webhooks: Webhooks {
-            status_url: config.twilio.status_callback_url.clone(),
-            auth_tokens: config.twilio.auth_tokens.clone(),
+            status_url: twilio.status_callback_url.clone(),
+            auth_tokens: twilio.auth_tokens.clone(),
             ..Webhooks::default()
         },
         readiness: http::Readiness::default(),
         nightly: config.nightly.time,
         has_mail: config.nightly.mail.is_some(),
-    }
+    })
 }
 
 fn make_intake(config: &Config, store: &Db) -> Intake {
@@ -327,7 +297,7 @@ fn make_nightly(config: &Config, store: &Db) -> Nightly {
             .nightly
             .mail
             .as_ref()
-            .map(|settings| Mailer::new(&settings.server, settings.addresses.clone())),
+            .map(|mail| Mailer::new(&mail.server, mail.addresses.clone())),
         templates: load_mail_templates(config.templates_dir.as_deref()),
         rules: NightlyRules {
             time: config.nightly.time,
@@ -346,25 +316,40 @@ fn make_nightly(config: &Config, store: &Db) -> Nightly {
     }
 }
 
-fn worker_rules(config: &Config) -> Rules {
+/// One worker for each channel that has a carrier.
+fn make_workers(config: &Config, store: &Db, carriers: &Carriers, owner: &str) -> Vec<Arc<Worker>> {
+    let clock = Arc::default();
+    let open = config
+        .carriers
+        .channels()
+        .filter_map(|(channel, _)| carriers.of(channel));
+    let routes: Vec<_> = open.map(|carrier| Arc::clone(carrier.route())).collect();
+    let make = |(channel, rules)| {
+        Some(Arc::new(Worker {
+            store: store.clone(),
+            carrier: carriers.of(channel)?,
+            rules: worker_rules(config, rules),
+            owner: owner.to_owned(),
+            clock: Arc::clone(&clock),
+            routes: routes.clone(),
+            wake: Mutex::new(store.wake()),
+        }))
+    };
+    config.carriers.channels().filter_map(make).collect()
+}
+
+fn worker_rules(config: &Config, channel: &ChannelRules) -> Rules {
     Rules {
         time_zone: config.time_zone.clone(),
         daily_limit: config.daily_limit,
-        per_second: config.sms.per_second,
-        max_in_flight: config.sms.max_in_flight,
-        lease: config.sms.lease,
-        timeout: config.sms.timeout,
-        reconcile_after: config.sms.reconcile_after,
-        resend_when_absent: config.sms.resend_when_absent,
-        poll_after: config.sms.poll_after,
-        expire_after: config.sms.expire_after,
-    }
-}
-
-fn driver_word(driver: Driver) -> &'static str {
-    match driver {
-        Driver::Log => "log",
-        Driver::Twilio => "twilio",
+        per_second: channel.per_second,
+        max_in_flight: channel.max_in_flight,
+        lease: channel.lease,
+        timeout: channel.timeout,
+        reconcile_after: channel.reconcile_after,
+        resend_when_absent: channel.resend_when_absent,
+        poll_after: channel.poll_after,
+        expire_after: channel.expire_after,
     }
 }
 

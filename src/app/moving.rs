@@ -1,11 +1,8 @@
 //! Commands about the database as a whole: bringing its tables up to date, backing it up, and moving to another one.
 
-use crate::{
-    config::Config,
-    store::{Db, Limits, OpenError, PAGE, SUPERSEDED, StoreError, TABLES},
-};
+use super::settings::Config;
+use crate::store::{Db, Limits, OpenError, PAGE, SUPERSEDED, StoreError, TABLES};
 use anyhow::{Context, bail};
-use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use std::{
     fs::File,
@@ -18,7 +15,7 @@ const FORMAT: &str = "nightbell-export-1";
 
 /// Brings the tables up to date, or says what is to be done.
 pub async fn migrate(config: &Config, dry_run: bool) -> anyhow::Result<()> {
-    let url = config.database_url.expose_secret();
+    let url = &config.database_url;
     if dry_run {
         let pending = Db::pending_migrations(url).await?;
         for name in &pending {
@@ -37,7 +34,7 @@ pub async fn migrate(config: &Config, dry_run: bool) -> anyhow::Result<()> {
 
 /// Copies a SQLite database to a new file, also while the service runs, and before an upgrade.
 pub async fn backup(config: &Config, file: &Path) -> anyhow::Result<()> {
-    let store = Db::open_as_it_is(config.database_url.expose_secret()).await?;
+    let store = Db::open_as_it_is(&config.database_url).await?;
     let part = Part::of(file)?;
     match store.copy_to(part.path()?).await {
         Ok(true) => {}
@@ -53,7 +50,7 @@ pub async fn backup(config: &Config, file: &Path) -> anyhow::Result<()> {
 
 /// Writes every row to a file. The database must be at rest: on SQLite no service may run on it.
 pub async fn export(config: &Config, file: &Path) -> anyhow::Result<()> {
-    let url = config.database_url.expose_secret();
+    let url = &config.database_url;
     let store = Db::open_read_only(url).await?;
     let guard = Db::lock_out_services(url).map_err(running)?;
     let part = Part::of(file)?;
@@ -95,16 +92,14 @@ pub async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
     let mut lines =
         BufReader::new(File::open(file).with_context(|| format!("cannot read {}", file.display()))?).lines();
     let head: Value = serde_json::from_str(&lines.next().context("the file is empty")??)
-        .context("the first line is no JSON: is this an export of Nightbell?")?;
+        .context("the first line is not JSON: is this an export of Nightbell?")?;
     if head["format"] != FORMAT {
         bail!(
             "the file is of format `{}`, but this version reads `{FORMAT}`",
             head["format"]
         );
     }
-    let store = Db::open(config.database_url.expose_secret(), Limits::COMMAND)
-        .await
-        .map_err(running)?;
+    let store = Db::open(&config.database_url, Limits::COMMAND).await.map_err(running)?;
     let mut import = store.begin_import().await.map_err(explained)?;
     for (table, count) in import.counts().await.map_err(explained)? {
         if count > 0 {
@@ -192,7 +187,7 @@ impl Part {
     }
 
     fn path(&self) -> anyhow::Result<&str> {
-        self.part.to_str().context("the path is no UTF-8 text")
+        self.part.to_str().context("the path is not UTF-8 text")
     }
 
     fn finish(self) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! What commands have in common: exit codes, faults of the configuration, and the runtime.
 
-use crate::config::{Fault, Loaded};
+use crate::{app::Loaded, config::Fault};
 use std::{num::NonZeroUsize, process::ExitCode};
 
 /// What still runs on other threads at the end of a command may take this long.

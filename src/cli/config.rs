@@ -1,7 +1,7 @@
 //! `config check`.
 
 use super::common::{WRONG_CALL, report};
-use crate::config::{Fault, Loaded};
+use crate::{app::Loaded, config::Fault};
 use clap::Subcommand;
 use serde::Serialize;
 use serde_json::{Map, Value};

@@ -1,7 +1,7 @@
 //! `migrate`, `backup`, `export` and `import`.
 
 use super::common::with_good_configuration;
-use crate::{app, config::Loaded};
+use crate::app::{self, Loaded};
 use clap::Subcommand;
 use std::{path::PathBuf, process::ExitCode};
 

@@ -8,7 +8,7 @@ mod nightly;
 mod receipt;
 mod sms;
 
-use crate::{app, config as settings};
+use crate::app;
 use clap::{Parser, Subcommand};
 use common::with_good_configuration;
 use std::{path::PathBuf, process::ExitCode};
@@ -54,7 +54,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let loaded = settings::load(cli.config.as_deref(), environment);
+    let loaded = app::load(cli.config.as_deref(), environment);
     match cli.command {
         Command::Serve { role } => with_good_configuration(loaded, |loaded| app::serve(loaded, role)),
         Command::Config(config::Command::Check { json }) => config::check(&loaded, json),

@@ -1,7 +1,11 @@
 //! `nightly` and `send-test`.
 
 use super::common::{faults_in, report, wait_for, with_good_configuration};
-use crate::{app, config::Loaded, domain::day::LocalDay, telemetry};
+use crate::{
+    app::{self, Loaded},
+    domain::day::LocalDay,
+    telemetry,
+};
 use anyhow::Context;
 use clap::Args;
 use std::process::ExitCode;

@@ -2,8 +2,9 @@
 
 use super::common::{FAILED, WRONG_CALL, faults_in, report};
 use crate::{
-    config::{Fault, Loaded},
-    provider::twilio::signature::{self, Signed},
+    app::Loaded,
+    carrier::twilio::signature::{self, Signed},
+    config::Fault,
 };
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -46,7 +47,7 @@ pub fn verify(loaded: &Loaded, request: &Verify) -> anyhow::Result<ExitCode> {
     if !faults.is_empty() {
         return Ok(report(&faults));
     }
-    let tokens = &loaded.config.twilio.auth_tokens;
+    let tokens = &loaded.config.carriers.sections.twilio.auth_tokens;
     if tokens.is_empty() {
         eprintln!("{}", signature::Invalid::NoToken);
         return Ok(ExitCode::from(WRONG_CALL));

@@ -2,8 +2,7 @@
 
 use super::common::{WRONG_CALL, faults_in, report};
 use crate::{
-    app,
-    config::Loaded,
+    app::{self, Loaded},
     domain::{
         event, json,
         message::Message,

@@ -1,4 +1,4 @@
-//! The settings of the nightly jobs: mails, when the jobs are due, and how long things are kept.
+//! The settings of the nightly jobs and of mails: when the jobs are due, where mails go, and how long things are kept.
 
 use super::reader::Reader;
 use crate::domain::{
@@ -13,7 +13,7 @@ pub struct Nightly {
     pub time: NightlyTime,
     /// `None` where mails have no server or nobody to go to: then they are kept and logged.
     pub mail: Option<MailSettings>,
-    /// Whether a night without failures is reported too.
+    /// Whether a day without failures is reported too.
     pub always: bool,
     pub receipt_days: i64,
     pub personal_days: i64,
@@ -28,55 +28,59 @@ pub struct MailSettings {
 
 const SCHEDULE: &str = "0 0 0 * * *";
 
-pub fn read(reader: &mut Reader) -> Nightly {
-    let to = read_addresses(reader, "report.to");
-    let from = read_addresses(reader, "report.from");
-    let reply_to = read_addresses(reader, "report.reply_to");
-    let server = reader.secret("report.smtp_url").and_then(|text| {
-        let server = SmtpServer::parse(text.expose_secret());
-        if server.is_none() {
-            reader.fault_secret(
-                "report.smtp_url",
-                "is no mail server: write `smtp://USER:PASSWORD@HOST:587` (STARTTLS), `smtps://USER:PASSWORD@HOST` (TLS) or `smtp://localhost`; percent-encode special characters of the password; `?tls=none`, `opportunistic` or `required` may follow `smtp://…`",
+impl Nightly {
+    pub fn read(reader: &mut Reader) -> Self {
+        let to = read_addresses(reader, "report.to");
+        let from = read_addresses(reader, "report.from");
+        let reply_to = read_addresses(reader, "report.reply_to");
+        let server = reader.secret("report.smtp_url").and_then(|text| {
+            let server = SmtpServer::parse(text.expose_secret());
+            if server.is_none() {
+                reader.fault_secret(
+                    "report.smtp_url",
+                    "is not a mail server: write `smtp://USER:PASSWORD@HOST:587` (STARTTLS), `smtps://USER:PASSWORD@HOST` (TLS) or `smtp://localhost`; percent-encode special characters of the password; `?tls=none`, `opportunistic` or `required` may follow `smtp://…`",
+                );
+            }
+            server
+        });
+        if server.as_ref().is_some_and(SmtpServer::exposes_password) {
+            reader
+                .warn("`report.smtp_url` sends its password readable by everybody on the way: remove `?tls=…` from it");
+        }
+        if server
+            .as_ref()
+            .is_some_and(|server| server.port == 465 && server.security != Security::Tls)
+        {
+            reader.warn(
+                "`report.smtp_url` names port 465, where servers speak TLS from the first byte: write `smtps://…`",
             );
         }
-        server
-    });
-    if server.as_ref().is_some_and(SmtpServer::exposes_password) {
-        reader
-            .warn("`report.smtp_url` sends its password readable by everybody on the way: take `?tls=…` away from it");
-    }
-    if server
-        .as_ref()
-        .is_some_and(|server| server.port == 465 && server.security != Security::Tls)
-    {
-        reader.warn("`report.smtp_url` names port 465, where servers speak TLS from the first byte: write `smtps://…`");
-    }
-    let from = from.and_then(|from| {
-        let first = from.iter().next().cloned();
-        if from.iter().count() > 1 {
-            reader.fault("report.from", "is more than one address: name one");
+        let from = from.and_then(|from| {
+            let first = from.iter().next().cloned();
+            if from.iter().count() > 1 {
+                reader.fault("report.from", "is more than one address: name one");
+            }
+            first
+        });
+        let always = reader.choice("report.when", "failures", &[("failures", false), ("always", true)]);
+        let schedule = reader.text_or("nightly.schedule", SCHEDULE);
+        let time = NightlyTime::parse(&schedule).unwrap_or_else(|problem| {
+            reader.fault("nightly.schedule", problem);
+            NightlyTime::MIDNIGHT
+        });
+        let receipt_days = reader.number("retention.receipt_days", 30, 1, 36_500);
+        let personal_days = reader.number("retention.personal_days", 365, 1, 36_500);
+        Self {
+            time,
+            mail: mail_settings(reader, server, to, from, reply_to),
+            always,
+            receipt_days,
+            personal_days,
         }
-        first
-    });
-    let always = reader.choice("report.when", "failures", &[("failures", false), ("always", true)]);
-    let schedule = reader.text_or("nightly.schedule", SCHEDULE);
-    let time = NightlyTime::parse(&schedule).unwrap_or_else(|problem| {
-        reader.fault("nightly.schedule", problem);
-        NightlyTime::MIDNIGHT
-    });
-    let receipt_days = reader.number("retention.receipt_days", 30, 1, 36_500);
-    let personal_days = reader.number("retention.personal_days", 365, 1, 36_500);
-    Nightly {
-        time,
-        mail: make_mail_settings(reader, server, to, from, reply_to),
-        always,
-        receipt_days,
-        personal_days,
     }
 }
 
-fn make_mail_settings(
+fn mail_settings(
     reader: &mut Reader,
     server: Option<SmtpServer>,
     to: Option<Mailboxes>,
@@ -121,7 +125,7 @@ fn read_addresses(reader: &mut Reader, key: &str) -> Option<Mailboxes> {
     if parsed.is_none() {
         reader.fault(
             key,
-            "is no mail address: write it like `duty@example.com` or `Duty <duty@example.com>`, several with commas between",
+            "is not a mail address: write it like `duty@example.com` or `Duty <duty@example.com>`, several with commas between",
         );
     }
     parsed
@@ -129,28 +133,43 @@ fn read_addresses(reader: &mut Reader, key: &str) -> Option<Mailboxes> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{Loaded, load};
+    use super::*;
+    use crate::config::Fault;
 
-    fn with(environment: &[(&str, &str)]) -> Loaded {
+    struct Outcome {
+        nightly: Nightly,
+        faults: Vec<Fault>,
+        warnings: Vec<String>,
+    }
+
+    fn with(environment: &[(&str, &str)]) -> Outcome {
+        let mut reader = Reader::default();
         let own = |(name, value): &(&str, &str)| (format!("NIGHTBELL_{name}"), (*value).to_owned());
-        load(None, environment.iter().map(own))
+        reader.read_environment(environment.iter().map(own));
+        let nightly = Nightly::read(&mut reader);
+        let (faults, warnings, _) = reader.finish();
+        Outcome {
+            nightly,
+            faults,
+            warnings,
+        }
     }
 
     #[test]
     fn a_server_and_an_address_are_enough_to_send_mail() {
-        let loaded = with(&[
+        let outcome = with(&[
             ("REPORT__TO", "Duty, Night <duty@example.com>, boss@example.com"),
             ("REPORT__SMTP_URL", "smtp://localhost:2525"),
         ]);
-        assert_eq!(loaded.faults.len(), 1, "a comma in a name needs quotes");
+        assert_eq!(outcome.faults.len(), 1, "a comma in a name needs quotes");
 
-        let loaded = with(&[
+        let outcome = with(&[
             ("REPORT__TO", "\"Duty, Night\" <duty@example.com>, boss@example.com"),
             ("REPORT__SMTP_URL", "smtp://localhost:2525"),
         ]);
-        let mail = loaded.config.nightly.mail.unwrap();
+        let mail = outcome.nightly.mail.unwrap();
 
-        assert!(loaded.faults.is_empty() && loaded.warnings.is_empty());
+        assert!(outcome.faults.is_empty() && outcome.warnings.is_empty());
         assert_eq!(mail.addresses.from.to_string(), "Nightbell <nightbell@example.com>");
         assert_eq!(mail.addresses.to.iter().count(), 2);
         assert_eq!(mail.addresses.reply_to.to_string(), mail.addresses.to.to_string());
@@ -168,9 +187,9 @@ mod tests {
             ("NIGHTLY__SCHEDULE", "0 0 * * *"),
             ("RETENTION__PERSONAL_DAYS", "0"),
         ] {
-            let loaded = with(&[(name, value)]);
-            assert_eq!(loaded.faults.len(), 1, "{name}");
-            assert!(loaded.warnings.is_empty(), "{name}");
+            let outcome = with(&[(name, value)]);
+            assert_eq!(outcome.faults.len(), 1, "{name}");
+            assert!(outcome.warnings.is_empty(), "{name}");
         }
     }
 }

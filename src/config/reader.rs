@@ -11,6 +11,7 @@ use std::{
 };
 use strsim::levenshtein;
 use toml::Value;
+use url::Url;
 
 const PREFIX: &str = "NIGHTBELL_";
 /// Variables that begin like ours and are no settings.
@@ -24,8 +25,15 @@ pub struct Fault {
     pub key: String,
     /// What it is set to; `None` if it is not set, or secret.
     pub value: Option<String>,
-    /// What is wrong and what would be right.
-    pub problem: String,
+    problem: Problem,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Problem {
+    /// What is wrong and what would be right; reads on after the key and its value.
+    Wrong(String),
+    /// No setting has this name. Perhaps the nearest one is meant.
+    Unknown { nearest: Option<String> },
 }
 
 impl Fault {
@@ -36,20 +44,32 @@ impl Fault {
 
     /// Whether the setting is needed and not there.
     pub fn is_missing(&self) -> bool {
-        self.problem.starts_with("is not set")
+        matches!(&self.problem, Problem::Wrong(problem) if problem.starts_with("is not set"))
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.value, self.problem.starts_with("is ")) {
-            (Some(value), true) => {
-                write!(out, "`{}` is `{value}`, which {}", self.key, self.problem)
+        let key = &self.key;
+        match (&self.problem, &self.value) {
+            (Problem::Unknown { nearest }, _) => {
+                write!(
+                    out,
+                    "unknown setting `{key}`; remove it{}",
+                    did_you_mean(nearest.as_deref())
+                )
             }
-            (Some(value), false) => write!(out, "`{}` is `{value}` and {}", self.key, self.problem),
-            (None, _) => write!(out, "`{}` {}", self.key, self.problem),
+            (Problem::Wrong(problem), Some(value)) if problem.starts_with("is ") => {
+                write!(out, "`{key}` is `{value}`, which {problem}")
+            }
+            (Problem::Wrong(problem), Some(value)) => write!(out, "`{key}` is `{value}` and {problem}"),
+            (Problem::Wrong(problem), None) => write!(out, "`{key}` {problem}"),
         }
     }
+}
+
+fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |nearest| format!(" (did you mean `{nearest}`?)"))
 }
 
 /// A value as it may be shown.
@@ -105,7 +125,7 @@ impl Reader {
                 return self.push_fault(
                     &name,
                     None,
-                    format!("cannot be read ({error}): check the path and its rights"),
+                    format!("cannot be read ({error}): check the path and its permissions"),
                 );
             }
         };
@@ -116,7 +136,11 @@ impl Reader {
                 let line = error
                     .span()
                     .map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-                self.push_fault(&name, None, format!("is no TOML: line {line}: {}", error.message()));
+                self.push_fault(
+                    &name,
+                    None,
+                    format!("is not valid TOML: line {line}: {}", error.message()),
+                );
             }
         }
     }
@@ -145,7 +169,7 @@ impl Reader {
     }
 
     /// Puts environment variables over what is there: `NIGHTBELL_SMS__DRIVER` is `sms.driver`, and
-    /// `NIGHTBELL_TWILIO__AUTH_TOKEN_FILE` names a file that holds `twilio.auth_token`.
+    /// `NIGHTBELL_REPORT__SMTP_URL_FILE` names a file that holds `report.smtp_url`.
     pub fn read_environment(&mut self, environment: impl Iterator<Item = (String, String)>) {
         let mut variables: Vec<(String, String)> = environment
             .filter(|(name, _)| name.starts_with(PREFIX) && !NOT_SETTINGS.contains(&name.as_str()))
@@ -178,14 +202,20 @@ impl Reader {
                 .iter()
                 .min_by_key(|known| levenshtein(known, &key))
                 .filter(|known| levenshtein(known, &key) <= 3);
-            let hint = nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
             if from_environment {
                 let variable = format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"));
                 self.warnings.push(format!(
-                    "the environment variable `{variable}` is no setting of Nightbell and is ignored{hint}"
+                    "the environment variable `{variable}` is not a setting of Nightbell and is ignored{}",
+                    did_you_mean(nearest.map(String::as_str))
                 ));
             } else {
-                self.push_fault(&key, None, format!("is no setting of Nightbell: take it away{hint}"));
+                self.faults.push(Fault {
+                    key,
+                    value: None,
+                    problem: Problem::Unknown {
+                        nearest: nearest.cloned(),
+                    },
+                });
             }
         }
         (self.faults, self.warnings, self.effective)
@@ -209,7 +239,7 @@ impl Reader {
         self.faults.push(Fault {
             key: key.to_owned(),
             value,
-            problem,
+            problem: Problem::Wrong(problem),
         });
     }
 
@@ -334,12 +364,7 @@ impl Reader {
     pub fn duration(&mut self, key: &str, default: &str, min: SignedDuration, max: SignedDuration) -> SignedDuration {
         let read = |text: &str| text.parse::<SignedDuration>().ok();
         let value = self
-            .parsed_with(
-                key,
-                default,
-                "a length of time: write it like `15s`, `3m` or `72h`",
-                read,
-            )
+            .parsed_with(key, default, "a duration: write it like `15s`, `3m` or `72h`", read)
             .or_else(|| read(default))
             .unwrap_or(min);
         if (min..=max).contains(&value) {
@@ -356,11 +381,26 @@ impl Reader {
 
     /// One of a few words.
     pub fn choice<T: Copy>(&mut self, key: &str, default: &str, choices: &[(&str, T)]) -> T {
-        let words: Vec<String> = choices.iter().map(|(word, _)| format!("`{word}`")).collect();
         let find = |text: &str| choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
-        self.parsed_with(key, default, &format!("one of {}", words.join(", ")), find)
+        self.parsed_with(key, default, &one_of(choices), find)
             .or_else(|| find(default))
             .unwrap_or(choices[0].1)
+    }
+
+    /// One of a few words, or nothing.
+    pub fn optional_choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
+        let find = |text: &str| choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        self.optional(key, &one_of(choices), find)
+    }
+
+    /// A web address, without a user's name and password.
+    pub fn web_url(text: &str) -> Option<Url> {
+        let url = Url::parse(text).ok()?;
+        let plain = matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none();
+        plain.then_some(url)
     }
 
     /// A secret, from the setting itself or from the file that `…_file` names.
@@ -383,7 +423,7 @@ impl Reader {
         let count = texts.len();
         texts.retain(|text| !text.trim().is_empty());
         if texts.len() < count {
-            self.fault_secret(key, "has an empty entry: fill it in, or take it away with its comma");
+            self.fault_secret(key, "has an empty entry: fill it in, or remove it with its comma");
         }
         self.show(key, if texts.is_empty() { Shown::Unset } else { Shown::Secret });
         texts.into_iter().map(SecretString::from).collect()
@@ -403,7 +443,7 @@ impl Reader {
                 self.push_fault(
                     &file_key,
                     Some(path),
-                    format!("is a file that cannot be read ({error}): check the path and its rights"),
+                    format!("is a file that cannot be read ({error}): check the path and its permissions"),
                 );
                 None
             }
@@ -498,6 +538,11 @@ impl Reader {
             }
         }
     }
+}
+
+fn one_of<T>(choices: &[(&str, T)]) -> String {
+    let words: Vec<String> = choices.iter().map(|(word, _)| format!("`{word}`")).collect();
+    format!("one of {}", words.join(", "))
 }
 
 fn split_list(text: &str) -> Vec<String> {

@@ -59,16 +59,16 @@ impl AlarmKind {
                 "Call somebody now, then look at the deliveries of the alert: each says why its person was not told."
             }
             Self::CredentialsRefused => {
-                "Check `twilio.account_sid` with its auth token or API key. Everything is kept: sends go on by themselves once the account is accepted, and at once after a restart with other credentials."
+                "Check the account and what it signs in with. Everything is kept: sends go on by themselves once the account is accepted, and at once after a restart with other credentials."
             }
             Self::SenderRefused => {
-                "Check `twilio.from` or `twilio.messaging_service_sid`, and in the console of the provider that the sender belongs to this account. Everything is kept: a delivery is tried every 3 minutes, and at once after a restart with another sender; all go on when one is accepted."
+                "Check the sender, and in the console of the provider that it belongs to this account. Everything is kept: a delivery is tried every 3 minutes, and at once after a restart with another sender; all go on when one is accepted."
             }
             Self::AccountRefused => {
-                "Check `twilio.account_sid`, and in the console of the provider the balance, the limits and the state of the account. Everything is kept: a delivery is tried every 3 minutes; all go on when one is accepted."
+                "Check the account, and in the console of the provider its balance, its limits and its state. Everything is kept: a delivery is tried every 3 minutes; all go on when one is accepted."
             }
             Self::SettingsRefused => {
-                "Check `public_url`, `twilio.status_callback_url` and `twilio.validity_period`, and restart. Everything is kept: a delivery is tried every 3 minutes; all go on when one is accepted."
+                "Check the settings that the provider refuses, and restart. Everything is kept: a delivery is tried every 3 minutes; all go on when one is accepted."
             }
             Self::ProviderUnreachable => {
                 "Check that this machine reaches the provider: its name server, its firewall, its proxy, and the provider's status page. Everything is kept and tried again; tell urgent news in another way meanwhile."

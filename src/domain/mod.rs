@@ -2,7 +2,9 @@
 //! time takes the time as an argument, so midnight and daylight saving are plain unit tests.
 
 pub mod alarm;
+pub mod answer;
 pub mod clock;
+pub mod database_url;
 pub mod day;
 pub mod delivery;
 pub mod event;
@@ -10,7 +12,6 @@ pub mod id;
 pub mod json;
 pub mod mail;
 pub mod message;
-pub mod news;
 pub mod nightly;
 pub mod phone;
 pub mod report;

@@ -27,8 +27,8 @@ impl NightlyTime {
         if text.split_whitespace().count() == 5 {
             return Err("has five fields, but the first of six is the second: put `0 ` before it");
         }
-        let schedule =
-            Schedule::from_str(text).map_err(|_| "is no cron expression: write it like `0 30 2 * * *` for 02:30:00")?;
+        let schedule = Schedule::from_str(text)
+            .map_err(|_| "is not a cron expression: write it like `0 30 2 * * *` for 02:30:00")?;
         let days = [
             schedule.days_of_month().is_all(),
             schedule.months().is_all(),
@@ -50,7 +50,7 @@ impl NightlyTime {
         };
         Time::new(hour, minute, second, 0)
             .map(Self)
-            .map_err(|_| "names no time of day")
+            .map_err(|_| "is not a time of day: write it like `0 30 2 * * *` for 02:30:00")
     }
 
     /// When the run about `day` is due. Exactly one instant, also where the clocks of that night skip the time or show it
@@ -256,8 +256,8 @@ mod tests {
             ("0 0 7 * * MON-FRI", "leaves days out"),
             ("0 0 0 1 * *", "leaves days out"),
             ("0 */5 * * * *", "more than once"),
-            ("midnight", "no cron expression"),
-            ("0 0 25 * * *", "no cron expression"),
+            ("midnight", "not a cron expression"),
+            ("0 0 25 * * *", "not a cron expression"),
         ] {
             assert!(NightlyTime::parse(bad).unwrap_err().contains(hint), "{bad}");
         }

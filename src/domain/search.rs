@@ -1,15 +1,13 @@
 //! Looking for a message whose answer was lost: is it in the provider's list? Pure; who asks for the list, and how
 //! often, is the worker's business.
 //!
-//! The marker of a message is its text, with its number and its time. It survives what Twilio does to texts: the prefix
-//! of trial accounts, smart encoding (other punctuation and blanks for the same), and trimmed blanks.
+//! The marker of a message is its text, with its number and its time. It survives what carriers do to texts: other
+//! punctuation and blanks for the same (smart encoding), and trimmed blanks.
 
 use super::{clock::Stamp, day::after, delivery::News};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashSet;
 
-/// What trial accounts put before every text (twilio.com/docs/usage/tutorials/how-to-use-your-free-trial-account).
-const TRIAL_PREFIX: &str = "Sent from your Twilio trial account - ";
 /// How far the provider's clock may be from ours. Wider is safer: it can only make us less certain.
 const CLOCK_SLACK: SignedDuration = SignedDuration::from_mins(10);
 /// How much further away the same text still may be it: our clock may have been wrong when the attempt began, and right
@@ -34,7 +32,7 @@ pub struct Listed {
     pub error_code: Option<i64>,
     /// Whether the code says that the person opted out.
     pub opted_out: bool,
-    /// `None` if it cannot be read any more.
+    /// Without what the provider put before it; `None` if it cannot be read any more.
     pub text: Option<String>,
     pub created_at: Option<Timestamp>,
 }
@@ -117,7 +115,6 @@ enum Likeness {
 }
 
 fn compare(ours: &str, theirs: &str) -> Likeness {
-    let theirs = theirs.strip_prefix(TRIAL_PREFIX).unwrap_or(theirs);
     let (ours, theirs) = (skeleton(ours), skeleton(theirs));
     let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
     if theirs.is_empty() {
@@ -184,14 +181,12 @@ mod tests {
     }
 
     #[test]
-    fn what_twilio_does_to_a_text_does_not_hide_it() {
+    fn what_carriers_do_to_a_text_does_not_hide_it() {
         let smart = "🚨 CRITICAL TICKET #108749\nSubject: \"Checkout\" - page 500 error...\nView: https://tickets.example.com/1";
         for theirs in [
             OURS.to_owned(),
-            format!("{TRIAL_PREFIX}{OURS}"),
             format!("  {} ", OURS.replace('\n', " ")),
             smart.to_owned(),
-            format!("{TRIAL_PREFIX}{smart}"),
         ] {
             assert_eq!(verdict(&[listed("SM1", 5, Some(&theirs))], &[]), "SM1", "{theirs}");
         }

@@ -7,7 +7,7 @@ use super::{
     state::SharedState,
     twilio::SignedRequest,
 };
-use crate::{provider::twilio::receipt, store::Recorded};
+use crate::{carrier::twilio::receipt, store::Recorded};
 use axum::{extract::State, http::StatusCode};
 
 /// Said when the database does not answer at all.

@@ -1,10 +1,10 @@
 //! What the requests of Twilio's webhooks are checked by, and those that were rejected. The signature is checked over the
 //! configured address, never over what the request says of itself. Absent: reading requests (see `twilio`), and how a
-//! signature is computed (see `provider::twilio::signature`).
+//! signature is computed (see `carrier::twilio::signature`).
 
 use crate::{
+    carrier::twilio::signature::{self, Signed},
     domain::text::clean_line,
-    provider::twilio::signature::{self, Signed},
 };
 use axum::http::{HeaderMap, header};
 use jiff::Timestamp;

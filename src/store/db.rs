@@ -12,10 +12,10 @@ use super::{
     types::ms,
     waits::Waits,
 };
-use crate::{domain::news::Receipt, supervise::Fatal};
+use crate::{domain::answer::Receipt, supervise::Fatal};
 use jiff::{SignedDuration, Timestamp};
 use std::{sync::Arc, time::Instant};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 /// The open database.
 #[derive(Clone)]
@@ -38,9 +38,9 @@ impl Db {
         &self.fatal
     }
 
-    /// Notified when a delivery may be due.
-    pub fn wake(&self) -> &Notify {
-        &self.engine.effects.wake
+    /// Changes whenever a delivery may be due.
+    pub fn wake(&self) -> watch::Receiver<()> {
+        self.engine.effects.wake.subscribe()
     }
 
     /// Which engine it is, for logs.

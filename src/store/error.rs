@@ -131,12 +131,8 @@ pub(super) fn is_locked_out(error: &sqlx::migrate::MigrateError) -> bool {
 /// Why the database cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("`database_url` is no `sqlite://` or `postgres://` address")]
+    #[error("`database_url` has a parameter that the database does not take")]
     Address(#[source] sqlx::Error),
-    #[error(
-        "`database_url` keeps everything in memory, where a restart would lose it: name a file, like `sqlite://nightbell.db`"
-    )]
-    InMemory,
     #[error("another process is writing to {0}: only one `nightbell serve` may use a SQLite file at a time")]
     Locked(PathBuf),
     #[error("the lock file {path} cannot be written: check the owner and rights of its folder")]

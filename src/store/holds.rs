@@ -12,9 +12,9 @@ use super::{
     types::{at, ms},
 };
 use crate::domain::{
+    answer::Fault,
     day::{LocalDay, after},
     id::{AttemptNo, DeliveryId},
-    news::Fault,
     report::Explanation,
     route::Route,
 };

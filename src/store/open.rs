@@ -14,8 +14,12 @@ use super::{
     writer::Writer,
     writes,
 };
-use crate::{domain::id::AlertId, supervise::Fatal};
+use crate::{
+    domain::{database_url::DatabaseUrl, id::AlertId},
+    supervise::Fatal,
+};
 use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     ConnectOptions as _, Connection as _,
     postgres::PgConnectOptions,
@@ -25,7 +29,7 @@ use sqlx::{
     },
 };
 use std::{fs::File, path::PathBuf, str::FromStr, sync::Arc};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 
 use super::writer::BUSY_TIMEOUT;
 /// Enough for lists and duplicates beside the one writer; each costs a thread and a page cache.
@@ -33,35 +37,29 @@ const SQLITE_READERS: u32 = 3;
 
 impl Db {
     /// Opens the database and brings its tables up to date. `limits` are for PostgreSQL, where others may be in the way.
-    pub async fn open(url: &str, limits: Limits) -> Result<Self, OpenError> {
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            Self::open_postgres(url, limits).await
-        } else {
-            Self::open_sqlite(url).await
+    pub async fn open(url: &DatabaseUrl, limits: Limits) -> Result<Self, OpenError> {
+        match url {
+            DatabaseUrl::Sqlite(url) => Self::open_sqlite(url).await,
+            DatabaseUrl::Postgres(url) => Self::open_postgres(url, limits).await,
         }
     }
 
     /// The names of the changes that this program would make to the tables.
-    pub async fn pending_migrations(url: &str) -> Result<Vec<String>, OpenError> {
-        let is_postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
-        let migrator = if is_postgres {
-            sqlx::migrate!("migrations/postgres")
-        } else {
-            sqlx::migrate!("migrations/sqlite")
-        };
-        let applied = if is_postgres {
-            let options = PgConnectOptions::from_str(url).map_err(OpenError::Address)?;
-            let mut connection = options.connect().await.map_err(OpenError::Connect)?;
-            applied_versions(sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await)?
-        } else {
-            let options = SqliteConnectOptions::from_str(url)
-                .map_err(OpenError::Address)?
-                .read_only(true);
-            if options.get_filename().exists() {
-                let mut connection = options.connect().await.map_err(OpenError::Connect)?;
-                applied_versions(sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await)?
-            } else {
-                Vec::new()
+    pub async fn pending_migrations(url: &DatabaseUrl) -> Result<Vec<String>, OpenError> {
+        let (migrator, applied) = match url {
+            DatabaseUrl::Postgres(url) => {
+                let mut connection = postgres_options(url)?.connect().await.map_err(OpenError::Connect)?;
+                let applied = sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await;
+                (sqlx::migrate!("migrations/postgres"), applied_versions(applied)?)
+            }
+            DatabaseUrl::Sqlite(url) => {
+                let options = sqlite_options(url)?.read_only(true);
+                let mut applied = Vec::new();
+                if options.get_filename().exists() {
+                    let mut connection = options.connect().await.map_err(OpenError::Connect)?;
+                    applied = applied_versions(sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await)?;
+                }
+                (sqlx::migrate!("migrations/sqlite"), applied)
             }
         };
         if let Some(unknown) = applied.iter().find(|version| !migrator.version_exists(**version)) {
@@ -76,7 +74,7 @@ impl Db {
     }
 
     /// Opens the database for looking only, also beside a process that writes to it.
-    pub async fn open_read_only(url: &str) -> Result<Self, OpenError> {
+    pub async fn open_read_only(url: &DatabaseUrl) -> Result<Self, OpenError> {
         let db = Self::open_as_it_is(url).await?;
         let newest = newest_version(&match &db.engine.kind {
             Kind::Sqlite { .. } => sqlx::migrate!("migrations/sqlite"),
@@ -97,19 +95,16 @@ impl Db {
     }
 
     /// Like [`Db::open_read_only`], of whatever version its tables are, and for as long as a look takes.
-    pub async fn open_as_it_is(url: &str) -> Result<Self, OpenError> {
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let options = PgConnectOptions::from_str(url)
-                .map_err(OpenError::Address)?
-                .application_name("nightbell")
-                .options([("default_transaction_read_only", "on")]);
-            let pool = Pool::connect(options, Limits::COMMAND).await;
-            return Ok(Self::over(Kind::Postgres(pool.map_err(OpenError::Connect)?)));
-        }
-        let options = SqliteConnectOptions::from_str(url)
-            .map_err(OpenError::Address)?
-            .read_only(true)
-            .busy_timeout(BUSY_TIMEOUT);
+    pub async fn open_as_it_is(url: &DatabaseUrl) -> Result<Self, OpenError> {
+        let url = match url {
+            DatabaseUrl::Sqlite(url) => url,
+            DatabaseUrl::Postgres(url) => {
+                let options = postgres_options(url)?.options([("default_transaction_read_only", "on")]);
+                let pool = Pool::connect(options, Limits::COMMAND).await;
+                return Ok(Self::over(Kind::Postgres(pool.map_err(OpenError::Connect)?)));
+            }
+        };
+        let options = sqlite_options(url)?.read_only(true).busy_timeout(BUSY_TIMEOUT);
         let path = options.get_filename().to_owned();
         if !path.exists() {
             return Err(OpenError::Absent(path));
@@ -123,10 +118,10 @@ impl Db {
     }
 
     fn over(kind: Kind) -> Self {
-        Self::sharing(kind, Arc::default(), Waits::default(), Fatal::default())
+        Self::sharing(kind, watch::Sender::new(()), Waits::default(), Fatal::default())
     }
 
-    fn sharing(kind: Kind, wake: Arc<Notify>, waits: Waits, fatal: Fatal) -> Self {
+    fn sharing(kind: Kind, wake: watch::Sender<()>, waits: Waits, fatal: Fatal) -> Self {
         let (check_told, alerts) = mpsc::unbounded_channel();
         let effects = Effects { wake, check_told };
         if matches!(kind, Kind::Postgres(_)) {
@@ -143,20 +138,16 @@ impl Db {
     }
 
     /// Keeps a SQLite file from being opened by a service for as long as the guard lives; `None` on PostgreSQL.
-    pub fn lock_out_services(url: &str) -> Result<Option<File>, OpenError> {
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return Ok(None);
+    pub fn lock_out_services(url: &DatabaseUrl) -> Result<Option<File>, OpenError> {
+        match url {
+            DatabaseUrl::Sqlite(url) => lock_file(sqlite_options(url)?.get_filename().to_owned()).map(Some),
+            DatabaseUrl::Postgres(_) => Ok(None),
         }
-        let options = SqliteConnectOptions::from_str(url).map_err(OpenError::Address)?;
-        lock_file(options.get_filename().to_owned()).map(Some)
     }
 
     async fn open_sqlite(url: &str) -> Result<Self, OpenError> {
-        let options = SqliteConnectOptions::from_str(url).map_err(OpenError::Address)?;
+        let options = sqlite_options(url)?;
         let path = options.get_filename().to_owned();
-        if path.as_os_str().is_empty() || url.contains(":memory:") || url.contains("mode=memory") {
-            return Err(OpenError::InMemory);
-        }
         let lock = lock_file(path)?;
         let options = options
             .create_if_missing(true)
@@ -187,10 +178,8 @@ impl Db {
         }))
     }
 
-    async fn open_postgres(url: &str, limits: Limits) -> Result<Self, OpenError> {
-        let options = PgConnectOptions::from_str(url)
-            .map_err(OpenError::Address)?
-            .application_name("nightbell");
+    async fn open_postgres(url: &SecretString, limits: Limits) -> Result<Self, OpenError> {
+        let options = postgres_options(url)?;
         migrate::postgres(&options).await?;
         let pool = Pool::connect(options, limits).await.map_err(OpenError::Connect)?;
         Ok(Self::over(Kind::Postgres(pool)))
@@ -202,7 +191,7 @@ impl Db {
         match &self.engine.kind {
             Kind::Sqlite { .. } => self.clone(),
             Kind::Postgres(pool) => {
-                let wake = Arc::clone(&self.engine.effects.wake);
+                let wake = self.engine.effects.wake.clone();
                 let kind = Kind::Postgres(pool.apart(limits));
                 Self::sharing(kind, wake, self.waits.clone(), self.fatal.clone())
             }
@@ -210,12 +199,21 @@ impl Db {
     }
 }
 
+fn sqlite_options(url: &str) -> Result<SqliteConnectOptions, OpenError> {
+    SqliteConnectOptions::from_str(url).map_err(OpenError::Address)
+}
+
+fn postgres_options(url: &SecretString) -> Result<PgConnectOptions, OpenError> {
+    let options = PgConnectOptions::from_str(url.expose_secret()).map_err(OpenError::Address)?;
+    Ok(options.application_name("nightbell"))
+}
+
 /// Asks once more whether anybody is told of these alerts, now that everybody's commit can be seen. By itself: what was
 /// committed stands, and what was begun must be called, whatever becomes of this. Ends with the last way to the database.
 async fn check_told_again(kind: Kind, mut alerts: mpsc::UnboundedReceiver<(AlertId, Timestamp)>) {
     // What this finds out needs no third look, and this task must not keep itself alive.
     let effects = Effects {
-        wake: Arc::default(),
+        wake: watch::Sender::new(()),
         check_told: mpsc::unbounded_channel().0,
     };
     let engine = Engine { kind, effects };

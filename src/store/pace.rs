@@ -79,7 +79,7 @@ impl Db {
         }
         loop {
             match timeout(QUIET, listener.try_recv()).await {
-                Ok(Ok(Some(_))) => self.engine.effects.wake.notify_one(),
+                Ok(Ok(Some(_))) => self.engine.effects.wake.send_replace(()),
                 // The connection was lost, and what was said meanwhile with it.
                 Ok(Ok(None)) => return sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()),
                 Ok(Err(error)) => return error,

@@ -14,8 +14,7 @@ use super::{
 use crate::domain::{alarm::AlarmKind, id::AlertId};
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Postgres, Sqlite};
-use std::sync::Arc;
-use tokio::sync::{Notify, OwnedMutexGuard, mpsc};
+use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 
 /// The channel on which processes tell each other that a delivery is due.
 pub const DUE_CHANNEL: &str = "nightbell_due";
@@ -41,7 +40,7 @@ pub enum Effect {
 /// Where effects go.
 #[derive(Clone)]
 pub struct Effects {
-    pub wake: Arc<Notify>,
+    pub wake: watch::Sender<()>,
     pub check_told: mpsc::UnboundedSender<(AlertId, Timestamp)>,
 }
 
@@ -49,7 +48,7 @@ impl Effects {
     fn run(&self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Wake => self.wake.notify_one(),
+                Effect::Wake => self.wake.send_replace(()),
                 Effect::Alarm { kind, detail } => {
                     tracing::error!(alarm = kind.as_str(), "{detail}. {}", kind.advice());
                 }

@@ -124,7 +124,8 @@ impl<'a> Batch<'a> {
         let orders: Vec<Order> = self
             .orders
             .iter()
-            .map(|order| Order::clone(order))
+            .copied()
+            .cloned()
             .chain(standing.0.iter().map(|standing| standing.order.clone()))
             .collect();
         let new = self.raise(&mut tx, &orders, began_at).await?;

@@ -136,7 +136,7 @@ async fn wait_for_turn(
             nap(worker).await;
         }
     }
-    pace.ready(&worker.store, worker.provider.route(), most).await
+    pace.ready(&worker.store, worker.carrier.route(), most).await
 }
 
 /// Asks the database for something. As long as it is not had, sending waits, however often it is asked for.
@@ -197,7 +197,7 @@ async fn is_due(worker: &Worker) -> Result<bool, StoreError> {
     let now = now();
     Ok(worker
         .store
-        .next_due_at(worker.provider.route().channel, now)
+        .next_due_at(worker.carrier.route().channel, now)
         .await?
         .is_some_and(|due| due <= now))
 }
@@ -205,7 +205,7 @@ async fn is_due(worker: &Worker) -> Result<bool, StoreError> {
 /// Sleeps until the next delivery will be due, somebody notifies, or the longest nap is over.
 async fn nap(worker: &Worker) {
     let now = now();
-    let due_in = match worker.store.next_due_at(worker.provider.route().channel, now).await {
+    let due_in = match worker.store.next_due_at(worker.carrier.route().channel, now).await {
         Ok(Some(due)) => Duration::try_from(due.duration_since(now)).unwrap_or(LONGEST_NAP),
         Ok(None) | Err(_) => LONGEST_NAP,
     };
@@ -215,7 +215,9 @@ async fn nap(worker: &Worker) {
     } else {
         due_in.min(LONGEST_NAP)
     };
-    let _ = tokio::time::timeout(nap, worker.store.wake().notified()).await;
+    let mut wake = worker.wake.lock().await;
+    // Its sender lives as long as the store.
+    let _ = tokio::time::timeout(nap, wake.changed()).await;
 }
 
 async fn pause(error: &StoreError) {

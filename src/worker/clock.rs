@@ -123,7 +123,7 @@ async fn check(worker: Arc<Worker>) -> Result<(), StoreError> {
         report_steps(&worker, &steps).await?;
         worker.clock.settle(steps.len());
     }
-    let stamp = worker.provider.clock();
+    let stamp = worker.carrier.clock();
     if let Some(ahead) = worker
         .clock
         .ahead(stamp.as_slice())
@@ -179,7 +179,7 @@ async fn report_steps(worker: &Worker, steps: &[Step]) -> Result<(), StoreError>
 async fn report_difference(worker: &Worker, ahead: SignedDuration) -> Result<(), StoreError> {
     let now = now();
     worker.store.doubt_open_attempts(now).await?;
-    let provider = worker.provider.route().provider;
+    let provider = worker.carrier.route().provider;
     let direction = if ahead.is_negative() { "ahead of" } else { "behind" };
     let detail = format!(
         "the clock of this machine is {} {direction} the one of {provider}",

@@ -22,13 +22,13 @@ pub use nightly::{Nightly, NightlyRules};
 pub use outbox::Mailed;
 
 use crate::{
-    domain::day::to_millisecond,
-    provider::Provider,
+    carrier::Carrier,
+    domain::{day::to_millisecond, route::Route},
     store::{Db, StoreError},
 };
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use std::{sync::Arc, time::Duration};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use workers::Workers;
 
 /// How sends are made.
@@ -51,12 +51,17 @@ pub struct Rules {
 /// What the jobs around deliveries work with.
 pub struct Worker {
     pub store: Db,
-    pub provider: Provider,
+    pub carrier: Arc<Carrier>,
+    /// Those of the carrier's channel.
     pub rules: Rules,
     /// Marks the leases of this process.
     pub owner: String,
     /// What is known of the wall clock.
     pub clock: Arc<Clock>,
+    /// The routes of all carriers of this process: who else could ask about an attempt?
+    pub routes: Vec<Arc<Route>>,
+    /// Changes when a delivery may be due.
+    pub wake: Mutex<watch::Receiver<()>>,
 }
 
 /// After the database was not there at the beginning.
@@ -67,11 +72,18 @@ const EVERY_SECOND: Duration = Duration::from_secs(1);
 const GIVE_BACK: Duration = Duration::from_secs(2);
 
 impl Worker {
-    /// Runs all jobs until `stop` turns true, then finishes the calls under way, at most for `drain`, and gives back what was
-    /// claimed and not begun.
-    pub async fn run(self: Arc<Self>, nightly: Arc<Nightly>, stop: watch::Receiver<bool>, drain: Duration) {
+    /// Runs all jobs, those of the `others`' carriers among them, until `stop` turns true; then finishes the calls under way,
+    /// at most for `drain`, and gives back what was claimed and not begun.
+    pub async fn run(
+        self: Arc<Self>,
+        others: Vec<Arc<Self>>,
+        nightly: Arc<Nightly>,
+        stop: watch::Receiver<bool>,
+        drain: Duration,
+    ) {
+        let carriers = || std::iter::once(&self).chain(&others);
         let wait = self.store.waits().begin("begin to work");
-        while let Err(error) = self.take_over().await {
+        while let Err(error) = take_over(&self.store, carriers()).await {
             tracing::warn!(error = %error.explain(), "cannot begin to work; will try again");
             tokio::time::sleep(BEGIN_AGAIN).await;
             if *stop.borrow() {
@@ -79,13 +91,19 @@ impl Worker {
             }
         }
         drop(wait);
-        let (worker, stopping) = (Arc::clone(&self), stop.clone());
-        let deliveries = move |slots| backend::batches(Arc::clone(&worker), slots, stopping.clone());
+        // What each carrier has for itself: its calls, and what its provider is asked.
+        let mut workers = Workers::new(self.store.fatal().clone(), stop.clone());
+        for worker in carriers() {
+            let (carried, stopping) = (Arc::clone(worker), stop.clone());
+            let deliveries = move |slots| backend::batches(Arc::clone(&carried), slots, stopping.clone());
+            workers = workers
+                .add(backend::NAME, worker.rules.max_in_flight, drain, deliveries)
+                .timed(probe::job(worker))
+                .timed(reconcile::job(worker));
+        }
         let jobs = [
             clock::job(&self),
             sweep::job(&self),
-            probe::job(&self),
-            reconcile::job(&self),
             listener::job(&self),
             nightly::job(&nightly),
             alarms::job(&nightly),
@@ -93,12 +111,6 @@ impl Worker {
             outbox::others(&nightly),
             cleanup::job(&nightly, &self.clock),
         ];
-        let workers = Workers::new(self.store.fatal().clone(), stop).add(
-            backend::NAME,
-            self.rules.max_in_flight,
-            drain,
-            deliveries,
-        );
         jobs.into_iter().fold(workers, Workers::timed).run().await;
         match tokio::time::timeout(GIVE_BACK, self.store.give_back_all(&self.owner)).await {
             Ok(Ok(0)) => {}
@@ -109,13 +121,15 @@ impl Worker {
             Err(_) => tracing::warn!("cannot give claims back in time; their leases end by themselves"),
         }
     }
+}
 
-    /// What a new process does first: frees what a dead one had, and lets nothing wait that a restart may have mended.
-    async fn take_over(&self) -> Result<(), StoreError> {
-        self.store.give_back_claims_of_the_dead().await?;
-        self.store.probe_soon(self.provider.route(), now()).await?;
-        self.store.mail_soon(now()).await
+/// What a new process does first: frees what a dead one had, and lets nothing wait that a restart may have mended.
+async fn take_over(store: &Db, workers: impl Iterator<Item = &Arc<Worker>>) -> Result<(), StoreError> {
+    store.give_back_claims_of_the_dead().await?;
+    for worker in workers {
+        store.probe_soon(worker.carrier.route(), now()).await?;
     }
+    store.mail_soon(now()).await
 }
 
 /// The present, as the database keeps it. The edge: below here, time is an argument.

@@ -3,6 +3,7 @@
 
 use super::{EVERY_SECOND, now, workers::TimedJob};
 use crate::{
+    carrier,
     domain::{
         day::{LocalDay, after},
         mail::Mail,
@@ -10,7 +11,6 @@ use crate::{
         report::Report,
     },
     mail::{Mailer, Templates},
-    provider,
     store::{Asker, Db, Outcomes, Run, RunState, StoreError},
 };
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
@@ -140,7 +140,7 @@ impl Nightly {
             .report(days, &rules.time_zone, rules.daily_limit, outcomes)
             .await?;
         for row in &mut report.rows {
-            if let Some(explanation) = provider::explain(row.provider.as_deref(), row.state, row.code) {
+            if let Some(explanation) = carrier::explain(row.provider.as_deref(), row.state, row.code) {
                 row.explanation = explanation;
             }
         }

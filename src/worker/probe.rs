@@ -4,8 +4,8 @@
 use super::{EVERY_SECOND, Worker, now, workers::TimedJob};
 use crate::{
     domain::{
+        answer::{ProbeAnswer, Reachability},
         day::LocalDay,
-        news::{Acceptance, Contact},
     },
     store::{Probed, StoreError, Trials},
 };
@@ -17,7 +17,7 @@ pub fn job(worker: &Arc<Worker>) -> TimedJob {
 
 /// Notes whether calls are answered, and asks a provider that refuses us, or does not answer, whether it still does.
 async fn probe(worker: Arc<Worker>) -> Result<(), StoreError> {
-    let route = worker.provider.route();
+    let route = worker.carrier.route();
     note_calls(&worker).await?;
     let now = now();
     let is_held = worker.store.is_probe_due(route, now).await?;
@@ -26,7 +26,7 @@ async fn probe(worker: Arc<Worker>) -> Result<(), StoreError> {
         worker.store.put_off_call(route, now).await?;
     }
     if is_held || is_silent {
-        let acceptance = worker.provider.accepts_us().await;
+        let acceptance = worker.carrier.probe().await;
         if is_held {
             judge_hold(&worker, acceptance).await?;
         }
@@ -36,22 +36,22 @@ async fn probe(worker: Arc<Worker>) -> Result<(), StoreError> {
 }
 
 async fn note_calls(worker: &Worker) -> Result<(), StoreError> {
-    let route = worker.provider.route();
-    match worker.provider.take_contact() {
-        Some(Contact::Answered) => worker.store.note_answered_call(route, now()).await,
-        Some(Contact::Failed) => worker.store.note_failed_calls(route, now()).await,
+    let route = worker.carrier.route();
+    match worker.carrier.take_reachability() {
+        Some(Reachability::Reachable) => worker.store.note_answered_call(route, now()).await,
+        Some(Reachability::Unreachable) => worker.store.note_failed_calls(route, now()).await,
         None => Ok(()),
     }
 }
 
 /// Does to a hold what the probe's answer says.
-async fn judge_hold(worker: &Worker, acceptance: Acceptance) -> Result<(), StoreError> {
-    let (store, route) = (&worker.store, worker.provider.route());
+async fn judge_hold(worker: &Worker, acceptance: ProbeAnswer) -> Result<(), StoreError> {
+    let (store, route) = (&worker.store, worker.carrier.route());
     let provider = route.provider;
     let now = now();
     let day = LocalDay::of(now, &worker.rules.time_zone);
     let (trials, what) = match acceptance {
-        Acceptance::Accepted => {
+        ProbeAnswer::Accepted => {
             match store.probe_accepted(route, day, now).await? {
                 Probed::Lifted => tracing::info!(%provider, "the provider accepts our account again; sends go on"),
                 Probed::Held { .. } => tracing::warn!(
@@ -62,15 +62,15 @@ async fn judge_hold(worker: &Worker, acceptance: Acceptance) -> Result<(), Store
             }
             return Ok(());
         }
-        Acceptance::Refused => (
+        ProbeAnswer::Refused => (
             Trials::Closed,
             "the provider still refuses our account; sends stay held",
         ),
-        Acceptance::Forbidden => (
+        ProbeAnswer::Forbidden => (
             Trials::Open,
             "the provider does not let our API key ask: one delivery is tried every few minutes, the rest stays held",
         ),
-        Acceptance::Unclear => (
+        ProbeAnswer::Unclear => (
             Trials::AsTheyAre,
             "cannot learn whether the provider still refuses our account; sends stay held",
         ),

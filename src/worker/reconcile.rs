@@ -9,6 +9,7 @@ use super::{
     workers::TimedJob,
 };
 use crate::{
+    carrier::Address,
     domain::{
         clock,
         day::{LocalDay, after},
@@ -83,7 +84,7 @@ impl Reconciler {
 /// Takes what is due, as far as there are places, and begins to look. Returns whether there is more to do at once.
 async fn round(worker: &Arc<Worker>, searches: &Arc<Searches>, under_way: &mut UnderWay) -> Result<bool, StoreError> {
     let uptime = uptime();
-    let route = worker.provider.route();
+    let route = worker.carrier.route();
     let looker = Looker {
         owner: &worker.owner,
         route,
@@ -92,7 +93,7 @@ async fn round(worker: &Arc<Worker>, searches: &Arc<Searches>, under_way: &mut U
     };
     let others = worker
         .store
-        .take_lookups_of_others(std::slice::from_ref(route), looker, BATCH, now())
+        .take_lookups_of_others(&worker.routes, looker, BATCH, now())
         .await?;
     let more = is_as_many(&others, BATCH);
     for lookup in others {
@@ -218,7 +219,11 @@ async fn look_up_again(worker: &Worker, lookup: &Lookup, look_at: Option<Timesta
 /// Asks by message id about a delivery that has gone silent.
 async fn ask(worker: &Worker, lookup: &Lookup) -> Result<(), StoreError> {
     let listed = match &lookup.message_id {
-        Some(message_id) if lookup.is_through(worker.provider.route()) => worker.provider.fetch(message_id).await,
+        Some(message_id)
+            if worker.carrier.capabilities().looks_up_by_id && lookup.is_through(worker.carrier.route()) =>
+        {
+            worker.carrier.look_up(message_id).await
+        }
         Some(_) | None => None,
     };
     let is_new = |listed: &Listed| {
@@ -326,19 +331,19 @@ enum Looked {
 }
 
 async fn look_into_list(worker: &Worker, lookup: &Lookup, whole: bool) -> Result<Looked, StoreError> {
-    // Another account's list, or another provider's, says nothing about this attempt.
-    if !lookup.is_through(worker.provider.route()) {
+    // Another account's list, or another provider's, says nothing about this attempt; and not every carrier has one.
+    if !worker.carrier.capabilities().searches_lists || !lookup.is_through(worker.carrier.route()) {
         return Ok(Looked::Not(Seen::Nothing));
     }
     // Asked by the day of the provider, which a wrong clock of ours may not know.
     let ahead = worker
         .clock
-        .ahead(worker.provider.clock().as_slice())
+        .ahead(worker.carrier.clock().as_slice())
         .unwrap_or_default();
     let since =
         (!whole).then(|| after(lookup.begun_at, -FILTER_SLACK).min(after(lookup.begun_at, ahead - FILTER_SLACK)));
     // One list may be long; it ends before others may take the delivery for forgotten.
-    let searching = worker.provider.search(&lookup.to, since);
+    let searching = worker.carrier.search(Address::Phone(&lookup.to), since);
     let Ok(Some(listing)) = tokio::time::timeout(worker.rules.lease.unsigned_abs(), searching).await else {
         return Ok(Looked::Not(Seen::Nothing));
     };

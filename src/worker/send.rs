@@ -3,8 +3,8 @@
 
 use super::{Worker, clock::uptime, now};
 use crate::{
-    domain::{day::LocalDay, delivery::MAX_CLAIMS, news::Answer},
-    provider::Outgoing,
+    carrier::{Address, Outgoing},
+    domain::{answer::Answer, day::LocalDay, delivery::MAX_CLAIMS},
     store::{AnswerRules, Answered, BeginRules, Begun, BegunBatch, Claimed, Sending, StoreError},
 };
 use futures::FutureExt;
@@ -81,7 +81,7 @@ pub fn begin_rules(worker: &Worker, now: jiff::Timestamp) -> BeginRules {
     let rules = &worker.rules;
     let day = LocalDay::of(now, &rules.time_zone);
     BeginRules {
-        route: Arc::clone(worker.provider.route()),
+        route: Arc::clone(worker.carrier.route()),
         day,
         tomorrow: day.end(&rules.time_zone),
         configured_limit: rules.daily_limit,
@@ -106,10 +106,10 @@ async fn call(worker: &Worker, sending: &Sending, started: Instant) -> Answer {
     let message = Outgoing {
         delivery_id: sending.delivery_id.as_str(),
         attempt: sending.attempt.0,
-        to: &sending.to,
+        to: Address::Phone(&sending.to),
         text: &sending.message,
     };
-    worker.provider.send(&message).await
+    worker.carrier.send(&message).await
 }
 
 /// Records the answer, however long the database takes: it is the only copy.
@@ -185,8 +185,11 @@ async fn set_aside(worker: &Worker, claim: &Claimed, why: &str) {
 mod tests {
     use super::*;
     use crate::{
-        domain::{delivery::MAX_BROKEN, event, id::DeliveryId, json, phone::PhoneNumber, route::Channel},
-        provider::Provider,
+        carrier::Carrier,
+        domain::{
+            database_url::DatabaseUrl, delivery::MAX_BROKEN, event, id::DeliveryId, json, phone::PhoneNumber,
+            route::Channel,
+        },
         store::{Db, LaterRecipients, Limits, Looker, NewDelivery, Raised},
         worker::Rules,
     };
@@ -222,7 +225,7 @@ mod tests {
 
     impl Stage {
         async fn claim(&self, at: jiff::Timestamp) -> Claimed {
-            let (route, lease) = (self.worker.provider.route(), self.worker.rules.lease);
+            let (route, lease) = (self.worker.carrier.route(), self.worker.rules.lease);
             self.worker
                 .store
                 .claim("test", route, lease, at)
@@ -249,7 +252,9 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("nightbell-send-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&folder).unwrap();
         let url = format!("sqlite://{}/nightbell.db", folder.display());
-        let store = Db::open(&url, Limits::QUICK).await.unwrap();
+        let store = Db::open(&DatabaseUrl::parse(&url).unwrap(), Limits::QUICK)
+            .await
+            .unwrap();
         let document = json::parse(br#"{"ticket":{"id":1,"subject":"x","urgency":"critical"}}"#).unwrap();
         let event = event::parse(&document, now()).unwrap();
         let phone = Ok(PhoneNumber::from_stored("+14155550101".into()));
@@ -269,12 +274,15 @@ mod tests {
         else {
             panic!("known already")
         };
+        let wake = store.wake();
         let worker = Worker {
             store,
-            provider: Provider::Log,
+            carrier: Carrier::log(),
             rules: rules(),
             owner: "test".into(),
             clock: Arc::default(),
+            routes: Vec::new(),
+            wake: tokio::sync::Mutex::new(wake),
         };
         Stage {
             worker: Arc::new(worker),
@@ -304,7 +312,7 @@ mod tests {
             let store = &stage.worker.store;
             let looker = Looker {
                 owner: "test",
-                route: stage.worker.provider.route(),
+                route: stage.worker.carrier.route(),
                 lease: SignedDuration::from_secs(60),
                 uptime: None,
             };

@@ -8,10 +8,10 @@ use super::{
 };
 use crate::{
     domain::{
+        answer::Answer,
         day::after,
         delivery::{Change, MAX_BROKEN, News, Reason, State, back_off},
         id::{AttemptNo, DeliveryId},
-        news::Answer,
     },
     store::{
         error::StoreError,

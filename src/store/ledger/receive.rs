@@ -7,7 +7,7 @@ use super::{
     waiting,
 };
 use crate::{
-    domain::{delivery::News, news::Receipt},
+    domain::{answer::Receipt, delivery::News},
     store::{
         error::StoreError,
         jobs::{Received, Recorded},

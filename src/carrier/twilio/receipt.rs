@@ -2,8 +2,7 @@
 //! `signature`), the store comes after.
 
 use super::codes;
-use crate::domain::route::ProviderName;
-use crate::domain::{delivery::News, news::Receipt, text::clean_line};
+use crate::domain::{answer::Receipt, delivery::News, route::ProviderName, text::clean_line};
 
 /// Longer words than this are none of Twilio's.
 const MAX_WORD: usize = 64;

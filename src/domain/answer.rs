@@ -1,5 +1,5 @@
-//! What providers tell us, in our words: the answer to an attempt, and receipts. Each provider translates its own
-//! words into these at its door; the store applies them.
+//! What carriers answer, in our words: to an attempt, to a probe, and later by receipts. Each carrier translates its own
+//! words into these at its edge; the store applies them.
 
 use super::route::ProviderName;
 use super::{alarm::AlarmKind, delivery::News, report::Explanation, words::words};
@@ -79,9 +79,9 @@ pub enum Answer {
     Broken,
 }
 
-/// What a question that sends nothing says of our account.
+/// What a probe, which sends nothing, says of our account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Acceptance {
+pub enum ProbeAnswer {
     Accepted,
     /// It would refuse a message too.
     Refused,
@@ -91,12 +91,12 @@ pub enum Acceptance {
     Unclear,
 }
 
-/// Whether the provider answered lately, whatever it said.
+/// Whether the provider can be reached: whether calls brought an answer lately, whatever it said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Contact {
-    Answered,
+pub enum Reachability {
+    Reachable,
     /// It was called, and no call brought an answer.
-    Failed,
+    Unreachable,
 }
 
 /// One status callback, its signature already checked.

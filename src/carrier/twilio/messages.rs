@@ -1,19 +1,24 @@
 //! Calls Twilio's Messages API, once for each attempt: follows no redirect, retries nothing, and says of every outcome
 //! what the caller may do next. Knows nothing of the database: callers record what it returns.
 
-use super::{answer, codes, receipt};
+use super::{
+    answer, codes, receipt,
+    settings::{Account, Credentials, Sender, Settings},
+};
 use crate::{
+    carrier::driver::{Address, Capabilities, Driver, Outgoing, Reading},
+    config::Reader,
     domain::{
+        answer::{Answer, ProbeAnswer, Reachability},
         clock::Stamp,
-        news::{Acceptance, Answer, Contact},
-        phone::PhoneNumber,
+        report::Explanation,
         route::{Channel, ProviderName, Route},
         search::{Listed, Listing},
     },
-    provider::Outgoing,
 };
+use anyhow::Context;
 use jiff::{SignedDuration, Timestamp};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde::Deserialize;
 use std::{
     sync::{
@@ -38,35 +43,11 @@ const POOL_IDLE: Duration = Duration::from_secs(20);
 /// (webhooks/connection-overrides, "rc" and "rp").
 const CALLBACK_OVERRIDES: &str = "rc=5&rp=all";
 
-/// What is needed to talk to Twilio.
-pub struct Account {
-    pub account_sid: String,
-    pub credentials: Credentials,
-    pub sender: Sender,
-    /// Scheme, host and port of the API.
-    pub base_url: Url,
-    /// Where Twilio posts receipts; without one they are asked for.
-    pub status_callback: Option<Url>,
-    /// How long Twilio may keep a message in its queue.
-    pub validity_period: SignedDuration,
-    /// The most that one call may take.
-    pub timeout: Duration,
-}
+/// What trial accounts put before every text (twilio.com/docs/usage/tutorials/how-to-use-your-free-trial-account).
+const TRIAL_PREFIX: &str = "Sent from your Twilio trial account - ";
 
-/// Who signs in: the account itself, or one of its API keys.
-pub enum Credentials {
-    AuthToken(SecretString),
-    ApiKey { sid: String, secret: SecretString },
-}
-
-/// Who the message is from.
-pub enum Sender {
-    MessagingService(String),
-    From(String),
-}
-
-/// A connection pool to Twilio.
-pub struct Client {
+/// A connection pool to Twilio, for one account and sender.
+pub struct Messages {
     http: reqwest::Client,
     account: Account,
     messages_url: String,
@@ -83,9 +64,23 @@ struct Calls {
     failed: AtomicBool,
 }
 
-impl Client {
-    /// Prepares the client; connects to nothing yet.
-    pub fn new(account: Account) -> Result<Self, reqwest::Error> {
+impl Driver for Messages {
+    const CHANNEL: Channel = Channel::Sms;
+    const PROVIDER: ProviderName = ProviderName::Twilio;
+    const CAPABILITIES: Capabilities = Capabilities {
+        searches_lists: true,
+        looks_up_by_id: true,
+    };
+    type Settings = Settings;
+
+    fn read(reader: &mut Reader, reading: Reading<'_>) -> Settings {
+        Settings::read(reader, reading)
+    }
+
+    fn open(settings: &Settings, timeout: Duration) -> anyhow::Result<Self> {
+        let account = settings
+            .account(timeout)
+            .context("the Twilio settings are not complete: run `nightbell config check`")?;
         let http = reqwest::Client::builder()
             .user_agent(concat!("nightbell/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
@@ -93,14 +88,15 @@ impl Client {
             .timeout(account.timeout)
             .connect_timeout(account.timeout)
             .pool_idle_timeout(POOL_IDLE)
-            .build()?;
+            .build()
+            .context("the HTTP client for Twilio cannot be made")?;
         let messages_url = format!(
             "{}/2010-04-01/Accounts/{}/Messages.json",
             account.base_url.as_str().trim_end_matches('/'),
             account.account_sid
         );
         let (Sender::MessagingService(sender) | Sender::From(sender)) = &account.sender;
-        let route = Route::new(Channel::Sms, ProviderName::Twilio, &account.account_sid, sender);
+        let route = Route::new(Self::CHANNEL, Self::PROVIDER, &account.account_sid, sender);
         Ok(Self {
             http,
             route: Arc::new(route),
@@ -111,30 +107,17 @@ impl Client {
         })
     }
 
-    /// What Twilio's clock read in its latest good reply.
-    pub fn clock(&self) -> Option<Stamp> {
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads Twilio's clock off a good reply. Other replies may be a proxy's.
-    fn read_clock(&self, reply: &reqwest::Response, sent: Instant) -> Option<Stamp> {
-        let date = reply.headers().get(reqwest::header::DATE)?.to_str().ok()?;
-        let stamp = Stamp::of_reply(date, sent, Instant::now()).filter(|_| reply.status().is_success())?;
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(stamp);
-        Some(stamp)
-    }
-
-    /// How the messages go.
-    pub fn route(&self) -> &Arc<Route> {
+    fn route(&self) -> &Arc<Route> {
         &self.route
     }
 
     /// Posts one message.
-    pub async fn send(&self, message: &Outgoing<'_>) -> Answer {
+    async fn send(&self, message: &Outgoing<'_>) -> Answer {
+        let Address::Phone(to) = message.to;
         let callback = self.callback(message);
         let validity = self.account.validity_period.as_secs().to_string();
         let mut form = vec![
-            ("To", message.to.as_e164()),
+            ("To", to.as_e164()),
             ("Body", message.text),
             ("ValidityPeriod", &validity),
             ("RiskCheck", "disable"),
@@ -167,29 +150,29 @@ impl Client {
     }
 
     /// Asks for one message of the account: answered with 200 only if it may use the API.
-    pub async fn accepts_us(&self) -> Acceptance {
+    async fn probe(&self) -> ProbeAnswer {
         match self
             .call(self.http.get(&self.messages_url).query(&[("PageSize", "1")]))
             .await
         {
             Ok(reply) => answer::of_probe(reply.status().as_u16()),
-            Err(_) => Acceptance::Unclear,
+            Err(_) => ProbeAnswer::Unclear,
         }
     }
 
-    /// Whether calls of any kind brought an answer since this was last asked; `None` if there were none.
-    pub fn take_contact(&self) -> Option<Contact> {
+    fn take_reachability(&self) -> Option<Reachability> {
         let failed = self.calls.failed.swap(false, Ordering::Relaxed);
         let answered = self.calls.answered.swap(false, Ordering::Relaxed);
         match (answered, failed) {
-            (true, _) => Some(Contact::Answered),
-            (false, true) => Some(Contact::Failed),
+            (true, _) => Some(Reachability::Reachable),
+            (false, true) => Some(Reachability::Unreachable),
             (false, false) => None,
         }
     }
 
     /// Lists every message to `to`, following all pages. `None` unless the list is complete and every entry readable.
-    pub async fn search(&self, to: &PhoneNumber, since: Option<Timestamp>) -> Option<Listing> {
+    async fn search(&self, to: Address<'_>, since: Option<Timestamp>) -> Option<Listing> {
+        let Address::Phone(to) = to;
         let mut url = Url::parse(&self.messages_url).ok()?;
         url.query_pairs_mut()
             .append_pair("To", to.as_e164())
@@ -226,7 +209,7 @@ impl Client {
     }
 
     /// Fetches one message.
-    pub async fn fetch(&self, message_id: &str) -> Option<Listed> {
+    async fn look_up(&self, message_id: &str) -> Option<Listed> {
         let mut url = self.account.base_url.clone();
         url.path_segments_mut().ok()?.pop_if_empty().extend([
             "2010-04-01",
@@ -236,6 +219,24 @@ impl Client {
             &format!("{message_id}.json"),
         ]);
         self.get::<MessageEntry>(url).await?.0.read()
+    }
+
+    fn clock(&self) -> Option<Stamp> {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn explain(code: i64) -> Option<Explanation> {
+        Some(codes::explain(code))
+    }
+}
+
+impl Messages {
+    /// Reads Twilio's clock off a good reply. Other replies may be a proxy's.
+    fn read_clock(&self, reply: &reqwest::Response, sent: Instant) -> Option<Stamp> {
+        let date = reply.headers().get(reqwest::header::DATE)?.to_str().ok()?;
+        let stamp = Stamp::of_reply(date, sent, Instant::now()).filter(|_| reply.status().is_success())?;
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(stamp);
+        Some(stamp)
     }
 
     /// One reply of 200, read as `T`, and what Twilio's clock read.
@@ -332,8 +333,35 @@ impl MessageEntry {
             news,
             error_code: self.error_code,
             opted_out: self.error_code == Some(codes::OPTED_OUT),
-            text: self.body,
+            text: self.body.map(without_trial_prefix),
             created_at,
         })
+    }
+}
+
+fn without_trial_prefix(text: String) -> String {
+    match text.strip_prefix(TRIAL_PREFIX) {
+        Some(own) => own.to_owned(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_account_does_not_change_the_text() {
+        let read = |body: &str| {
+            let entry = serde_json::json!({"sid": "SM1", "body": body});
+            serde_json::from_value::<MessageEntry>(entry)
+                .unwrap()
+                .read()
+                .unwrap()
+                .text
+        };
+
+        assert_eq!(read("🚨 Fire").as_deref(), Some("🚨 Fire"));
+        assert_eq!(read(&format!("{TRIAL_PREFIX}🚨 Fire")).as_deref(), Some("🚨 Fire"));
     }
 }

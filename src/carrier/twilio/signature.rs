@@ -31,7 +31,7 @@ pub enum Invalid {
     Missing,
     #[error("the signature is not base64 of 20 bytes, so it was changed on its way or is of another kind")]
     Malformed,
-    #[error("the body is no form, and the address has no bodySHA256 to check it by")]
+    #[error("the body is not a form, and the address has no bodySHA256 to check it by")]
     NoBodyHash,
     #[error("the body does not match the address's bodySHA256: it was changed on its way")]
     BodyHash,

@@ -2,7 +2,7 @@
 //! human. The table is compiled in from codes.json (gathered from Twilio's own pages; see its `name` for the term to
 //! search for).
 
-use crate::domain::{news::Fault, report::Explanation};
+use crate::domain::{answer::Fault, report::Explanation};
 use serde::Deserialize;
 use std::{collections::HashMap, sync::LazyLock};
 

@@ -1,12 +1,12 @@
 //! What Twilio's answer to an attempt means: the table that decides between "again", "never", "hold everything" and
-//! "it may have been sent". Pure; `client` makes the call.
+//! "it may have been sent". Pure; `messages` makes the call.
 
 use super::{
     codes::{self, Class},
     receipt,
 };
 use crate::domain::{
-    news::{Acceptance, Answer, Fault},
+    answer::{Answer, Fault, ProbeAnswer},
     report::Explanation,
 };
 use jiff::SignedDuration;
@@ -115,30 +115,42 @@ fn halted(status: u16, code: Option<i64>) -> Answer {
     let fault = code
         .and_then(|code| codes::find(code)?.class.fault())
         .unwrap_or(Fault::Credentials);
-    let explanation = code.map_or_else(
+    let known = code.map_or_else(
         || Explanation {
             meaning: format!("Twilio answered {status} and no code of its own."),
-            advice: "Check the account SID with its auth token or API key, and that nothing between here and Twilio answers in its place."
-                .into(),
+            advice: "See that nothing between here and Twilio answers in its place.".into(),
         },
         codes::explain,
     );
     Answer::Halted {
         fault,
         code,
-        explanation,
+        explanation: Explanation {
+            advice: format!("{} {}", known.advice, settings_of(fault)),
+            ..known
+        },
+    }
+}
+
+/// Where the configuration says what is at fault.
+fn settings_of(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Credentials => "Check `twilio.account_sid` with its auth token or API key.",
+        Fault::Sender => "Check `twilio.from` or `twilio.messaging_service_sid`.",
+        Fault::Account => "Check `twilio.account_sid`.",
+        Fault::Settings => "Check `public_url`, `twilio.status_callback_url` and `twilio.validity_period`.",
     }
 }
 
 /// What the answer to a question that sends nothing says of our account.
-pub fn of_probe(status: u16) -> Acceptance {
+pub fn of_probe(status: u16) -> ProbeAnswer {
     match status {
-        200..=299 => Acceptance::Accepted,
+        200..=299 => ProbeAnswer::Accepted,
         // Who signs in is wrong, or the account's own path leads nowhere: a message would meet the same.
-        401 | 404 => Acceptance::Refused,
-        429 => Acceptance::Unclear,
-        400..=499 => Acceptance::Forbidden,
-        _ => Acceptance::Unclear,
+        401 | 404 => ProbeAnswer::Refused,
+        429 => ProbeAnswer::Unclear,
+        400..=499 => ProbeAnswer::Forbidden,
+        _ => ProbeAnswer::Unclear,
     }
 }
 
@@ -161,10 +173,14 @@ mod tests {
     }
 
     fn halted(fault: Fault, code: i64) -> Answer {
+        let known = codes::explain(code);
         Answer::Halted {
             fault,
             code: Some(code),
-            explanation: codes::explain(code),
+            explanation: Explanation {
+                advice: format!("{} {}", known.advice, settings_of(fault)),
+                ..known
+            },
         }
     }
 
@@ -296,13 +312,13 @@ mod tests {
         assert_eq!(
             probes,
             [
-                Acceptance::Accepted,
-                Acceptance::Refused,
-                Acceptance::Forbidden,
-                Acceptance::Refused,
-                Acceptance::Unclear,
-                Acceptance::Unclear,
-                Acceptance::Unclear,
+                ProbeAnswer::Accepted,
+                ProbeAnswer::Refused,
+                ProbeAnswer::Forbidden,
+                ProbeAnswer::Refused,
+                ProbeAnswer::Unclear,
+                ProbeAnswer::Unclear,
+                ProbeAnswer::Unclear,
             ]
         );
     }

@@ -1,0 +1,104 @@
+//! The helpdesks: `sources.<name>.…`.
+
+use super::reader::Reader;
+use crate::domain::{
+    event::{DEFAULT_SOURCE, Recipient},
+    phone::{PhoneNumber, Region},
+};
+use secrecy::SecretString;
+use std::collections::BTreeMap;
+
+/// One helpdesk.
+#[derive(Clone)]
+pub struct Source {
+    /// Tokens that may speak for this source only.
+    pub tokens: Vec<SecretString>,
+    pub region: Region,
+    /// Who is told when an event names nobody.
+    pub fallback_recipients: Vec<Recipient>,
+    pub each_later_recipient: bool,
+}
+
+/// Reads all of them; the default one is always there.
+pub fn read_sources(reader: &mut Reader, default_region: Region) -> BTreeMap<String, Source> {
+    let mut names = reader.names_below("sources");
+    names.insert(DEFAULT_SOURCE.to_owned());
+    let mut sources = BTreeMap::new();
+    for name in names {
+        let key = |member: &str| format!("sources.{name}.{member}");
+        let tokens = reader.secret_list(&key("tokens"));
+        let region = reader
+            .optional(&key("region"), "a country code like `DE`", Region::parse)
+            .unwrap_or(default_region);
+        let source = Source {
+            tokens,
+            region,
+            // Read by the same region as they will be when somebody is texted.
+            fallback_recipients: read_recipients(reader, &key("fallback_recipients"), region),
+            each_later_recipient: reader.choice(
+                &key("later_recipients"),
+                "untold",
+                &[("untold", false), ("each", true)],
+            ),
+        };
+        sources.insert(name, source);
+    }
+    sources
+}
+
+/// Fallback recipients: numbers, or tables with `phone`, `name`, `role`, `staff_id` and `region`.
+fn read_recipients(reader: &mut Reader, key: &str, default_region: Region) -> Vec<Recipient> {
+    let mut recipients = Vec::new();
+    for item in reader.items(key) {
+        let member = |name: &str| item.get(name).cloned();
+        let recipient = Recipient {
+            staff_id: member("staff_id"),
+            role: member("role"),
+            name: member("name"),
+            phone: member("phone"),
+            region: member("region").map(|name| Region::parse(&name).unwrap_or(Region::UNKNOWN)),
+        };
+        let is_usable = recipient
+            .phone
+            .as_deref()
+            .is_some_and(|phone| PhoneNumber::parse(phone, recipient.region.unwrap_or(default_region)).is_some());
+        if is_usable {
+            recipients.push(recipient);
+        } else {
+            reader.fault_secret(key, "has an entry without a usable phone: write each with `+` and country code and without an extension, like `\"+14155550101\"` or `{ phone = \"+14155550101\", name = \"Grace\" }`; one without a country code needs a `region` like `DE`");
+        }
+    }
+    recipients
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_made_by_naming_it() {
+        let mut reader = Reader::default();
+        let environment = [
+            ("TOKENS", "one, two"),
+            ("REGION", "de"),
+            ("FALLBACK_RECIPIENTS", "+14155550101,+14155550102"),
+            ("LATER_RECIPIENTS", "each"),
+        ];
+        let own = |(name, value): (&str, &str)| (format!("NIGHTBELL_SOURCES__ACME__{name}"), value.to_owned());
+        reader.read_environment(environment.into_iter().map(own));
+
+        let sources = read_sources(&mut reader, Region::us());
+
+        let acme = &sources["acme"];
+        assert!(reader.finish().0.is_empty());
+        assert_eq!(
+            (
+                acme.tokens.len(),
+                acme.region.to_string(),
+                acme.fallback_recipients.len()
+            ),
+            (2, "DE".to_owned(), 2)
+        );
+        assert!(acme.each_later_recipient && sources.contains_key("default"));
+    }
+}
