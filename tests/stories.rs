@@ -10,13 +10,13 @@
 mod support;
 
 mod alarms;
+mod architecture;
 mod clocks;
 mod commands;
 mod connections;
 mod crashes;
 mod forgetting;
 mod groups;
-mod house;
 mod intake;
 mod limits;
 mod night;
