@@ -5,7 +5,7 @@ mod checks;
 mod schema;
 mod source;
 
-use crate::support::{database::Database, town::Plan};
+use crate::support::{database::Database, env::Plan};
 use checks::{Exceptions, Map, Provider, circles, foreign_words, named_outside, wrong_imports};
 use source::{Files, Sources};
 use std::{
@@ -219,7 +219,7 @@ async fn both_databases_have_the_same_keys_and_indexes() {
         in_sqlite.is_empty() && in_postgres.is_empty(),
         "only in SQLite: {in_sqlite:#?}, only in PostgreSQL: {in_postgres:#?}"
     );
-    // What would be found missing if a statement above fell silent.
+    // What would be found missing if a statement above returned nothing.
     for known in [
         "attempt primary key delivery_id,number",
         "alert unique source,ticket_id",

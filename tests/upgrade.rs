@@ -6,8 +6,8 @@
 use crate::support::{
     client,
     database::Database,
+    env::{INTAKE, Plan, critical, person},
     service::{Service, binary_before},
-    town::{INTAKE, Plan, critical, person},
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::{
@@ -122,7 +122,7 @@ async fn a_big_database_is_changed_while_the_version_before_works() {
 
     // Two of the new version come at the same time.
     let begun = Instant::now();
-    let (town, other) = tokio::join!(plan.build(), async {
+    let (env, other) = tokio::join!(plan.build(), async {
         tokio::task::spawn_blocking({
             let (settings, folder) = (settings.clone(), crate::support::database::Folder::new());
             move || {
@@ -152,5 +152,5 @@ async fn a_big_database_is_changed_while_the_version_before_works() {
     );
     assert!(longest < Duration::from_secs(2), "{longest:?}");
     let alerts = i64::try_from(rows + count).unwrap();
-    assert_eq!(town.database.number("select count(*) from alert").await, alerts);
+    assert_eq!(env.database.number("select count(*) from alert").await, alerts);
 }

@@ -1,11 +1,11 @@
-//! A small town to tell stories in: the service as a process of its own, a fake Twilio, a database.
+//! What stories run in: the service as a process of its own, a fake Twilio, a database.
 
 pub mod clock;
 pub mod database;
+pub mod env;
 pub mod proxy;
 pub mod service;
 pub mod smtp;
-pub mod town;
 pub mod twilio;
 
 use std::time::Duration;
