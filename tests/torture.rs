@@ -65,7 +65,7 @@ pub async fn build(plan: Plan, deliveries: usize, dice: &mut StdRng) -> (TestEnv
 }
 
 /// How the provider answers one attempt.
-fn odd_answer(dice: &mut StdRng) -> Answers {
+pub fn odd_answer(dice: &mut StdRng) -> Answers {
     match dice.random_range(0..100) {
         0..5 => Answers::Busy,
         5..15 => Answers::AcceptsWithoutAnswer,

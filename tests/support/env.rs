@@ -292,23 +292,8 @@ impl TestEnv {
 
     /// Posts a receipt without a code; `None` if there was no answer.
     pub async fn try_report(&self, message: &Message, status: &str) -> Option<u16> {
-        let form = [
-            ("AccountSid", ACCOUNT),
-            ("To", message.to.as_str()),
-            ("MessageSid", &message.sid),
-            ("MessageStatus", status),
-        ];
-        let url = message.callback.clone().unwrap();
-        let query = url.split('#').next().unwrap().split_once('?').unwrap().1.to_owned();
-        let answer = self
-            .client
-            .post(format!("http://{}/twilio/status?{query}", self.service.address))
-            .header("x-twilio-signature", sign(AUTH_TOKEN, &url, &form))
-            .form(&form)
-            .timeout(std::time::Duration::from_millis(700))
-            .send()
-            .await;
-        Some(answer.ok()?.status().as_u16())
+        let posting = message.report_to(&self.client, &self.service.address, status, None);
+        tokio::time::timeout(super::ANSWER, posting).await.ok().flatten()
     }
 
     /// Posts a form to the path that the public address leads to, with this signature.

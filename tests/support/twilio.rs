@@ -60,6 +60,34 @@ pub struct Message {
     pub at: jiff::Timestamp,
 }
 
+impl Message {
+    /// Posts a receipt for it to the process at this address; `None` if there was no answer.
+    pub async fn report_to(
+        &self,
+        client: &reqwest::Client,
+        address: &str,
+        status: &str,
+        code: Option<&str>,
+    ) -> Option<u16> {
+        let mut form = vec![
+            ("AccountSid", ACCOUNT),
+            ("To", self.to.as_str()),
+            ("MessageSid", &self.sid),
+            ("MessageStatus", status),
+        ];
+        form.extend(code.map(|code| ("ErrorCode", code)));
+        let url = self.callback.clone().unwrap();
+        let query = url.split('#').next().unwrap().split_once('?').unwrap().1.to_owned();
+        let answer = client
+            .post(format!("http://{address}/twilio/status?{query}"))
+            .header("x-twilio-signature", sign(AUTH_TOKEN, &url, &form))
+            .form(&form)
+            .send()
+            .await;
+        Some(answer.ok()?.status().as_u16())
+    }
+}
+
 #[derive(Default)]
 struct FakeState {
     scripts: HashMap<String, VecDeque<Answers>>,
