@@ -1,5 +1,4 @@
-//! Stories of connections: floods of half-sent requests, bodies that nobody vouched for, a stop, a database that says
-//! nothing.
+//! Stories of connections: floods of half-sent requests, bodies that nobody vouched for, a stop.
 
 use crate::support::{
     PATIENCE,
@@ -8,18 +7,13 @@ use crate::support::{
     service::OPEN_FILES,
 };
 use reqwest::Method;
-use serde_json::Value;
 use std::{
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
     time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     task::JoinSet,
     time::timeout,
 };
@@ -369,103 +363,4 @@ async fn idle_and_half_open_connections_do_not_hold_up_a_stop(database: Database
     assert!(env.service.ended().await.success());
     let log = env.service.log();
     assert!(!log.contains("cut off"), "{log}");
-}
-
-/// A way to PostgreSQL that stops answering for good at the first statement with these words: from then on it takes bytes and
-/// passes none on. Before it is armed it passes everything.
-struct Way {
-    url: String,
-    is_armed: Arc<AtomicBool>,
-}
-
-impl Way {
-    async fn to(database: &str, last_words: &'static str) -> Self {
-        let target = database
-            .split('@')
-            .nth(1)
-            .unwrap()
-            .split('/')
-            .next()
-            .unwrap()
-            .to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = database.replace(&target, &listener.local_addr().unwrap().to_string());
-        let (is_armed, is_unresponsive) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let armed = Arc::clone(&is_armed);
-        tokio::spawn(async move {
-            while let Ok((near, _)) = listener.accept().await {
-                let Ok(far) = TcpStream::connect(&target).await else {
-                    continue;
-                };
-                let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-                let (armed, stopped) = (Arc::clone(&armed), Arc::clone(&is_unresponsive));
-                let stops_answering = move |bytes: &[u8]| {
-                    let has_words = bytes
-                        .windows(last_words.len())
-                        .any(|window| window == last_words.as_bytes());
-                    if has_words && armed.load(SeqCst) {
-                        stopped.store(true, SeqCst);
-                    }
-                    stopped.load(SeqCst)
-                };
-                tokio::spawn(pass_on(near_read, far_write, stops_answering.clone()));
-                tokio::spawn(pass_on(far_read, near_write, stops_answering));
-            }
-        });
-        Self { url, is_armed }
-    }
-}
-
-async fn pass_on(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    stops_answering: impl Fn(&[u8]) -> bool,
-) {
-    let mut buffer = vec![0; 64 * 1024];
-    while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        if !stops_answering(&buffer[..count]) && to.write_all(&buffer[..count]).await.is_err() {
-            return;
-        }
-    }
-    // The end of one side counts too.
-    if stops_answering(&[]) {
-        std::future::pending::<()>().await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unresponsive_database_gives_503_within_ten_seconds() {
-    // Each statement is sent in full the first time that a connection uses it.
-    for (last_words, event) in [
-        ("insert into alert", critical("2", &[person("+14155550101")])),
-        (
-            "update alert set closed_at = coalesce",
-            serde_json::json!({"type": "ticket.closed", "ticket": {"id": "1"}}),
-        ),
-    ] {
-        let Some(database) = Database::postgres("an unresponsive database").await else {
-            return;
-        };
-        let way = Way::to(&database.url, last_words).await;
-        let env = Plan::on(database).set("DATABASE_URL", &way.url).build().await;
-        if event["type"] == "ticket.closed" {
-            env.raise(&critical("1", &[person("+14155550101")])).await;
-        }
-        way.is_armed.store(true, SeqCst);
-        let began = Instant::now();
-
-        let reply = timeout(PATIENCE, env.post(&event)).await.expect("an answer");
-
-        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-        assert_eq!(
-            (reply.status, reply.content_type.as_str()),
-            (503, "application/problem+json")
-        );
-        let detail = reply.body["detail"].as_str().unwrap();
-        assert!(detail.contains("send it again"), "{detail}");
-        let ready = timeout(PATIENCE, env.request(Method::GET, "/readyz", &[], Vec::new()))
-            .await
-            .expect("an answer");
-        assert_eq!((ready.status, &ready.body["status"]), (503, &Value::from("not ready")));
-    }
 }

@@ -4,17 +4,19 @@
 //! In the ordinary run it stops twice. `NIGHTBELL_TORTURE` makes it long: five times, and each kind of call at least once.
 
 use crate::support::{
+    PATIENCE,
     database::Database,
     env::{INTAKE, Plan, TestEnv, critical, person},
     eventually,
     proxy::Proxy,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     io::Write,
     time::{Duration, Instant},
 };
+use tokio::time::timeout;
 
 /// A piece of the statement of each kind of call that a process makes while events flow.
 const CALLS: [&str; 12] = [
@@ -226,4 +228,35 @@ async fn an_unresponsive_database_shows_in_readyz_and_does_not_hold_up_a_stop() 
     // `sms.timeout` is 2 s here.
     let took = stopped_at.elapsed();
     assert!(took < Duration::from_secs(2 + 15), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unresponsive_database_gives_503_within_ten_seconds() {
+    for (statement, event) in [
+        ("insert into alert", critical("2", &[person("+14155550101")])),
+        (
+            "update alert set closed_at = coalesce",
+            json!({"type": "ticket.closed", "ticket": {"id": "1"}}),
+        ),
+    ] {
+        let Some((env, proxy)) = env_behind_proxy("an_unresponsive_database_gives_503").await else {
+            return;
+        };
+        env.raise(&critical("1", &[person("+14155550101")])).await;
+        proxy.stop_answering_at(statement);
+        let began = Instant::now();
+
+        let reply = timeout(PATIENCE, env.post(&event)).await.expect("an answer");
+
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        assert_eq!(
+            (reply.status, reply.content_type.as_str()),
+            (503, "application/problem+json")
+        );
+        let detail = reply.body["detail"].as_str().unwrap();
+        assert!(detail.contains("send it again"), "{detail}");
+        let ready = env.request(reqwest::Method::GET, "/readyz", &[], Vec::new());
+        let ready = timeout(PATIENCE, ready).await.expect("an answer");
+        assert_eq!((ready.status, &ready.body["status"]), (503, &json!("not ready")));
+    }
 }
