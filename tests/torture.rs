@@ -197,7 +197,7 @@ async fn never_twice_with_clocks_that_are_wrong(database: Database) {
 }
 
 /// Prints what led to two messages: both sides' records.
-async fn tell_story_of(env: &TestEnv, delivery: &str) {
+pub async fn tell_story_of(env: &TestEnv, delivery: &str) {
     let delivery: Value = serde_json::from_str(delivery).unwrap();
     let id = delivery["id"].as_str().unwrap();
     for line in env.get(&format!("/v1/deliveries/{id}")).await["timeline"]
