@@ -1,9 +1,9 @@
-//! Alarms by mail: at once, with what to do, and never a storm of mails.
+//! Alarms by mail: at once, with what to do, and never a burst of mails.
 
 use crate::support::{
     database::Database,
+    env::{Plan, critical, person},
     smtp::{Mail, Mode, Smtp},
-    town::{Plan, critical, person},
     twilio::Answers,
 };
 use reqwest::Method;
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 stories![
     nobody_told_is_mailed_at_once,
-    a_storm_makes_one_mail_a_minute,
+    a_burst_of_alarms_makes_one_mail_a_minute,
     each_kind_of_alarm_says_what_to_do,
     the_last_recipient_of_a_source_who_opts_out_is_an_alarm,
     an_alarm_does_not_wait_behind_a_report_that_hangs,
@@ -21,10 +21,10 @@ stories![
 
 async fn nobody_told_is_mailed_at_once(database: Database) {
     let smtp = Smtp::start(Mode::Plain).await;
-    let town = Plan::on(database).mailing(&smtp).build().await;
+    let env = Plan::on(database).mailing(&smtp).build().await;
 
-    let refused = town.phone("+14155550101", [Answers::Refuses(400, 21211)]);
-    town.raise(&critical("1", &[refused])).await;
+    let refused = env.phone("+14155550101", [Answers::Refuses(400, 21211)]);
+    env.raise(&critical("1", &[refused])).await;
 
     let mail = smtp.received(1).await.remove(0);
     assert_eq!(mail.subject(), "Nightbell: nobody was told (ticket #101)");
@@ -49,7 +49,7 @@ async fn nobody_told_is_mailed_at_once(database: Database) {
     );
 }
 
-async fn a_storm_makes_one_mail_a_minute(database: Database) {
+async fn a_burst_of_alarms_makes_one_mail_a_minute(database: Database) {
     let smtp = Smtp::start(Mode::Plain).await;
     let Some(plan) = Plan::on(database)
         .mailing(&smtp)
@@ -57,30 +57,30 @@ async fn a_storm_makes_one_mail_a_minute(database: Database) {
     else {
         return;
     };
-    let town = plan.build().await;
+    let env = plan.build().await;
     let nobody = json!({"name": "Mona", "phone": "none"});
     for ticket in 0..60 {
-        town.raise(&critical(&ticket.to_string(), std::slice::from_ref(&nobody)))
+        env.raise(&critical(&ticket.to_string(), std::slice::from_ref(&nobody)))
             .await;
     }
     let mut mails = smtp.received(1).await;
-    while town
+    while env
         .database
         .number("select count(*) from alarm where mailed_at is null")
         .await
         > 0
     {
-        town.turn_clock_to(&format!("2026-11-20 12:{:02}:00", mails.len() * 2));
+        env.turn_clock_to(&format!("2026-11-20 12:{:02}:00", mails.len() * 2));
         mails = smtp.received(mails.len() + 1).await;
     }
 
     assert!((2..=4).contains(&mails.len()), "{}", mails.len());
-    let told: usize = mails
+    let named: usize = mails
         .iter()
         .map(|mail| mail.text().matches("nobody is being told of alert").count())
         .sum();
     assert_eq!(
-        told,
+        named,
         60,
         "each once: {:?}",
         mails.iter().map(Mail::subject).collect::<Vec<_>>()
@@ -95,7 +95,7 @@ async fn each_kind_of_alarm_says_what_to_do(database: Database) {
     else {
         return;
     };
-    let town = plan
+    let env = plan
         .set("DAILY_LIMIT", "1")
         .set("SMS__TIMEOUT", "500ms")
         .set("SMS__LEASE", "2s")
@@ -103,19 +103,19 @@ async fn each_kind_of_alarm_says_what_to_do(database: Database) {
         .set("SMS__RESEND_WHEN_ABSENT", "false")
         .build()
         .await;
-    let alert = town
-        .raise(&critical("1", &[town.phone("+14155550101", [Answers::Hangs])]))
+    let alert = env
+        .raise(&critical("1", &[env.phone("+14155550101", [Answers::Hangs])]))
         .await;
-    town.stand(&alert, &["unconfirmed"]).await;
+    env.stand(&alert, &["unconfirmed"]).await;
     let first = smtp.received(1).await.remove(0);
     assert_eq!(
         first.subject(),
         "Nightbell: a message may not have been sent (ticket #101)"
     );
 
-    town.turn_clock_to("2026-11-20 12:05:00");
-    let alert = town.raise(&critical("2", &[person("+14155550102")])).await;
-    town.stand(&alert, &["deferred"]).await;
+    env.turn_clock_to("2026-11-20 12:05:00");
+    let alert = env.raise(&critical("2", &[person("+14155550102")])).await;
+    env.stand(&alert, &["deferred"]).await;
     let second = smtp.received(2).await.remove(1);
     assert_eq!(
         second.subject(),
@@ -131,14 +131,14 @@ async fn each_kind_of_alarm_says_what_to_do(database: Database) {
 
 async fn the_last_recipient_of_a_source_who_opts_out_is_an_alarm(database: Database) {
     let smtp = Smtp::start(Mode::Plain).await;
-    let town = Plan::on(database)
+    let env = Plan::on(database)
         .mailing(&smtp)
         .set("SOURCES__ACME__TOKENS", "acme-token")
         .set("SOURCES__ACME__FALLBACK_RECIPIENTS", "+14155550101,+14155550102")
         .build()
         .await;
     let opt_out = async |phone: &str| {
-        let reply = town
+        let reply = env
             .admin(Method::POST, "/v1/opt-outs", Some(json!({"phone": phone})))
             .await;
         assert_eq!(reply.status, 201);
@@ -146,7 +146,7 @@ async fn the_last_recipient_of_a_source_who_opts_out_is_an_alarm(database: Datab
 
     opt_out("+14155550101").await;
     crate::support::eventually("the opt-out to be looked at", async || {
-        let open = town
+        let open = env
             .database
             .number("select count(*) from opt_out where checked_at is null")
             .await;
@@ -154,7 +154,7 @@ async fn the_last_recipient_of_a_source_who_opts_out_is_an_alarm(database: Datab
     })
     .await;
     assert_eq!(
-        town.database.number("select count(*) from alarm").await,
+        env.database.number("select count(*) from alarm").await,
         0,
         "one is left"
     );
@@ -178,22 +178,22 @@ async fn an_alarm_does_not_wait_behind_a_report_that_hangs(database: Database) {
     else {
         return;
     };
-    let town = plan.build().await;
-    town.service.logged("ready").await;
+    let env = plan.build().await;
+    env.service.logged("ready").await;
     // The server has the report and thinks about it for as long as it is waited for.
     smtp.hold_answer(Some(Arc::new(Notify::new())));
     crate::support::eventually("the beginning of the ledger", async || {
-        let runs = town.database.number("select count(*) from job_run").await;
+        let runs = env.database.number("select count(*) from job_run").await;
         if runs == 2 { Ok(()) } else { Err(runs) }
     })
     .await;
-    town.turn_clock_to("2026-11-21 00:00:01");
+    env.turn_clock_to("2026-11-21 00:00:01");
     let report = smtp.received(1).await.remove(0);
     assert!(report.message_id().starts_with("report."), "{}", report.subject());
 
     smtp.hold_answer(None);
-    let refused = town.phone("+14155550101", [Answers::Refuses(400, 21211)]);
-    town.raise(&critical("1", &[refused])).await;
+    let refused = env.phone("+14155550101", [Answers::Refuses(400, 21211)]);
+    env.raise(&critical("1", &[refused])).await;
 
     let alarm = smtp.received(2).await.remove(1);
     assert_eq!(alarm.subject(), "Nightbell: nobody was told (ticket #101)");

@@ -1,25 +1,19 @@
-//! Stories of connections: floods of half-sent requests, bodies that nobody vouched for, a stop, a database that says
-//! nothing.
+//! Stories of connections: floods of half-sent requests, bodies that nobody vouched for, a stop.
 
 use crate::support::{
     PATIENCE,
     database::Database,
+    env::{INTAKE, Plan, TestEnv, critical, person},
     service::OPEN_FILES,
-    town::{INTAKE, Plan, Town, critical, person},
 };
 use reqwest::Method;
-use serde_json::Value;
 use std::{
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
     time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     task::JoinSet,
     time::timeout,
 };
@@ -95,7 +89,7 @@ fn status(answer: &str) -> &str {
 }
 
 /// As many connections as wanted that send half a request and then nothing. They live as long as what is returned. Those
-/// that cannot be opened are left out: a service that is deaf takes no more.
+/// that cannot be opened are left out: a service that accepts no connections takes no more.
 async fn half_open(address: &str, wanted: usize) -> Vec<TcpStream> {
     // This process needs files for its own ends of all of them.
     let _ = Command::new("prlimit")
@@ -135,14 +129,14 @@ fn unsigned_receipts(address: &str, wanted: usize) -> JoinSet<()> {
 }
 
 /// Posts events of new tickets at a steady pace, each of which must be answered 202; returns how long each took, sorted.
-async fn post_events(town: &Town, ticket: &str, count: usize) -> Vec<Duration> {
+async fn post_events(env: &TestEnv, ticket: &str, count: usize) -> Vec<Duration> {
     let client = crate::support::client();
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
     let mut posting = JoinSet::new();
     for number in 0..count {
         ticks.tick().await;
         let request = client
-            .post(format!("http://{}/v1/events", town.service.address))
+            .post(format!("http://{}/v1/events", env.service.address))
             .bearer_auth(INTAKE)
             .timeout(PATIENCE)
             .header("content-type", "application/json")
@@ -173,18 +167,18 @@ fn tell(text: &str) {
 }
 
 /// Events pass while 2,000 clients hold half a request each and 300 post a mebibyte that nobody signed.
-async fn flood(town: Town, wanted_open: usize, what: &str) {
+async fn flood(env: TestEnv, wanted_open: usize, what: &str) {
     // The first phone number loads the numbering plans.
-    post_events(&town, "first", 10).await;
-    let calm = post_events(&town, "calm", 100).await;
-    let before_mb = peak_memory_mb(town.service.pid());
+    post_events(&env, "first", 10).await;
+    let calm = post_events(&env, "calm", 100).await;
+    let before_mb = peak_memory_mb(env.service.pid());
 
-    let half_open = half_open(&town.service.address, 2000).await;
+    let half_open = half_open(&env.service.address, 2000).await;
     assert!(half_open.len() >= wanted_open, "only {} could connect", half_open.len());
-    let unsigned = unsigned_receipts(&town.service.address, 300);
-    let took = post_events(&town, "flood", 500).await;
+    let unsigned = unsigned_receipts(&env.service.address, 300);
+    let took = post_events(&env, "flood", 500).await;
 
-    let peak_mb = peak_memory_mb(town.service.pid());
+    let peak_mb = peak_memory_mb(env.service.pid());
     let figures = |took: &[Duration]| {
         let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
         format!("p50 {:?}, p99 {:?}, most {:?}", at(0.5), at(0.99), at(1.0))
@@ -202,47 +196,47 @@ async fn flood(town: Town, wanted_open: usize, what: &str) {
         "peak memory rose from {before_mb} to {peak_mb} MB"
     );
     drop((half_open, unsigned));
-    assert_eq!(town.request(Method::GET, "/healthz", &[], Vec::new()).await.status, 200);
+    assert_eq!(env.request(Method::GET, "/healthz", &[], Vec::new()).await.status, 200);
 }
 
 async fn events_pass_a_flood_of_half_open_and_unsigned_connections(database: Database) {
     let engine = if database.is_sqlite { "SQLite" } else { "PostgreSQL" };
-    let town = Town::on(database).await;
+    let env = TestEnv::on(database).await;
 
-    flood(town, 2000, &format!("flood, {engine}")).await;
+    flood(env, 2000, &format!("flood, {engine}")).await;
 }
 
 async fn events_pass_a_flood_at_the_cap_of_connections(database: Database) {
     let engine = if database.is_sqlite { "SQLite" } else { "PostgreSQL" };
-    let town = Plan::on(database).environment(OPEN_FILES, "1024").build().await;
+    let env = Plan::on(database).environment(OPEN_FILES, "1024").build().await;
 
-    // A service that goes deaf takes some of them; this one takes all, and closes some.
-    flood(town, 1000, &format!("flood at the cap, {engine}")).await;
+    // A service that stops accepting takes some of them; this one takes all, and closes some.
+    flood(env, 1000, &format!("flood at the cap, {engine}")).await;
 }
 
 async fn events_pass_when_no_more_files_can_be_opened(database: Database) {
-    let town = Town::on(database).await;
-    post_events(&town, "calm", 10).await;
+    let env = TestEnv::on(database).await;
+    post_events(&env, "calm", 10).await;
     let limited = Command::new("prlimit")
-        .args([&format!("--pid={}", town.service.pid()), "--nofile=100:100"])
+        .args([&format!("--pid={}", env.service.pid()), "--nofile=100:100"])
         .status()
         .unwrap();
     assert!(limited.success());
 
-    let half_open = half_open(&town.service.address, 300).await;
+    let half_open = half_open(&env.service.address, 300).await;
 
     for number in 0..20 {
         let event = critical(&format!("full-{number}"), &[person("+14155550101")]);
-        let reply = timeout(PATIENCE, town.post(&event)).await.expect("an answer");
+        let reply = timeout(PATIENCE, env.post(&event)).await.expect("an answer");
         assert_eq!(reply.status, 202, "{reply:?}");
     }
-    town.service.logged("cannot take connections").await;
+    env.service.logged("cannot take connections").await;
     drop(half_open);
 }
 
 async fn half_sent_heads_are_cut_off_and_idle_connections_kept(database: Database) {
-    let town = Town::on(database).await;
-    let address = &town.service.address;
+    let env = TestEnv::on(database).await;
+    let address = &env.service.address;
     const WHOLE: &str = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut idle = send(address, WHOLE).await;
     let mut half_again = send(address, WHOLE).await;
@@ -269,10 +263,10 @@ async fn half_sent_heads_are_cut_off_and_idle_connections_kept(database: Databas
 }
 
 async fn an_unsigned_receipt_is_refused_before_its_body_is_read(database: Database) {
-    let town = Town::on(database).await;
+    let env = TestEnv::on(database).await;
     for expect in ["", "Expect: 100-continue\r\n"] {
         let mut stream = send(
-            &town.service.address,
+            &env.service.address,
             &format!("POST /twilio/status?d=1&a=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n{expect}\r\n"),
         )
         .await;
@@ -283,7 +277,7 @@ async fn an_unsigned_receipt_is_refused_before_its_body_is_read(database: Databa
         assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
         assert!(answer.contains("application/problem+json"), "{answer}");
     }
-    let rejected = town.get("/v1/receipts/rejected").await;
+    let rejected = env.get("/v1/receipts/rejected").await;
     assert_eq!(rejected["count"], 2, "{rejected}");
     assert!(
         rejected["items"][0]["why"]
@@ -295,8 +289,8 @@ async fn an_unsigned_receipt_is_refused_before_its_body_is_read(database: Databa
 }
 
 async fn a_body_that_is_too_large_is_refused_before_it_is_read(database: Database) {
-    let town = Town::on(database).await;
-    let address = &town.service.address;
+    let env = TestEnv::on(database).await;
+    let address = &env.service.address;
     let head = |path: &str, length: usize, more: &str| {
         format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n{more}\r\n")
     };
@@ -306,7 +300,7 @@ async fn a_body_that_is_too_large_is_refused_before_it_is_read(database: Databas
     for (what, text, wanted) in [
         ("a receipt", head("/twilio/status", 64 * 1024 + 1, signed), "413"),
         ("an event", head("/v1/events", 1 << 30, &token), "413"),
-        ("a stranger's event", head("/v1/events", MEBIBYTE, ""), "401"),
+        ("an unauthenticated event", head("/v1/events", MEBIBYTE, ""), "401"),
     ] {
         let mut stream = send(address, &text).await;
         assert_eq!(status(&read_to_end(&mut stream).await), wanted, "{what}");
@@ -333,12 +327,12 @@ async fn a_body_that_is_too_large_is_refused_before_it_is_read(database: Databas
         .await
         .unwrap();
     assert_eq!(status(&read_answer(&mut trusted).await), "200");
-    assert_eq!(town.get("/v1/alerts").await["items"], serde_json::json!([]));
+    assert_eq!(env.get("/v1/alerts").await["items"], serde_json::json!([]));
 }
 
 async fn idle_and_half_open_connections_do_not_hold_up_a_stop(database: Database) {
-    let mut town = Town::on(database).await;
-    let address = town.service.address.clone();
+    let mut env = TestEnv::on(database).await;
+    let address = env.service.address.clone();
     let mut idle = send(&address, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
     read_answer(&mut idle).await;
     let mut half = Vec::new();
@@ -357,7 +351,7 @@ async fn idle_and_half_open_connections_do_not_hold_up_a_stop(database: Database
     .await;
     assert_eq!(status(&read_answer(&mut under_way).await), "100", "its body is awaited");
 
-    town.service.signal("TERM");
+    env.service.signal("TERM");
     assert_eq!(read_to_end(&mut idle).await, "");
     for stream in &mut half {
         assert_eq!(read_to_end(stream).await, "");
@@ -366,106 +360,7 @@ async fn idle_and_half_open_connections_do_not_hold_up_a_stop(database: Database
     let answer = read_to_end(&mut under_way).await;
 
     assert_eq!(status(&answer), "202", "what is under way is answered: {answer}");
-    assert!(town.service.ended().await.success());
-    let log = town.service.log();
+    assert!(env.service.ended().await.success());
+    let log = env.service.log();
     assert!(!log.contains("cut off"), "{log}");
-}
-
-/// A way to PostgreSQL that goes silent for good at the first statement with these words: from then on it takes bytes and
-/// passes none on. Before it is armed it passes everything.
-struct Way {
-    url: String,
-    is_armed: Arc<AtomicBool>,
-}
-
-impl Way {
-    async fn to(database: &str, last_words: &'static str) -> Self {
-        let target = database
-            .split('@')
-            .nth(1)
-            .unwrap()
-            .split('/')
-            .next()
-            .unwrap()
-            .to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = database.replace(&target, &listener.local_addr().unwrap().to_string());
-        let (is_armed, is_silent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let armed = Arc::clone(&is_armed);
-        tokio::spawn(async move {
-            while let Ok((near, _)) = listener.accept().await {
-                let Ok(far) = TcpStream::connect(&target).await else {
-                    continue;
-                };
-                let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-                let (armed, silent) = (Arc::clone(&armed), Arc::clone(&is_silent));
-                let falls_silent = move |bytes: &[u8]| {
-                    let has_words = bytes
-                        .windows(last_words.len())
-                        .any(|window| window == last_words.as_bytes());
-                    if has_words && armed.load(SeqCst) {
-                        silent.store(true, SeqCst);
-                    }
-                    silent.load(SeqCst)
-                };
-                tokio::spawn(pass_on(near_read, far_write, falls_silent.clone()));
-                tokio::spawn(pass_on(far_read, near_write, falls_silent));
-            }
-        });
-        Self { url, is_armed }
-    }
-}
-
-async fn pass_on(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    falls_silent: impl Fn(&[u8]) -> bool,
-) {
-    let mut buffer = vec![0; 64 * 1024];
-    while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        if !falls_silent(&buffer[..count]) && to.write_all(&buffer[..count]).await.is_err() {
-            return;
-        }
-    }
-    // The end of one side is news too.
-    if falls_silent(&[]) {
-        std::future::pending::<()>().await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_falls_silent_gives_503_within_ten_seconds() {
-    // Each statement is sent in full the first time that a connection uses it.
-    for (last_words, event) in [
-        ("insert into alert", critical("2", &[person("+14155550101")])),
-        (
-            "update alert set closed_at = coalesce",
-            serde_json::json!({"type": "ticket.closed", "ticket": {"id": "1"}}),
-        ),
-    ] {
-        let Some(database) = Database::postgres("a silent database").await else {
-            return;
-        };
-        let way = Way::to(&database.url, last_words).await;
-        let town = Plan::on(database).set("DATABASE_URL", &way.url).build().await;
-        if event["type"] == "ticket.closed" {
-            town.raise(&critical("1", &[person("+14155550101")])).await;
-        }
-        way.is_armed.store(true, SeqCst);
-        let began = Instant::now();
-
-        let reply = timeout(PATIENCE, town.post(&event)).await.expect("an answer");
-
-        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-        assert_eq!(
-            (reply.status, reply.content_type.as_str()),
-            (503, "application/problem+json")
-        );
-        let detail = reply.body["detail"].as_str().unwrap();
-        assert!(detail.contains("send it again"), "{detail}");
-        let ready = timeout(PATIENCE, town.request(Method::GET, "/readyz", &[], Vec::new()))
-            .await
-            .expect("an answer");
-        assert_eq!((ready.status, &ready.body["status"]), (503, &Value::from("not ready")));
-    }
 }

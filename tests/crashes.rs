@@ -2,9 +2,9 @@
 
 use crate::support::{
     database::Database,
+    env::{Plan, TestEnv, critical, person},
     eventually,
     service::Service,
-    town::{Plan, Town, critical, person},
     twilio::Answers,
 };
 use std::sync::Arc;
@@ -18,7 +18,7 @@ stories![
 ];
 
 async fn killed_right_after_the_202_the_sms_still_goes_out_once(database: Database) {
-    let mut town = Plan::on(database)
+    let mut env = Plan::on(database)
         .set("SMS__LEASE", "2s")
         .set("SMS__TIMEOUT", "1s")
         // The kill may fall between begin_send and the call: then the message has to be proven absent first.
@@ -27,44 +27,44 @@ async fn killed_right_after_the_202_the_sms_still_goes_out_once(database: Databa
         .await;
     let event = critical("1", &[person("+14155550101")]);
 
-    let alert = town.raise(&event).await;
-    town.service.kill();
-    town.restart();
+    let alert = env.raise(&event).await;
+    env.service.kill();
+    env.restart();
 
     assert_eq!(
-        town.post(&event).await.body["outcome"],
+        env.post(&event).await.body["outcome"],
         "duplicate",
         "the caller's retry"
     );
     eventually("the one message, or its trace", async || {
-        let delivery = town.deliveries(&alert).await.remove(0);
+        let delivery = env.deliveries(&alert).await.remove(0);
         let settled =
-            delivery["state"] == "accepted" || (delivery["attempts"] == 1 && town.twilio.messages().len() == 1);
+            delivery["state"] == "accepted" || (delivery["attempts"] == 1 && env.twilio.messages().len() == 1);
         if settled { Ok(()) } else { Err(delivery) }
     })
     .await;
-    assert_eq!(town.twilio.messages().len(), 1);
+    assert_eq!(env.twilio.messages().len(), 1);
 }
 
 async fn killed_while_the_provider_has_it_the_sms_goes_out_once(database: Database) {
-    let mut town = Plan::on(database)
+    let mut env = Plan::on(database)
         .set("SMS__LEASE", "2s")
         .set("SMS__TIMEOUT", "1s")
         .build()
         .await;
-    let alert = town
+    let alert = env
         .raise(&critical(
             "1",
-            &[town.phone("+14155550101", [Answers::AcceptsInSilence])],
+            &[env.phone("+14155550101", [Answers::AcceptsWithoutAnswer])],
         ))
         .await;
-    let message = town.twilio.accepted(1).await.remove(0);
+    let message = env.twilio.accepted(1).await.remove(0);
 
-    town.service.kill();
-    town.restart();
+    env.service.kill();
+    env.restart();
 
     eventually("the trace of a lost answer", async || {
-        let delivery = town.deliveries(&alert).await.remove(0);
+        let delivery = env.deliveries(&alert).await.remove(0);
         if delivery["timeline"]
             .to_string()
             .contains("no answer was recorded in time")
@@ -75,38 +75,38 @@ async fn killed_while_the_provider_has_it_the_sms_goes_out_once(database: Databa
         }
     })
     .await;
-    assert_eq!(town.report(&message, "delivered", None).await, 204);
-    let delivery = town.stand(&alert, &["delivered"]).await.remove(0);
+    assert_eq!(env.report(&message, "delivered", None).await, 204);
+    let delivery = env.stand(&alert, &["delivered"]).await.remove(0);
     assert_eq!(delivery["attempts"], 1);
-    assert_eq!(town.twilio.messages().len(), 1);
+    assert_eq!(env.twilio.messages().len(), 1);
 }
 
 async fn killed_before_the_provider_answers_the_attempt_is_never_repeated_blindly(database: Database) {
-    let mut town = Plan::on(database)
+    let mut env = Plan::on(database)
         .set("SMS__LEASE", "2s")
         .set("SMS__TIMEOUT", "1s")
         .build()
         .await;
     let gate = Arc::new(tokio::sync::Notify::new());
-    let alert = town
+    let alert = env
         .raise(&critical(
             "1",
-            &[town.phone("+14155550101", [Answers::AcceptsWhenLet(gate)])],
+            &[env.phone("+14155550101", [Answers::AcceptsWhenLet(gate)])],
         ))
         .await;
-    town.twilio.accepted(1).await;
+    env.twilio.accepted(1).await;
 
     for _ in 0..3 {
-        town.service.kill();
-        town.restart();
-        assert!(town.deliveries(&alert).await[0]["attempts"] == 1);
+        env.service.kill();
+        env.restart();
+        assert!(env.deliveries(&alert).await[0]["attempts"] == 1);
     }
 
-    assert_eq!(town.twilio.calls_to("+14155550101"), 1);
+    assert_eq!(env.twilio.calls_to("+14155550101"), 1);
 }
 
 async fn killed_again_and_again_no_delivery_has_two_messages(database: Database) {
-    let mut town = Plan::on(database)
+    let mut env = Plan::on(database)
         .set("SMS__LEASE", "2s")
         .set("SMS__TIMEOUT", "1s")
         .set("SMS__MAX_IN_FLIGHT", "4")
@@ -115,21 +115,21 @@ async fn killed_again_and_again_no_delivery_has_two_messages(database: Database)
     let mut alerts = Vec::new();
     for index in 0..40 {
         alerts.push(
-            town.raise(&critical(
+            env.raise(&critical(
                 &index.to_string(),
                 &[person(&format!("+14155550{:03}", 100 + index))],
             ))
             .await,
         );
         if index % 5 == 4 {
-            town.service.kill();
-            town.restart();
+            env.service.kill();
+            env.restart();
         }
     }
 
     for alert in &alerts {
         eventually("a delivery that was attempted", async || {
-            let delivery = town.deliveries(alert).await.remove(0);
+            let delivery = env.deliveries(alert).await.remove(0);
             let state = delivery["state"].as_str().unwrap();
             if state != "pending" && state != "sending" {
                 Ok(())
@@ -139,17 +139,17 @@ async fn killed_again_and_again_no_delivery_has_two_messages(database: Database)
         })
         .await;
     }
-    let messages = town.twilio.messages();
-    let mut told: Vec<&str> = messages.iter().map(|message| message.to.as_str()).collect();
-    told.sort_unstable();
-    let all = told.len();
-    told.dedup();
-    assert_eq!(told.len(), all, "two messages for one delivery");
+    let messages = env.twilio.messages();
+    let mut texted: Vec<&str> = messages.iter().map(|message| message.to.as_str()).collect();
+    texted.sort_unstable();
+    let all = texted.len();
+    texted.dedup();
+    assert_eq!(texted.len(), all, "two messages for one delivery");
     for message in &messages {
-        assert_eq!(town.report(message, "delivered", None).await, 204);
+        assert_eq!(env.report(message, "delivered", None).await, 204);
     }
     for alert in &alerts {
-        let delivery = town.deliveries(alert).await.remove(0);
+        let delivery = env.deliveries(alert).await.remove(0);
         let had = messages.iter().any(|message| {
             message
                 .callback
@@ -167,9 +167,9 @@ async fn killed_again_and_again_no_delivery_has_two_messages(database: Database)
 
 async fn a_second_process_on_the_same_sqlite_file_is_refused(database: Database) {
     let is_sqlite = database.is_sqlite;
-    let town = Town::on(database).await;
+    let env = TestEnv::on(database).await;
 
-    let second = Service::try_start(&town.settings, town.database.folder.path());
+    let second = Service::try_start(&env.settings, env.database.folder.path());
 
     match second {
         Err(log) => assert!(is_sqlite && log.contains("another process is writing to"), "{log}"),

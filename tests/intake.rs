@@ -2,8 +2,8 @@
 
 use crate::support::{
     database::Database,
+    env::{ADMIN, INTAKE, Plan, TestEnv, critical, person},
     eventually,
-    town::{ADMIN, INTAKE, Plan, Town, critical, person},
     twilio::Answers,
 };
 use reqwest::Method;
@@ -11,36 +11,36 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 stories![
-    a_critical_ticket_becomes_one_sms_for_each_recipient_and_its_receipts_come_home,
+    a_critical_ticket_becomes_one_sms_for_each_recipient_and_its_receipts_are_applied,
     a_thousand_repeats_of_an_event_are_one_alert_and_one_sms_each,
     bad_input_gets_a_clear_error_and_nothing_is_stored,
     odd_input_is_taken_and_cleaned,
-    only_good_tokens_come_in,
-    strangers_behind_a_proxy_are_counted_apart,
+    only_good_tokens_are_accepted,
+    unauthenticated_clients_behind_a_proxy_are_counted_apart,
     what_asks_for_nothing_is_ignored_and_says_why,
     resolving_cancels_what_has_not_begun,
     a_later_event_adds_people_only_if_nobody_was_told,
     a_source_may_text_each_later_recipient,
-    a_source_stands_in_for_missing_recipients,
+    the_fallback_recipients_of_a_source_are_used_when_an_event_names_none,
     a_canceled_delivery_comes_back_when_the_ticket_is_critical_again,
     a_ticket_critical_again_while_its_sms_is_on_its_way_is_still_owed,
 ];
 
-async fn a_critical_ticket_becomes_one_sms_for_each_recipient_and_its_receipts_come_home(database: Database) {
-    let town = Town::on(database).await;
+async fn a_critical_ticket_becomes_one_sms_for_each_recipient_and_its_receipts_are_applied(database: Database) {
+    let env = TestEnv::on(database).await;
     let people = [
         person("+14155550101"),
         json!({"staff_id": 3, "role": "project_manager", "name": "Mona", "phone": "030 1234567", "region": "DE"}),
     ];
 
-    let reply = town.post(&critical("3", &people)).await;
+    let reply = env.post(&critical("3", &people)).await;
 
     assert_eq!((reply.status, &reply.body["outcome"]), (202, &json!("accepted")));
     assert_eq!(
         reply.body["deliveries"][1]["recipient"],
         json!({"staff_id": "3", "role": "project_manager", "name": "Mona"})
     );
-    let messages = town.twilio.accepted(2).await;
+    let messages = env.twilio.accepted(2).await;
     let grace = messages.iter().find(|message| message.to == "+14155550101").unwrap();
     let mona = messages.iter().find(|message| message.to == "+49301234567").unwrap();
     assert!(
@@ -52,11 +52,11 @@ async fn a_critical_ticket_becomes_one_sms_for_each_recipient_and_its_receipts_c
     );
     // A receipt may come before the provider's answer is recorded; here it should not.
     let alert = reply.body["alert_id"].as_str().unwrap();
-    town.stand(alert, &["accepted", "accepted"]).await;
-    assert_eq!(town.report(grace, "sent", None).await, 204);
-    assert_eq!(town.report(grace, "delivered", None).await, 204);
-    assert_eq!(town.report(mona, "undelivered", Some("30003")).await, 204);
-    let deliveries = town.stand(alert, &["delivered", "undelivered"]).await;
+    env.stand(alert, &["accepted", "accepted"]).await;
+    assert_eq!(env.report(grace, "sent", None).await, 204);
+    assert_eq!(env.report(grace, "delivered", None).await, 204);
+    assert_eq!(env.report(mona, "undelivered", Some("30003")).await, 204);
+    let deliveries = env.stand(alert, &["delivered", "undelivered"]).await;
     assert_eq!(deliveries[0]["provider_message_id"], grace.sid.as_str());
     assert_eq!(
         (&deliveries[1]["error_code"], &deliveries[1]["reason"]),
@@ -67,10 +67,10 @@ async fn a_critical_ticket_becomes_one_sms_for_each_recipient_and_its_receipts_c
         .as_array()
         .unwrap()
         .iter()
-        .map(|line| line["what"].as_str().unwrap())
+        .map(|entry| entry["what"].as_str().unwrap())
         .collect();
     assert_eq!(steps, ["pending", "sending", "accepted", "sent", "delivered"]);
-    let revealed = town
+    let revealed = env
         .get(&format!(
             "/v1/deliveries/{}?reveal=phone",
             deliveries[0]["id"].as_str().unwrap()
@@ -78,7 +78,7 @@ async fn a_critical_ticket_becomes_one_sms_for_each_recipient_and_its_receipts_c
         .await;
     assert_eq!(revealed["phone"], "+14155550101");
     assert_eq!(
-        town.get("/v1/deliveries?phone=+14155550101&state=delivered&ticket_id=3&day=")
+        env.get("/v1/deliveries?phone=+14155550101&state=delivered&ticket_id=3&day=")
             .await["items"]
             .as_array()
             .unwrap()
@@ -88,16 +88,16 @@ async fn a_critical_ticket_becomes_one_sms_for_each_recipient_and_its_receipts_c
 }
 
 async fn a_thousand_repeats_of_an_event_are_one_alert_and_one_sms_each(database: Database) {
-    let town = Arc::new(Town::on(database).await);
+    let env = Arc::new(TestEnv::on(database).await);
     let event = Arc::new(critical("3", &[person("+14155550101"), person("+14155550102")]));
 
     let connections: Vec<_> = (0..50)
         .map(|_| {
-            let (town, event) = (Arc::clone(&town), Arc::clone(&event));
+            let (env, event) = (Arc::clone(&env), Arc::clone(&event));
             tokio::spawn(async move {
                 let mut statuses = Vec::new();
                 for _ in 0..20 {
-                    statuses.push(town.post(&event).await.status);
+                    statuses.push(env.post(&event).await.status);
                 }
                 statuses
             })
@@ -111,17 +111,17 @@ async fn a_thousand_repeats_of_an_event_are_one_alert_and_one_sms_each(database:
 
     assert_eq!(statuses.iter().filter(|status| **status == 202).count(), 1);
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 999);
-    town.twilio.accepted(2).await;
-    let alert = town.get("/v1/alerts?ticket_id=3").await["items"][0]["id"]
+    env.twilio.accepted(2).await;
+    let alert = env.get("/v1/alerts?ticket_id=3").await["items"][0]["id"]
         .as_str()
         .unwrap()
         .to_owned();
-    town.stand(&alert, &["accepted", "accepted"]).await;
-    assert_eq!(town.twilio.messages().len(), 2);
+    env.stand(&alert, &["accepted", "accepted"]).await;
+    assert_eq!(env.twilio.messages().len(), 2);
 }
 
 async fn bad_input_gets_a_clear_error_and_nothing_is_stored(database: Database) {
-    let town = Town::on(database).await;
+    let env = TestEnv::on(database).await;
     let ticket = |members: Value| {
         let mut ticket = json!({"id": "1", "subject": "x", "urgency": "critical"});
         ticket
@@ -163,7 +163,7 @@ async fn bad_input_gets_a_clear_error_and_nothing_is_stored(database: Database) 
     ];
     for (body, status, pointer) in cases {
         let shown = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
-        let reply = town.post_raw(body).await;
+        let reply = env.post_raw(body).await;
         assert_eq!(
             (reply.status, reply.content_type.as_str()),
             (status, "application/problem+json"),
@@ -175,7 +175,7 @@ async fn bad_input_gets_a_clear_error_and_nothing_is_stored(database: Database) 
     }
 
     let bearer = format!("Bearer {INTAKE}");
-    let reply = town
+    let reply = env
         .request(
             Method::POST,
             "/v1/events",
@@ -184,12 +184,12 @@ async fn bad_input_gets_a_clear_error_and_nothing_is_stored(database: Database) 
         )
         .await;
     assert_eq!(reply.status, 415);
-    assert_eq!(town.get("/v1/alerts").await["items"], json!([]));
-    assert_eq!(town.twilio.messages().len(), 0);
+    assert_eq!(env.get("/v1/alerts").await["items"], json!([]));
+    assert_eq!(env.twilio.messages().len(), 0);
 }
 
 async fn odd_input_is_taken_and_cleaned(database: Database) {
-    let town = Town::on(database).await;
+    let env = TestEnv::on(database).await;
     let mut event = critical(
         "1",
         &[
@@ -204,39 +204,39 @@ async fn odd_input_is_taken_and_cleaned(database: Database) {
     event["client"]["organisation"] = json!("y".repeat(10_000));
     event["occurred_at"] = json!("9999-12-31T23:59:59Z");
 
-    let alert = town.raise(&event).await;
+    let alert = env.raise(&event).await;
 
-    let deliveries = town.stand(&alert, &["accepted", "failed", "failed"]).await;
+    let deliveries = env.stand(&alert, &["accepted", "failed", "failed"]).await;
     assert_eq!(
         (&deliveries[1]["reason"], &deliveries[2]["reason"]),
         (&json!("invalid_number"), &json!("no_number"))
     );
-    let text = &town.twilio.messages()[0].body;
+    let text = &env.twilio.messages()[0].body;
     assert!(
         text.contains("\nSubject: Printer on fire xxx") && text.contains("…\n") && text.chars().count() <= 1_600,
         "{text}"
     );
-    let seen = town.get(&format!("/v1/alerts/{alert}")).await;
+    let seen = env.get(&format!("/v1/alerts/{alert}")).await;
     assert_eq!(seen["occurred_at"], seen["received_at"]);
 
     event["ticket"]["id"] = json!(2);
     event["occurred_at"] = json!("1970-01-01T00:00:00Z");
-    let seen = town.get(&format!("/v1/alerts/{}", town.raise(&event).await)).await;
+    let seen = env.get(&format!("/v1/alerts/{}", env.raise(&event).await)).await;
     assert_eq!(
         (&seen["ticket_id"], &seen["occurred_at"]),
         (&json!("2"), &seen["received_at"])
     );
 }
 
-async fn only_good_tokens_come_in(database: Database) {
-    let town = Plan::on(database)
+async fn only_good_tokens_are_accepted(database: Database) {
+    let env = Plan::on(database)
         .set("SOURCES__ACME__TOKENS", "acme-token")
         .build()
         .await;
     let event = critical("1", &[person("+14155550101")]).to_string().into_bytes();
     let post = async |authorization: &str| {
         let headers = [("authorization", authorization), ("content-type", "application/json")];
-        town.request(Method::POST, "/v1/events", &headers, event.clone())
+        env.request(Method::POST, "/v1/events", &headers, event.clone())
             .await
             .status
     };
@@ -252,31 +252,34 @@ async fn only_good_tokens_come_in(database: Database) {
     assert_eq!(post(&format!("Bearer {INTAKE}")).await, 202);
     let bearer = format!("Bearer {INTAKE}");
     assert_eq!(
-        town.request(Method::GET, "/v1/alerts", &[("authorization", &bearer)], Vec::new())
+        env.request(Method::GET, "/v1/alerts", &[("authorization", &bearer)], Vec::new())
             .await
             .status,
         401,
         "nor an intake token for reading"
     );
-    let strangers = futures::future::join_all((0..300).map(|_| post("Bearer wrong"))).await;
-    assert!(strangers.contains(&429), "a flood of strangers is slowed");
+    let unauthenticated = futures::future::join_all((0..300).map(|_| post("Bearer wrong"))).await;
+    assert!(
+        unauthenticated.contains(&429),
+        "a flood of unauthenticated requests is slowed"
+    );
     assert_eq!(post(&format!("Bearer {INTAKE}")).await, 200, "and nobody else");
-    assert_eq!(town.request(Method::GET, "/healthz", &[], Vec::new()).await.status, 200);
+    assert_eq!(env.request(Method::GET, "/healthz", &[], Vec::new()).await.status, 200);
     assert_eq!(
-        town.request(Method::GET, "/readyz", &[], Vec::new()).await.body["status"],
+        env.request(Method::GET, "/readyz", &[], Vec::new()).await.body["status"],
         "ready"
     );
-    assert_eq!(town.request(Method::GET, "/nothing", &[], Vec::new()).await.status, 404);
+    assert_eq!(env.request(Method::GET, "/nothing", &[], Vec::new()).await.status, 404);
 }
 
-async fn strangers_behind_a_proxy_are_counted_apart(database: Database) {
-    let town = Plan::on(database)
+async fn unauthenticated_clients_behind_a_proxy_are_counted_apart(database: Database) {
+    let env = Plan::on(database)
         .set("HTTP__TRUSTED_PROXIES", "127.0.0.1")
         .build()
         .await;
     let knock = async |from: String| {
         let headers = [("x-forwarded-for", from.as_str())];
-        town.request(Method::POST, "/v1/events", &headers, Vec::new())
+        env.request(Method::POST, "/v1/events", &headers, Vec::new())
             .await
             .status
     };
@@ -298,14 +301,14 @@ async fn strangers_behind_a_proxy_are_counted_apart(database: Database) {
 }
 
 async fn what_asks_for_nothing_is_ignored_and_says_why(database: Database) {
-    let town = Town::on(database).await;
+    let env = TestEnv::on(database).await;
 
     for (event, reason) in [
         (json!({"ticket": {"id": "1", "urgency": "normal"}}), "not_critical"),
         (json!({"ticket": {"id": "1", "urgency": "Purple"}}), "unknown_urgency"),
         (json!({"type": "ticket.closed", "ticket": {"id": "1"}}), "ticket_closed"),
     ] {
-        let reply = town.post(&event).await;
+        let reply = env.post(&event).await;
         assert_eq!(
             (reply.status, &reply.body["outcome"], &reply.body["reason"]),
             (200, &json!("ignored"), &json!(reason)),
@@ -313,7 +316,7 @@ async fn what_asks_for_nothing_is_ignored_and_says_why(database: Database) {
         );
     }
     assert!(
-        town.post(&json!({"ticket": {"id": "1", "urgency": "Purple"}}))
+        env.post(&json!({"ticket": {"id": "1", "urgency": "Purple"}}))
             .await
             .body
             .to_string()
@@ -323,147 +326,146 @@ async fn what_asks_for_nothing_is_ignored_and_says_why(database: Database) {
 }
 
 async fn resolving_cancels_what_has_not_begun(database: Database) {
-    let town = Plan::on(database).set("DAILY_LIMIT", "1").build().await;
-    let alert = town
+    let env = Plan::on(database).set("DAILY_LIMIT", "1").build().await;
+    let alert = env
         .raise(&critical("1", &[person("+14155550101"), person("+14155550102")]))
         .await;
-    town.stand(&alert, &["accepted", "deferred"]).await;
+    env.stand(&alert, &["accepted", "deferred"]).await;
 
-    let reply = town.post(&json!({"ticket": {"id": "1", "urgency": "low"}})).await;
+    let reply = env.post(&json!({"ticket": {"id": "1", "urgency": "low"}})).await;
 
     assert_eq!(
         (reply.status, &reply.body),
         (200, &json!({"outcome": "resolved", "alert_id": alert, "canceled": 1}))
     );
-    let deliveries = town.stand(&alert, &["accepted", "canceled"]).await;
+    let deliveries = env.stand(&alert, &["accepted", "canceled"]).await;
     assert_eq!(deliveries[1]["reason"], "ticket_closed");
-    assert!(town.get(&format!("/v1/alerts/{alert}")).await["closed_at"].is_string());
+    assert!(env.get(&format!("/v1/alerts/{alert}")).await["closed_at"].is_string());
     assert_eq!(
-        town.post(&json!({"type": "ticket.resolved", "ticket": {"id": "1"}}))
+        env.post(&json!({"type": "ticket.resolved", "ticket": {"id": "1"}}))
             .await
             .body["canceled"],
         0
     );
-    town.admin(Method::PUT, "/v1/limit", Some(json!({"limit": 100}))).await;
-    town.raise(&critical("2", &[person("+14155550103")])).await;
+    env.admin(Method::PUT, "/v1/limit", Some(json!({"limit": 100}))).await;
+    env.raise(&critical("2", &[person("+14155550103")])).await;
     assert_eq!(
-        town.twilio.accepted(2).await[1].to,
+        env.twilio.accepted(2).await[1].to,
         "+14155550103",
         "a canceled delivery is never sent"
     );
 }
 
 async fn a_later_event_adds_people_only_if_nobody_was_told(database: Database) {
-    let town = Town::on(database).await;
-    let alert = town.raise(&critical("1", &[json!({"phone": "abc"})])).await;
-    town.stand(&alert, &["failed"]).await;
-    town.service.logged("nobody_told").await;
+    let env = TestEnv::on(database).await;
+    let alert = env.raise(&critical("1", &[json!({"phone": "abc"})])).await;
+    env.stand(&alert, &["failed"]).await;
+    env.service.logged("nobody_told").await;
 
     assert_eq!(
-        town.post(&critical("1", &[json!({"phone": "abc"})])).await.status,
+        env.post(&critical("1", &[json!({"phone": "abc"})])).await.status,
         200,
         "the same unusable person adds nothing"
     );
-    assert_eq!(town.raise(&critical("1", &[person("+14155550101")])).await, alert);
-    town.stand(&alert, &["failed", "accepted"]).await;
+    assert_eq!(env.raise(&critical("1", &[person("+14155550101")])).await, alert);
+    env.stand(&alert, &["failed", "accepted"]).await;
     assert_eq!(
-        town.post(&critical("1", &[person("+14155550102")])).await.body["outcome"],
+        env.post(&critical("1", &[person("+14155550102")])).await.body["outcome"],
         "duplicate"
     );
-    assert_eq!(town.twilio.messages().len(), 1);
+    assert_eq!(env.twilio.messages().len(), 1);
 
-    let refused = town
+    let refused = env
         .raise(&critical(
             "2",
-            &[town.phone("+14155550103", [Answers::Refuses(400, 21211)])],
+            &[env.phone("+14155550103", [Answers::Refuses(400, 21211)])],
         ))
         .await;
-    town.stand(&refused, &["failed"]).await;
-    town.raise(&critical("2", &[person("+14155550103"), person("+14155550104")]))
+    env.stand(&refused, &["failed"]).await;
+    env.raise(&critical("2", &[person("+14155550103"), person("+14155550104")]))
         .await;
-    town.stand(&refused, &["failed", "accepted"]).await;
+    env.stand(&refused, &["failed", "accepted"]).await;
     assert_eq!(
-        town.twilio.calls_to("+14155550103"),
+        env.twilio.calls_to("+14155550103"),
         1,
         "a number that was refused is not tried again"
     );
 }
 
 async fn a_source_may_text_each_later_recipient(database: Database) {
-    let town = Plan::on(database)
+    let env = Plan::on(database)
         .set("SOURCES__DEFAULT__LATER_RECIPIENTS", "each")
         .build()
         .await;
-    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
-    town.stand(&alert, &["accepted"]).await;
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
+    env.stand(&alert, &["accepted"]).await;
 
-    assert_eq!(town.post(&critical("1", &[person("+14155550101")])).await.status, 200);
+    assert_eq!(env.post(&critical("1", &[person("+14155550101")])).await.status, 200);
     assert_eq!(
-        town.raise(&critical("1", &[person("+14155550101"), person("+14155550102")]))
+        env.raise(&critical("1", &[person("+14155550101"), person("+14155550102")]))
             .await,
         alert
     );
-    town.stand(&alert, &["accepted", "accepted"]).await;
-    assert_eq!(town.post(&critical("1", &[person("+14155550102")])).await.status, 200);
-    town.post(&json!({"type": "ticket.closed", "ticket": {"id": "1"}}))
-        .await;
+    env.stand(&alert, &["accepted", "accepted"]).await;
+    assert_eq!(env.post(&critical("1", &[person("+14155550102")])).await.status, 200);
+    env.post(&json!({"type": "ticket.closed", "ticket": {"id": "1"}})).await;
     assert_eq!(
-        town.post(&critical("1", &[person("+14155550103")])).await.status,
+        env.post(&critical("1", &[person("+14155550103")])).await.status,
         200,
         "a closed alert takes nobody more"
     );
-    assert_eq!(town.twilio.messages().len(), 2);
+    assert_eq!(env.twilio.messages().len(), 2);
 }
 
-async fn a_source_stands_in_for_missing_recipients(database: Database) {
-    let town = Plan::on(database)
+async fn the_fallback_recipients_of_a_source_are_used_when_an_event_names_none(database: Database) {
+    let env = Plan::on(database)
         .set("SOURCES__DEFAULT__FALLBACK_RECIPIENTS", "+14155550199")
         .build()
         .await;
 
-    town.raise(&critical("1", &[])).await;
-    town.raise(&critical("2", &[json!({"phone": "abc"})])).await;
-    town.raise(&critical("3", &[person("+14155550101")])).await;
+    env.raise(&critical("1", &[])).await;
+    env.raise(&critical("2", &[json!({"phone": "abc"})])).await;
+    env.raise(&critical("3", &[person("+14155550101")])).await;
 
-    let messages = town.twilio.accepted(3).await;
-    let mut told: Vec<&str> = messages.iter().map(|message| message.to.as_str()).collect();
-    told.sort_unstable();
-    assert_eq!(told, ["+14155550101", "+14155550199", "+14155550199"]);
+    let messages = env.twilio.accepted(3).await;
+    let mut texted: Vec<&str> = messages.iter().map(|message| message.to.as_str()).collect();
+    texted.sort_unstable();
+    assert_eq!(texted, ["+14155550101", "+14155550199", "+14155550199"]);
 }
 
 async fn a_canceled_delivery_comes_back_when_the_ticket_is_critical_again(database: Database) {
-    let town = Plan::on(database).set("DAILY_LIMIT", "0").build().await;
-    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
-    town.stand(&alert, &["deferred"]).await;
-    town.post(&json!({"type": "ticket.urgency_lowered", "ticket": {"id": "1"}}))
+    let env = Plan::on(database).set("DAILY_LIMIT", "0").build().await;
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
+    env.stand(&alert, &["deferred"]).await;
+    env.post(&json!({"type": "ticket.urgency_lowered", "ticket": {"id": "1"}}))
         .await;
-    town.stand(&alert, &["canceled"]).await;
+    env.stand(&alert, &["canceled"]).await;
 
-    town.admin(Method::PUT, "/v1/limit", Some(json!({"limit": 10}))).await;
-    let reply = town.post(&critical("1", &[person("+14155550101")])).await;
+    env.admin(Method::PUT, "/v1/limit", Some(json!({"limit": 10}))).await;
+    let reply = env.post(&critical("1", &[person("+14155550101")])).await;
 
     assert_eq!((reply.status, &reply.body["alert_id"]), (202, &json!(alert)));
-    town.stand(&alert, &["accepted"]).await;
-    assert_eq!(town.get(&format!("/v1/alerts/{alert}")).await["closed_at"], json!(null));
-    assert_eq!(town.twilio.messages_to("+14155550101").len(), 1);
+    env.stand(&alert, &["accepted"]).await;
+    assert_eq!(env.get(&format!("/v1/alerts/{alert}")).await["closed_at"], json!(null));
+    assert_eq!(env.twilio.messages_to("+14155550101").len(), 1);
     eventually("one slot used", async || {
-        let used = town.get("/v1/limit").await["used"].clone();
+        let used = env.get("/v1/limit").await["used"].clone();
         if used == 1 { Ok(()) } else { Err(used) }
     })
     .await;
 }
 
 async fn a_ticket_critical_again_while_its_sms_is_on_its_way_is_still_owed(database: Database) {
-    let town = Plan::on(database)
+    let env = Plan::on(database)
         .set("SMS__TIMEOUT", "900ms")
         .set("SMS__LEASE", "2s")
         .set("SMS__RECONCILE_AFTER", "1s")
         .build()
         .await;
-    let event = critical("1", &[town.phone("+14155550101", [Answers::Hangs])]);
-    let alert = town.raise(&event).await;
+    let event = critical("1", &[env.phone("+14155550101", [Answers::Hangs])]);
+    let alert = env.raise(&event).await;
     eventually("the call", async || {
-        if town.twilio.calls_to("+14155550101") == 1 {
+        if env.twilio.calls_to("+14155550101") == 1 {
             Ok(())
         } else {
             Err("none")
@@ -471,10 +473,9 @@ async fn a_ticket_critical_again_while_its_sms_is_on_its_way_is_still_owed(datab
     })
     .await;
 
-    town.post(&json!({"type": "ticket.closed", "ticket": {"id": "1"}}))
-        .await;
-    assert_eq!(town.post(&event).await.body["outcome"], "duplicate");
+    env.post(&json!({"type": "ticket.closed", "ticket": {"id": "1"}})).await;
+    assert_eq!(env.post(&event).await.body["outcome"], "duplicate");
 
-    town.stand(&alert, &["accepted"]).await;
-    assert_eq!(town.twilio.messages().len(), 1);
+    env.stand(&alert, &["accepted"]).await;
+    assert_eq!(env.twilio.messages().len(), 1);
 }

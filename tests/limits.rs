@@ -2,8 +2,8 @@
 
 use crate::support::{
     database::Database,
+    env::{Plan, TestEnv, critical, person},
     eventually,
-    town::{Plan, Town, critical, person},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -21,17 +21,17 @@ fn number(index: usize) -> String {
 }
 
 /// Raises alerts one after the other and returns the numbers in that order.
-async fn raise_many(town: &Town, count: usize) -> Vec<String> {
+async fn raise_many(env: &TestEnv, count: usize) -> Vec<String> {
     for index in 0..count {
-        town.raise(&critical(&index.to_string(), &[person(&number(index))]))
+        env.raise(&critical(&index.to_string(), &[person(&number(index))]))
             .await;
     }
     (0..count).map(number).collect()
 }
 
-async fn limit_settles(town: &Town, expected: Value) {
+async fn limit_settles(env: &TestEnv, expected: Value) {
     eventually(&format!("a limit of {expected}"), async || {
-        let mut seen = town.get("/v1/limit").await;
+        let mut seen = env.get("/v1/limit").await;
         seen.as_object_mut()
             .unwrap()
             .retain(|name, _| expected.get(name).is_some());
@@ -41,8 +41,8 @@ async fn limit_settles(town: &Town, expected: Value) {
 }
 
 /// The numbers that were texted, once there are `count`.
-async fn told(town: &Town, count: usize) -> Vec<String> {
-    let mut numbers: Vec<String> = town
+async fn texted(env: &TestEnv, count: usize) -> Vec<String> {
+    let mut numbers: Vec<String> = env
         .twilio
         .accepted(count)
         .await
@@ -61,51 +61,51 @@ async fn twenty_five_alerts_with_a_limit_of_ten_send_exactly_ten_and_the_rest_in
     let Some(plan) = plan.at("2026-11-20 12:00:00", "the daily limit") else {
         return;
     };
-    let town = plan.build().await;
-    let numbers = raise_many(&town, 25).await;
+    let env = plan.build().await;
+    let numbers = raise_many(&env, 25).await;
     limit_settles(
-        &town,
+        &env,
         json!({"day": "2026-11-20", "time_zone": "Europe/Berlin", "limit": 10, "used": 10, "deferred": 15}),
     )
     .await;
-    assert_eq!(told(&town, 10).await, numbers[..10], "the oldest ten");
-    town.service.logged("alarm=\"limit_reached\"").await;
-    assert_eq!(town.service.log().matches("alarm=\"limit_reached\"").count(), 1);
+    assert_eq!(texted(&env, 10).await, numbers[..10], "the oldest ten");
+    env.service.logged("alarm=\"limit_reached\"").await;
+    assert_eq!(env.service.log().matches("alarm=\"limit_reached\"").count(), 1);
 
-    let raised = town.admin(Method::PUT, "/v1/limit", Some(json!({"limit": 20}))).await;
+    let raised = env.admin(Method::PUT, "/v1/limit", Some(json!({"limit": 20}))).await;
     assert_eq!(raised.status, 200, "{raised:?}");
-    limit_settles(&town, json!({"limit": 20, "used": 20, "deferred": 5})).await;
-    assert_eq!(told(&town, 20).await, numbers[..20], "exactly ten more, the oldest");
+    limit_settles(&env, json!({"limit": 20, "used": 20, "deferred": 5})).await;
+    assert_eq!(texted(&env, 20).await, numbers[..20], "exactly ten more, the oldest");
 
-    town.turn_clock_to("2026-11-20 22:59:58");
-    limit_settles(&town, json!({"day": "2026-11-20", "used": 20, "deferred": 5})).await;
-    town.turn_clock_to("2026-11-20 23:00:01");
+    env.turn_clock_to("2026-11-20 22:59:58");
+    limit_settles(&env, json!({"day": "2026-11-20", "used": 20, "deferred": 5})).await;
+    env.turn_clock_to("2026-11-20 23:00:01");
     limit_settles(
-        &town,
+        &env,
         json!({"day": "2026-11-21", "limit": 20, "used": 5, "deferred": 0}),
     )
     .await;
-    assert_eq!(told(&town, 25).await, numbers, "the next day in Berlin the rest");
+    assert_eq!(texted(&env, 25).await, numbers, "the next day in Berlin the rest");
 }
 
 async fn a_limit_of_nothing_sends_nothing_and_raises_an_alarm_once(database: Database) {
-    let town = Plan::on(database).set("DAILY_LIMIT", "0").build().await;
-    raise_many(&town, 3).await;
+    let env = Plan::on(database).set("DAILY_LIMIT", "0").build().await;
+    raise_many(&env, 3).await;
 
-    limit_settles(&town, json!({"limit": 0, "used": 0, "deferred": 3})).await;
-    let deferred = town.get("/v1/deliveries?state=deferred").await;
+    limit_settles(&env, json!({"limit": 0, "used": 0, "deferred": 3})).await;
+    let deferred = env.get("/v1/deliveries?state=deferred").await;
     assert!(
         deferred["items"][0]["due_at"].is_string() && deferred["items"][0]["reason"] == "limit",
         "{deferred}"
     );
-    town.service.logged("alarm=\"limit_reached\"").await;
-    assert_eq!(town.service.log().matches("alarm=\"limit_reached\"").count(), 1);
+    env.service.logged("alarm=\"limit_reached\"").await;
+    assert_eq!(env.service.log().matches("alarm=\"limit_reached\"").count(), 1);
     assert_eq!(
-        town.service.log().matches("alarm=\"nobody_told\"").count(),
+        env.service.log().matches("alarm=\"nobody_told\"").count(),
         3,
         "everybody is deferred, so nobody is told"
     );
-    assert_eq!(town.twilio.messages().len(), 0);
+    assert_eq!(env.twilio.messages().len(), 0);
 }
 
 async fn what_waits_too_long_expires(database: Database) {
@@ -115,39 +115,39 @@ async fn what_waits_too_long_expires(database: Database) {
     else {
         return;
     };
-    let mut town = plan.build().await;
-    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
-    town.stand(&alert, &["deferred"]).await;
+    let mut env = plan.build().await;
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
+    env.stand(&alert, &["deferred"]).await;
 
     // Three days without the service: a running one would take them for a clock that jumped.
-    town.service.kill();
-    town.turn_clock_to("2026-11-23 12:00:30");
-    town.restart();
+    env.service.kill();
+    env.turn_clock_to("2026-11-23 12:00:30");
+    env.restart();
 
-    let delivery = town.stand(&alert, &["expired"]).await.remove(0);
+    let delivery = env.stand(&alert, &["expired"]).await.remove(0);
     assert_eq!(delivery["reason"], "expired");
-    town.admin(Method::PUT, "/v1/limit", Some(json!({"limit": 10}))).await;
-    town.raise(&critical("2", &[person("+14155550102")])).await;
+    env.admin(Method::PUT, "/v1/limit", Some(json!({"limit": 10}))).await;
+    env.raise(&critical("2", &[person("+14155550102")])).await;
     assert_eq!(
-        town.twilio.accepted(1).await[0].to,
+        env.twilio.accepted(1).await[0].to,
         "+14155550102",
         "an alarm that is three days old wakes nobody"
     );
 }
 
 async fn a_restart_keeps_the_admins_limit(database: Database) {
-    let mut town = Town::on(database).await;
-    town.admin(Method::PUT, "/v1/limit", Some(json!({"limit": 7}))).await;
-    town.service.kill();
-    town.restart();
+    let mut env = TestEnv::on(database).await;
+    env.admin(Method::PUT, "/v1/limit", Some(json!({"limit": 7}))).await;
+    env.service.kill();
+    env.restart();
 
-    assert_eq!(town.get("/v1/limit").await["limit"], 7);
-    town.admin(Method::PUT, "/v1/limit", Some(json!({"limit": null}))).await;
-    assert_eq!(town.get("/v1/limit").await["limit"], 200, "the configured one again");
+    assert_eq!(env.get("/v1/limit").await["limit"], 7);
+    env.admin(Method::PUT, "/v1/limit", Some(json!({"limit": null}))).await;
+    assert_eq!(env.get("/v1/limit").await["limit"], 200, "the configured one again");
 }
 
 async fn a_bad_limit_is_refused(database: Database) {
-    let town = Town::on(database).await;
+    let env = TestEnv::on(database).await;
 
     for bad in [
         json!({"limit": -1}),
@@ -156,12 +156,12 @@ async fn a_bad_limit_is_refused(database: Database) {
         json!({}),
         json!([]),
     ] {
-        let reply = town.admin(Method::PUT, "/v1/limit", Some(bad.clone())).await;
+        let reply = env.admin(Method::PUT, "/v1/limit", Some(bad.clone())).await;
         assert_eq!(
             (reply.status, &reply.body["errors"][0]["pointer"]),
             (422, &json!("/limit")),
             "{bad}"
         );
     }
-    assert_eq!(town.get("/v1/limit").await["limit"], 200);
+    assert_eq!(env.get("/v1/limit").await["limit"], 200);
 }

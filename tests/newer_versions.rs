@@ -3,7 +3,7 @@
 
 use crate::support::{
     database::Database,
-    town::{Plan, Town as TestEnv, critical, person},
+    env::{Plan, TestEnv, critical, person},
     twilio::Answers,
 };
 use serde_json::json;

@@ -2,8 +2,8 @@
 
 use crate::support::{
     database::{Database, Folder},
+    env::{Plan, TestEnv, critical, person},
     service::command,
-    town::{Plan, Town, critical, person},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ const WRITINGS: [&str; 12] = [
 const GRETA: &str = "+491711234567";
 
 async fn a_number_from_abroad_reaches_the_person_it_names(database: Database) {
-    let town = Town::on(database).await;
+    let env = TestEnv::on(database).await;
 
     let cases = WRITINGS.iter().map(|writing| (person(writing), GRETA)).chain([
         (json!({"phone": "0039 06 1234 5678", "region": "DE"}), "+390612345678"),
@@ -42,29 +42,29 @@ async fn a_number_from_abroad_reaches_the_person_it_names(database: Database) {
     ]);
     let (mut read, mut wanted) = (Vec::new(), Vec::new());
     for (ticket, (who, number)) in cases.enumerate() {
-        let alert = town
+        let alert = env
             .raise(&critical(&ticket.to_string(), std::slice::from_ref(&who)))
             .await;
-        let seen = town.get(&format!("/v1/alerts/{alert}?reveal=phone")).await;
+        let seen = env.get(&format!("/v1/alerts/{alert}?reveal=phone")).await;
         read.push((who["phone"].clone(), seen["deliveries"][0]["phone"].clone()));
         wanted.push((who["phone"].clone(), json!(number)));
     }
     assert_eq!(read, wanted);
-    let mut told: Vec<String> = Vec::new();
-    for message in town.twilio.accepted(wanted.len()).await {
-        told.push(message.to);
+    let mut texted: Vec<String> = Vec::new();
+    for message in env.twilio.accepted(wanted.len()).await {
+        texted.push(message.to);
     }
-    told.sort_unstable();
+    texted.sort_unstable();
     let mut numbers: Vec<&str> = wanted.iter().filter_map(|(_, number)| number.as_str()).collect();
     numbers.sort_unstable();
-    assert_eq!(told, numbers);
+    assert_eq!(texted, numbers);
     let everyone_at_once: Vec<Value> = WRITINGS.iter().map(|writing| person(writing)).collect();
-    let alert = town.raise(&critical("all", &everyone_at_once)).await;
-    assert_eq!(town.deliveries(&alert).await.len(), 1, "one person is told once");
+    let alert = env.raise(&critical("all", &everyone_at_once)).await;
+    assert_eq!(env.deliveries(&alert).await.len(), 1, "one person is texted once");
 }
 
 async fn what_can_be_read_in_two_ways_reaches_nobody(database: Database) {
-    let town = Town::on(database).await;
+    let env = TestEnv::on(database).await;
     let disputed = [
         json!({"name": "Denmark or a slip", "phone": "010 45 20 12 34 56", "region": "DE"}),
         json!({"name": "Brazil's carrier or Germany", "phone": "0055 11 91234 5678", "region": "BR"}),
@@ -78,19 +78,19 @@ async fn what_can_be_read_in_two_ways_reaches_nobody(database: Database) {
         json!({"name": "a number after 200 characters", "phone": format!("+49 30 {}1234567", " ".repeat(300))}),
     ];
 
-    let alert = town.raise(&critical("1", &disputed)).await;
+    let alert = env.raise(&critical("1", &disputed)).await;
 
-    let deliveries = town.stand(&alert, &["failed"; 10]).await;
+    let deliveries = env.stand(&alert, &["failed"; 10]).await;
     for delivery in &deliveries {
         assert_eq!(delivery["reason"], "invalid_number", "{delivery}");
     }
-    assert_eq!(town.twilio.messages().len(), 0);
+    assert_eq!(env.twilio.messages().len(), 0);
 }
 
 async fn an_opt_out_holds_in_every_writing(database: Database) {
-    let town = Town::on(database).await;
+    let env = TestEnv::on(database).await;
     let opt_out = async |phone: &str| {
-        town.admin(Method::POST, "/v1/opt-outs", Some(json!({"phone": phone})))
+        env.admin(Method::POST, "/v1/opt-outs", Some(json!({"phone": phone})))
             .await
     };
 
@@ -104,9 +104,9 @@ async fn an_opt_out_holds_in_every_writing(database: Database) {
         assert_eq!((reply.status, &reply.body["phone"]), (200, &json!(GRETA)), "{writing}");
     }
     let people: Vec<Value> = WRITINGS.iter().map(|writing| person(writing)).collect();
-    let alert = town.raise(&critical("1", &people)).await;
-    town.stand(&alert, &["suppressed"]).await;
-    assert_eq!(town.twilio.messages().len(), 0);
+    let alert = env.raise(&critical("1", &people)).await;
+    env.stand(&alert, &["suppressed"]).await;
+    assert_eq!(env.twilio.messages().len(), 0);
 
     for query in [
         "%2B491711234567",
@@ -117,7 +117,7 @@ async fn an_opt_out_holds_in_every_writing(database: Database) {
         "011 49 171 1234567",
         "%E2%80%8B%2B49 (0)171 1234567",
     ] {
-        let found = town
+        let found = env
             .get(&format!("/v1/deliveries?phone={}", query.replace(' ', "%20")))
             .await;
         assert_eq!(found["items"].as_array().unwrap().len(), 1, "{query}: {found}");
@@ -135,24 +135,24 @@ async fn an_opt_out_holds_in_every_writing(database: Database) {
             "{detail}"
         );
     }
-    let reply = town.admin(Method::GET, "/v1/deliveries?phone=65 9123 4567", None).await;
+    let reply = env.admin(Method::GET, "/v1/deliveries?phone=65 9123 4567", None).await;
     assert_eq!(reply.status, 422);
 
-    let removed = town
+    let removed = env
         .admin(Method::DELETE, "/v1/opt-outs/(+49)%20171%201234567", None)
         .await;
     assert_eq!(removed.status, 204);
     // What an earlier version misread and stored is removed as it is listed.
-    town.database
+    env.database
         .execute("insert into opt_out (phone, opted_out_at) values ('+4900171123456', 1)")
         .await;
-    let removed = town.admin(Method::DELETE, "/v1/opt-outs/+4900171123456", None).await;
+    let removed = env.admin(Method::DELETE, "/v1/opt-outs/+4900171123456", None).await;
     assert_eq!(removed.status, 204);
-    assert_eq!(town.get("/v1/opt-outs").await["items"], json!([]));
+    assert_eq!(env.get("/v1/opt-outs").await["items"], json!([]));
 }
 
 async fn fallback_recipients_are_read_as_others_are(database: Database) {
-    let town = Plan::on(database)
+    let env = Plan::on(database)
         .set("SOURCES__ACME__REGION", "DE")
         .set(
             "SOURCES__ACME__FALLBACK_RECIPIENTS",
@@ -163,12 +163,12 @@ async fn fallback_recipients_are_read_as_others_are(database: Database) {
     let mut event = critical("1", &[]);
     event["source"] = json!("acme");
 
-    let alert = town.raise(&event).await;
+    let alert = env.raise(&event).await;
 
-    town.stand(&alert, &["accepted", "accepted", "accepted"]).await;
-    let mut told: Vec<String> = town.twilio.messages().into_iter().map(|message| message.to).collect();
-    told.sort_unstable();
-    assert_eq!(told, ["+14155550101", "+390612345678", GRETA]);
+    env.stand(&alert, &["accepted", "accepted", "accepted"]).await;
+    let mut texted: Vec<String> = env.twilio.messages().into_iter().map(|message| message.to).collect();
+    texted.sort_unstable();
+    assert_eq!(texted, ["+14155550101", "+390612345678", GRETA]);
 }
 
 #[test]

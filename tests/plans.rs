@@ -3,8 +3,8 @@
 
 use crate::support::{
     database::Database,
+    env::{Plan, critical, person},
     eventually,
-    town::{Plan, critical, person},
 };
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -15,34 +15,34 @@ stories![no_statement_on_the_path_of_an_event_reads_a_whole_table];
 const GROWING: [&str; 6] = ["alert", "alert_event", "delivery", "attempt", "timeline", "receipt"];
 
 async fn no_statement_on_the_path_of_an_event_reads_a_whole_table(database: Database) {
-    let town = Plan::on(database)
+    let env = Plan::on(database)
         .set("LOG__FILTER", "sqlx::query=debug")
         .set("LOG__FORMAT", "json")
         .build()
         .await;
     let (grace, mona, nina) = (person("+14155550101"), person("+14155550102"), person("+14155550103"));
 
-    let alert = town.raise(&critical("1", &[grace.clone(), mona])).await;
-    town.stand(&alert, &["accepted", "accepted"]).await;
-    let duplicate = town.post(&critical("1", std::slice::from_ref(&grace))).await;
+    let alert = env.raise(&critical("1", &[grace.clone(), mona])).await;
+    env.stand(&alert, &["accepted", "accepted"]).await;
+    let duplicate = env.post(&critical("1", std::slice::from_ref(&grace))).await;
     assert_eq!(duplicate.body["outcome"], "duplicate");
     // An id that the alert has not seen, twice.
     for _ in 0..2 {
         let mut retry = critical("1", std::slice::from_ref(&grace));
         retry["id"] = serde_json::json!("evt-2");
-        assert_eq!(town.post(&retry).await.body["outcome"], "duplicate");
+        assert_eq!(env.post(&retry).await.body["outcome"], "duplicate");
     }
-    for message in town.twilio.accepted(2).await {
-        assert_eq!(town.report(&message, "sent", None).await, 204);
-        assert_eq!(town.report(&message, "sent", None).await, 204);
+    for message in env.twilio.accepted(2).await {
+        assert_eq!(env.report(&message, "sent", None).await, 204);
+        assert_eq!(env.report(&message, "sent", None).await, 204);
     }
-    let messages = town.twilio.messages();
-    assert_eq!(town.report(&messages[0], "delivered", None).await, 204);
-    assert_eq!(town.report(&messages[1], "undelivered", Some("30003")).await, 204);
-    let other = town.raise(&critical("2", &[nina])).await;
-    town.stand(&other, &["accepted"]).await;
+    let messages = env.twilio.messages();
+    assert_eq!(env.report(&messages[0], "delivered", None).await, 204);
+    assert_eq!(env.report(&messages[1], "undelivered", Some("30003")).await, 204);
+    let other = env.raise(&critical("2", &[nina])).await;
+    env.stand(&other, &["accepted"]).await;
     eventually("the work of a second", async || {
-        let log = town.service.log();
+        let log = env.service.log();
         let seen = ["receipt r cross join attempt", "state = 'deferred'"];
         if seen.iter().all(|text| log.contains(text)) {
             Ok(())
@@ -52,7 +52,7 @@ async fn no_statement_on_the_path_of_an_event_reads_a_whole_table(database: Data
     })
     .await;
 
-    let statements = statements(&town.service.log());
+    let statements = statements(&env.service.log());
     for needed in [
         "insert into alert",
         "update delivery set state",
@@ -65,7 +65,7 @@ async fn no_statement_on_the_path_of_an_event_reads_a_whole_table(database: Data
         );
     }
     for statement in &statements {
-        let plan = town.database.plan(statement).await;
+        let plan = env.database.plan(statement).await;
         for line in &plan {
             assert!(!reads_everything(line), "{line}\nof {plan:#?}\nfor {statement}");
         }
@@ -92,7 +92,7 @@ fn statements(log: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// A line of a plan of either database that goes through a table, or a whole index of it.
+/// A step of a plan of either database that goes through a table, or a whole index of it.
 fn reads_everything(line: &str) -> bool {
     if let Some(on) = line.split_once("Seq Scan on ").map(|(_, rest)| rest) {
         return GROWING.iter().any(|table| on.split_whitespace().next() == Some(*table));
@@ -101,7 +101,7 @@ fn reads_everything(line: &str) -> bool {
         return false;
     };
     let name = rest.split_whitespace().next().unwrap_or_default();
-    // Rows of an argument, of no table, and of subqueries that have lines of their own; and tables that stay small.
+    // Rows of an argument, of no table, and of subqueries that have steps of their own; and tables that stay small.
     let is_small = ["line", "ahead", "alarm", "mail", "job_run", "opt_out"].contains(&name);
     !(rest.contains("VIRTUAL TABLE") || rest.contains("CONSTANT ROW") || name.starts_with('(') || is_small)
 }

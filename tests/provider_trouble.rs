@@ -2,10 +2,10 @@
 
 use crate::support::{
     database::Database,
+    env::{Plan, TestEnv, critical, person},
     eventually,
     service::Service,
     smtp::{Mail, Mode, Smtp},
-    town::{Plan, Town, critical, person},
     twilio::{Answers, BAD_SENDER},
 };
 use reqwest::Method;
@@ -21,13 +21,13 @@ stories![
 ];
 
 /// A second process, where there can be one.
-fn replica(town: &Town) -> Option<Service> {
-    (!town.database.is_sqlite).then(|| town.start_another())
+fn replica(env: &TestEnv) -> Option<Service> {
+    (!env.database.is_sqlite).then(|| env.start_another())
 }
 
-async fn held(town: &Town, alert: &str) {
+async fn held(env: &TestEnv, alert: &str) {
     eventually("the hold", async || {
-        let delivery = town.deliveries(alert).await.remove(0);
+        let delivery = env.deliveries(alert).await.remove(0);
         if delivery["reason"] == "provider_refused_credentials" {
             Ok(())
         } else {
@@ -37,18 +37,18 @@ async fn held(town: &Town, alert: &str) {
     .await;
 }
 
-async fn called(town: &Town, phone: &str, times: usize) {
+async fn called(env: &TestEnv, phone: &str, times: usize) {
     eventually(&format!("call {times} for {phone}"), async || {
-        let calls = town.twilio.calls_to(phone);
+        let calls = env.twilio.calls_to(phone);
         if calls == times { Ok(()) } else { Err(calls) }
     })
     .await;
 }
 
 /// Waits until a query that counts brings at least this.
-async fn counted(town: &Town, sql: &str, wanted: i64) {
+async fn counted(env: &TestEnv, sql: &str, wanted: i64) {
     eventually(sql, async || {
-        let count = town.database.number(sql).await;
+        let count = env.database.number(sql).await;
         if count >= wanted { Ok(()) } else { Err(count) }
     })
     .await;
@@ -59,8 +59,8 @@ fn ms(time: &str) -> i64 {
     at.as_millisecond()
 }
 
-async fn provider_status(town: &Town) -> String {
-    let ready = town.request(Method::GET, "/readyz", &[], Vec::new()).await;
+async fn provider_status(env: &TestEnv) -> String {
+    let ready = env.request(Method::GET, "/readyz", &[], Vec::new()).await;
     assert_eq!(
         ready.status, 200,
         "trouble of the provider shows in the details only: {ready:?}"
@@ -68,163 +68,163 @@ async fn provider_status(town: &Town) -> String {
     ready.body["details"]["provider"]["status"].as_str().unwrap().to_owned()
 }
 
-async fn stop(town: &mut Town) {
-    town.service.signal("TERM");
-    town.service.ended().await;
+async fn stop(env: &mut TestEnv) {
+    env.service.signal("TERM");
+    env.service.ended().await;
 }
 
 async fn a_key_that_may_not_ask_is_tried_with_one_delivery_every_few_minutes(database: Database) {
     let Some(plan) = Plan::on(database).at("2026-11-20 12:00:00", "a restricted API key") else {
         return;
     };
-    let town = plan.build().await;
-    let _replica = replica(&town);
-    town.twilio.refuse_account(true);
-    let first = town.raise(&critical("1", &[person("+14155550101")])).await;
-    held(&town, &first).await;
-    let refused = town.phone("+14155550102", [Answers::Refuses(401, 20003)]);
-    let second = town.raise(&critical("2", &[refused])).await;
-    let third = town.raise(&critical("3", &[person("+14155550103")])).await;
+    let env = plan.build().await;
+    let _replica = replica(&env);
+    env.twilio.refuse_account(true);
+    let first = env.raise(&critical("1", &[person("+14155550101")])).await;
+    held(&env, &first).await;
+    let refused = env.phone("+14155550102", [Answers::Refuses(401, 20003)]);
+    let second = env.raise(&critical("2", &[refused])).await;
+    let third = env.raise(&critical("3", &[person("+14155550103")])).await;
 
     // The account is good again, and its key may send and not ask.
-    town.twilio.forbid_reads(true);
-    town.twilio.refuse_account(false);
-    town.turn_clock_to("2026-11-20 12:01:30");
-    called(&town, "+14155550102", 1).await;
-    held(&town, &second).await;
-    town.turn_clock_to("2026-11-20 12:02:40");
+    env.twilio.forbid_reads(true);
+    env.twilio.refuse_account(false);
+    env.turn_clock_to("2026-11-20 12:01:30");
+    called(&env, "+14155550102", 1).await;
+    held(&env, &second).await;
+    env.turn_clock_to("2026-11-20 12:02:40");
     counted(
-        &town,
+        &env,
         &format!("select count(*) from route_hold where probe_at > {}", ms("12:03:00")),
         1,
     )
     .await;
 
-    let calls = ["+14155550101", "+14155550102", "+14155550103"].map(|phone| town.twilio.calls_to(phone));
+    let calls = ["+14155550101", "+14155550102", "+14155550103"].map(|phone| env.twilio.calls_to(phone));
     assert_eq!(calls, [1, 1, 0], "one is tried, the rest stays held");
-    town.turn_clock_to("2026-11-20 12:05:00");
+    env.turn_clock_to("2026-11-20 12:05:00");
     for alert in [&first, &second, &third] {
-        town.stand(alert, &["accepted"]).await;
+        env.stand(alert, &["accepted"]).await;
     }
-    let calls = ["+14155550101", "+14155550102", "+14155550103"].map(|phone| town.twilio.calls_to(phone));
+    let calls = ["+14155550101", "+14155550102", "+14155550103"].map(|phone| env.twilio.calls_to(phone));
     assert_eq!(calls, [2, 2, 1], "the one that was accepted let everything go on");
-    assert_eq!(town.twilio.messages()[0].to, "+14155550103");
-    assert_eq!(provider_status(&town).await, "ok");
-    town.slots_are_used(3).await;
+    assert_eq!(env.twilio.messages()[0].to, "+14155550103");
+    assert_eq!(provider_status(&env).await, "ok");
+    env.slots_are_used(3).await;
 }
 
 async fn a_delivery_that_holds_up_all_others_is_begun_last_and_in_the_end_set_aside(database: Database) {
     let Some(plan) = Plan::on(database).at("2026-11-20 12:00:00", "a delivery that holds up all others") else {
         return;
     };
-    let mut town = plan.build().await;
-    let odd = town.phone("+14155550101", vec![Answers::Refuses(401, 20003); 9]);
-    let odd = town.raise(&critical("1", &[odd])).await;
-    held(&town, &odd).await;
+    let mut env = plan.build().await;
+    let odd = env.phone("+14155550101", vec![Answers::Refuses(401, 20003); 9]);
+    let odd = env.raise(&critical("1", &[odd])).await;
+    held(&env, &odd).await;
     // A restart asks at once, and says nothing against it.
     for calls in [2, 3] {
-        stop(&mut town).await;
-        town.restart();
-        called(&town, "+14155550101", calls).await;
-        held(&town, &odd).await;
+        stop(&mut env).await;
+        env.restart();
+        called(&env, "+14155550101", calls).await;
+        held(&env, &odd).await;
     }
 
     for (calls, ticket, clock) in [(4, "2", "12:01:30"), (5, "3", "12:03:00")] {
-        let other = town
+        let other = env
             .raise(&critical(ticket, &[person(&format!("+1415555010{ticket}"))]))
             .await;
-        assert_eq!(town.deliveries(&other).await[0]["state"], "pending", "all is held");
-        town.turn_clock_to(&format!("2026-11-20 {clock}"));
-        called(&town, "+14155550101", calls).await;
+        assert_eq!(env.deliveries(&other).await[0]["state"], "pending", "all is held");
+        env.turn_clock_to(&format!("2026-11-20 {clock}"));
+        called(&env, "+14155550101", calls).await;
         assert_eq!(
-            town.twilio.calls_to(&format!("+1415555010{ticket}")),
+            env.twilio.calls_to(&format!("+1415555010{ticket}")),
             1,
             "the others go first"
         );
-        town.stand(&other, &["accepted"]).await;
+        env.stand(&other, &["accepted"]).await;
     }
 
-    let delivery = town.stand(&odd, &["failed"]).await.remove(0);
+    let delivery = env.stand(&odd, &["failed"]).await.remove(0);
     assert_eq!(
         (&delivery["reason"], &delivery["error_code"], &delivery["attempts"]),
         (&json!("internal_error"), &json!(20003), &json!(5)),
         "{delivery}"
     );
     assert!(delivery["timeline"].to_string().contains("set aside"), "{delivery}");
-    town.slots_are_used(2).await;
-    let free = town.raise(&critical("4", &[person("+14155550104")])).await;
-    town.stand(&free, &["accepted"]).await;
-    assert_eq!(town.twilio.calls_to("+14155550101"), 5, "it holds up nobody any more");
+    env.slots_are_used(2).await;
+    let free = env.raise(&critical("4", &[person("+14155550104")])).await;
+    env.stand(&free, &["accepted"]).await;
+    assert_eq!(env.twilio.calls_to("+14155550101"), 5, "it holds up nobody any more");
 }
 
 async fn a_wrong_sender_holds_and_nothing_fails(database: Database) {
     let Some(plan) = Plan::on(database).at("2026-11-20 12:00:00", "a wrong sender") else {
         return;
     };
-    let mut town = plan.set("TWILIO__FROM", BAD_SENDER).build().await;
-    let first = town.raise(&critical("1", &[person("+14155550101")])).await;
-    held(&town, &first).await;
-    let log = town.service.logged("alarm=\"sender_refused\"").await;
+    let mut env = plan.set("TWILIO__FROM", BAD_SENDER).build().await;
+    let first = env.raise(&critical("1", &[person("+14155550101")])).await;
+    held(&env, &first).await;
+    let log = env.service.logged("alarm=\"sender_refused\"").await;
     assert!(
         log.contains("code 21606") && log.contains("twilio.from"),
         "what is wrong, and what to do: {log}"
     );
     assert!(
-        provider_status(&town).await.contains("refuses our sender"),
+        provider_status(&env).await.contains("refuses our sender"),
         "{}",
-        provider_status(&town).await
+        provider_status(&env).await
     );
     // Tried alone again and again, it is not to blame: nothing says that another message would go.
     for (calls, clock) in [(2, "12:01:30"), (3, "12:05:00"), (4, "12:09:00"), (5, "12:13:00")] {
-        town.turn_clock_to(&format!("2026-11-20 {clock}"));
-        called(&town, "+14155550101", calls).await;
+        env.turn_clock_to(&format!("2026-11-20 {clock}"));
+        called(&env, "+14155550101", calls).await;
     }
-    let second = town.raise(&critical("2", &[person("+14155550102")])).await;
-    town.slots_are_used(0).await;
+    let second = env.raise(&critical("2", &[person("+14155550102")])).await;
+    env.slots_are_used(0).await;
     for alert in [&first, &second] {
-        assert_eq!(town.deliveries(alert).await[0]["state"], "pending");
+        assert_eq!(env.deliveries(alert).await[0]["state"], "pending");
     }
 
-    stop(&mut town).await;
-    town.settings
+    stop(&mut env).await;
+    env.settings
         .insert("NIGHTBELL_TWILIO__FROM".into(), "+15005550006".into());
-    town.restart();
+    env.restart();
 
-    let delivery = town.stand(&first, &["accepted"]).await.remove(0);
-    town.stand(&second, &["accepted"]).await;
+    let delivery = env.stand(&first, &["accepted"]).await.remove(0);
+    env.stand(&second, &["accepted"]).await;
     assert!(
         delivery["timeline"]
             .to_string()
             .contains("attempts 1 to 5 were not sent, the provider refused our sender (code 21606): 5 times"),
         "{delivery}"
     );
-    town.slots_are_used(2).await;
+    env.slots_are_used(2).await;
 }
 
 async fn the_alarm_of_a_hold_is_repeated_every_day(database: Database) {
     let Some(plan) = Plan::on(database).at("2026-11-18 12:00:00", "the alarm of a hold") else {
         return;
     };
-    let town = plan.build().await;
-    let _replica = replica(&town);
-    town.twilio.refuse_account(true);
-    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
-    held(&town, &alert).await;
+    let env = plan.build().await;
+    let _replica = replica(&env);
+    env.twilio.refuse_account(true);
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
+    held(&env, &alert).await;
     let alarms = "select count(*) from alarm where kind = 'credentials_refused'";
-    assert_eq!(town.database.number(alarms).await, 1);
+    assert_eq!(env.database.number(alarms).await, 1);
 
     for (day, count) in [(19, 2), (20, 3)] {
         for time in ["12:00:00", "12:01:30", "12:03:00"] {
-            town.turn_clock_to(&format!("2026-11-{day} {time}"));
+            env.turn_clock_to(&format!("2026-11-{day} {time}"));
             let at: jiff::Timestamp = format!("2026-11-{day}T{time}Z").parse().unwrap();
             let probed = format!(
                 "select count(*) from route_hold where probe_at > {}",
                 at.as_millisecond()
             );
-            counted(&town, &probed, 1).await;
+            counted(&env, &probed, 1).await;
         }
-        counted(&town, alarms, count).await;
-        assert_eq!(town.database.number(alarms).await, count, "once a day");
+        counted(&env, alarms, count).await;
+        assert_eq!(env.database.number(alarms).await, count, "once a day");
     }
 }
 
@@ -236,12 +236,12 @@ async fn ten_minutes_without_an_answer_are_an_alarm_and_so_is_their_end(database
     else {
         return;
     };
-    let mut town = plan.build().await;
-    let _replica = replica(&town);
-    town.twilio.close(true);
-    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
+    let mut env = plan.build().await;
+    let _replica = replica(&env);
+    env.twilio.close(true);
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
     eventually("trouble in the details", async || {
-        let status = provider_status(&town).await;
+        let status = provider_status(&env).await;
         if status.contains("cannot be reached since 2026-11-20T12:00") {
             Ok(())
         } else {
@@ -250,35 +250,35 @@ async fn ten_minutes_without_an_answer_are_an_alarm_and_so_is_their_end(database
     })
     .await;
     let tried_after = |time: &str| format!("select count(*) from route_contact where failed_at >= {}", ms(time));
-    town.turn_clock_to("2026-11-20 12:06:00");
-    counted(&town, &tried_after("12:06:00"), 1).await;
-    assert_eq!(town.database.number("select count(*) from alarm").await, 0);
-    town.service.kill();
-    town.restart();
-    town.turn_clock_to("2026-11-20 12:11:00");
+    env.turn_clock_to("2026-11-20 12:06:00");
+    counted(&env, &tried_after("12:06:00"), 1).await;
+    assert_eq!(env.database.number("select count(*) from alarm").await, 0);
+    env.service.kill();
+    env.restart();
+    env.turn_clock_to("2026-11-20 12:11:00");
 
     let mail = smtp.received(1).await.remove(0);
     assert_eq!(mail.subject(), "Nightbell: the provider cannot be reached");
     assert!(mail.text().contains("firewall"), "{}", mail.text());
-    town.twilio.close(false);
-    town.turn_clock_to("2026-11-20 12:13:00");
-    town.stand(&alert, &["accepted"]).await;
+    env.twilio.close(false);
+    env.turn_clock_to("2026-11-20 12:13:00");
+    env.stand(&alert, &["accepted"]).await;
     let mails = smtp.received(2).await;
     assert_eq!(
         mails.iter().map(Mail::subject).collect::<Vec<_>>()[1],
         "Nightbell: the provider can be reached again"
     );
-    assert_eq!(provider_status(&town).await, "ok");
-    assert_eq!(town.database.number("select count(*) from alarm").await, 2);
+    assert_eq!(provider_status(&env).await, "ok");
+    assert_eq!(env.database.number("select count(*) from alarm").await, 2);
 }
 
 async fn a_provider_out_of_reach_for_long_leaves_few_rows(database: Database) {
-    let town = Plan::on(database).build().await;
-    town.twilio.close(true);
-    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
-    let delivery = async || town.deliveries(&alert).await.remove(0);
+    let env = Plan::on(database).build().await;
+    env.twilio.close(true);
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
+    let delivery = async || env.deliveries(&alert).await.remove(0);
     eventually("many tries", async || {
-        town.database
+        env.database
             .execute("update delivery set due_at = 1 where state = 'pending'")
             .await;
         let delivery = delivery().await;
@@ -292,15 +292,15 @@ async fn a_provider_out_of_reach_for_long_leaves_few_rows(database: Database) {
 
     let lines = |delivery: &Value| delivery["timeline"].as_array().unwrap().len();
     let seen = delivery().await;
-    let attempts = town.database.number("select count(*) from attempt").await;
+    let attempts = env.database.number("select count(*) from attempt").await;
     assert!(
         lines(&seen) <= 4 && attempts <= 3,
         "{attempts} rows of attempts, {seen:#}"
     );
-    town.twilio.close(false);
+    env.twilio.close(false);
     // A try that was under way when the provider came back waits once more.
     let settled = eventually("a delivery that is accepted", async || {
-        town.database
+        env.database
             .execute("update delivery set due_at = 1 where state = 'pending'")
             .await;
         let delivery = delivery().await;
@@ -320,6 +320,6 @@ async fn a_provider_out_of_reach_for_long_leaves_few_rows(database: Database) {
         settled["timeline"].to_string().contains(&run) && lines(&settled) <= 5,
         "{settled:#}"
     );
-    town.slots_are_used(1).await;
-    assert_eq!(town.twilio.messages().len(), 1);
+    env.slots_are_used(1).await;
+    assert_eq!(env.twilio.messages().len(), 1);
 }

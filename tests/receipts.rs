@@ -2,8 +2,8 @@
 
 use crate::support::{
     database::Database,
+    env::{TestEnv, critical, person},
     eventually,
-    town::{Town, critical, person},
     twilio::{ACCOUNT, AUTH_TOKEN, Answers, Message, sign},
 };
 use reqwest::Method;
@@ -20,13 +20,13 @@ stories![
     both_tokens_are_good_during_a_rotation,
 ];
 
-async fn one_message(town: &Town, ticket: &str, phone: &str) -> (String, Message) {
-    let alert = town.raise(&critical(ticket, &[person(phone)])).await;
+async fn one_message(env: &TestEnv, ticket: &str, phone: &str) -> (String, Message) {
+    let alert = env.raise(&critical(ticket, &[person(phone)])).await;
     let message = eventually("the message", async || {
-        town.twilio.messages_to(phone).pop().ok_or("none")
+        env.twilio.messages_to(phone).pop().ok_or("none")
     })
     .await;
-    town.stand(&alert, &["accepted"]).await;
+    env.stand(&alert, &["accepted"]).await;
     (alert, message)
 }
 
@@ -48,7 +48,7 @@ fn orders(words: &[&'static str]) -> Vec<Vec<&'static str>> {
 }
 
 async fn orders_and_repeats_end_as_the_state_machine_says(database: Database) {
-    let town = Town::on(database).await;
+    let env = TestEnv::on(database).await;
     let mut ticket = 0;
     for (words, end) in [
         (&["queued", "sending", "sent", "delivered"][..], "delivered"),
@@ -58,21 +58,24 @@ async fn orders_and_repeats_end_as_the_state_machine_says(database: Database) {
     ] {
         for order in orders(words) {
             ticket += 1;
-            let (alert, message) = one_message(&town, &ticket.to_string(), &format!("+1415555{ticket:04}")).await;
+            let (alert, message) = one_message(&env, &ticket.to_string(), &format!("+1415555{ticket:04}")).await;
             for word in order.iter().chain(&order) {
-                assert_eq!(town.report(&message, word, None).await, 204, "{word}");
+                assert_eq!(env.report(&message, word, None).await, 204, "{word}");
             }
-            let delivery = town.deliveries(&alert).await.remove(0);
+            let delivery = env.deliveries(&alert).await.remove(0);
             assert_eq!(delivery["state"], end, "{order:?}: {delivery}");
             let moves = delivery["timeline"].as_array().unwrap().len();
-            assert!(moves <= 3 + order.len(), "repeats write no lines: {delivery}");
+            assert!(
+                moves <= 3 + order.len(),
+                "repeats write no timeline entries: {delivery}"
+            );
         }
     }
 }
 
 async fn a_forged_receipt_changes_nothing(database: Database) {
-    let town = Town::on(database).await;
-    let (alert, message) = one_message(&town, "1", "+14155550101").await;
+    let env = TestEnv::on(database).await;
+    let (alert, message) = one_message(&env, "1", "+14155550101").await;
     let url = message.callback.clone().unwrap();
     let form = [
         ("AccountSid", ACCOUNT),
@@ -87,30 +90,29 @@ async fn a_forged_receipt_changes_nothing(database: Database) {
     let good = sign(AUTH_TOKEN, &url, &form);
     let local = format!(
         "http://{}/twilio/status?{}",
-        town.service.address,
+        env.service.address,
         url.split_once('?').unwrap().1
     );
 
-    assert_eq!(town.post_receipt(&url, &changed, &good).await, 403, "one changed byte");
-    assert_eq!(town.post_receipt(&url, &form, "").await, 403, "no signature");
+    assert_eq!(env.post_receipt(&url, &changed, &good).await, 403, "one changed byte");
+    assert_eq!(env.post_receipt(&url, &form, "").await, 403, "no signature");
     assert_eq!(
-        town.post_receipt(&url, &form, &sign("another token", &url, &form))
-            .await,
+        env.post_receipt(&url, &form, &sign("another token", &url, &form)).await,
         403,
         "a wrong token"
     );
     assert_eq!(
-        town.post_receipt(&url, &form, &sign("", &url, &form)).await,
+        env.post_receipt(&url, &form, &sign("", &url, &form)).await,
         403,
         "an empty token"
     );
     assert_eq!(
-        town.post_receipt(&url, &form, &sign(AUTH_TOKEN, &local, &form)).await,
+        env.post_receipt(&url, &form, &sign(AUTH_TOKEN, &local, &form)).await,
         403,
         "the bound address instead of the public one"
     );
     assert_eq!(
-        town.post_receipt(&url.replace("a=1", "a=2"), &form, &good).await,
+        env.post_receipt(&url.replace("a=1", "a=2"), &form, &good).await,
         403,
         "another attempt in the query"
     );
@@ -133,55 +135,55 @@ async fn a_forged_receipt_changes_nothing(database: Database) {
         ("content-type", "application/x-www-form-urlencoded"),
     ];
     assert_eq!(
-        town.request(Method::POST, &format!("/twilio/status?{query}"), &headers, body)
+        env.request(Method::POST, &format!("/twilio/status?{query}"), &headers, body)
             .await
             .status,
         403,
         "a forged Host header"
     );
-    let delivery = town.deliveries(&alert).await.remove(0);
+    let delivery = env.deliveries(&alert).await.remove(0);
     assert_eq!(
         (&delivery["state"], &delivery["provider_status"]),
         (&json!("accepted"), &json!("queued")),
         "nothing changed"
     );
-    assert_eq!(town.database.number("select count(*) from receipt").await, 0);
-    let rejected = town.get("/v1/receipts/rejected").await;
+    assert_eq!(env.database.number("select count(*) from receipt").await, 0);
+    let rejected = env.get("/v1/receipts/rejected").await;
     assert_eq!(rejected["count"], 7);
     assert!(!rejected.to_string().contains(&message.sid), "redacted: {rejected}");
 
     assert_eq!(
-        town.post_receipt(&url, &form, &good).await,
+        env.post_receipt(&url, &form, &good).await,
         204,
         "and the true one is good"
     );
-    town.stand(&alert, &["delivered"]).await;
+    env.stand(&alert, &["delivered"]).await;
 }
 
 async fn a_receipt_before_the_answer_is_not_lost(database: Database) {
-    let town = Town::on(database).await;
+    let env = TestEnv::on(database).await;
     let gate = Arc::new(tokio::sync::Notify::new());
-    let alert = town
+    let alert = env
         .raise(&critical(
             "1",
-            &[town.phone("+14155550101", [Answers::AcceptsWhenLet(Arc::clone(&gate))])],
+            &[env.phone("+14155550101", [Answers::AcceptsWhenLet(Arc::clone(&gate))])],
         ))
         .await;
-    let message = town.twilio.accepted(1).await.remove(0);
+    let message = env.twilio.accepted(1).await.remove(0);
 
-    assert_eq!(town.report(&message, "delivered", None).await, 204);
-    town.stand(&alert, &["delivered"]).await;
+    assert_eq!(env.report(&message, "delivered", None).await, 204);
+    env.stand(&alert, &["delivered"]).await;
     gate.notify_one();
 
     eventually("the recorded answer", async || {
-        let recorded = town
+        let recorded = env
             .database
             .number("select count(*) from attempt where outcome = 'accepted'")
             .await;
         if recorded == 1 { Ok(()) } else { Err(recorded) }
     })
     .await;
-    let delivery = town.deliveries(&alert).await.remove(0);
+    let delivery = env.deliveries(&alert).await.remove(0);
     assert_eq!(
         (&delivery["state"], &delivery["provider_message_id"]),
         (&json!("delivered"), &json!(message.sid))
@@ -189,17 +191,17 @@ async fn a_receipt_before_the_answer_is_not_lost(database: Database) {
 }
 
 async fn a_receipt_whose_message_nobody_knows_waits_for_it(database: Database) {
-    let town = Town::on(database).await;
+    let env = TestEnv::on(database).await;
     let gate = Arc::new(tokio::sync::Notify::new());
-    let alert = town
+    let alert = env
         .raise(&critical(
             "1",
-            &[town.phone("+14155550101", [Answers::AcceptsWhenLet(Arc::clone(&gate))])],
+            &[env.phone("+14155550101", [Answers::AcceptsWhenLet(Arc::clone(&gate))])],
         ))
         .await;
-    let message = town.twilio.accepted(1).await.remove(0);
+    let message = env.twilio.accepted(1).await.remove(0);
     // A receipt by a callback address of the Messaging Service's own: it does not name our delivery.
-    let url = "https://bell.example.test/behind/proxy/twilio/status";
+    let url = "https://nightbell.example.test/behind/proxy/twilio/status";
     let form = [
         ("AccountSid", ACCOUNT),
         ("MessageSid", message.sid.as_str()),
@@ -208,87 +210,79 @@ async fn a_receipt_whose_message_nobody_knows_waits_for_it(database: Database) {
     ];
     let signature = sign(AUTH_TOKEN, url, &form);
 
-    assert_eq!(town.post_receipt(url, &form, &signature).await, 204);
-    assert_eq!(town.post_receipt(url, &form, &signature).await, 204, "again");
-    assert_eq!(town.deliveries(&alert).await[0]["state"], "sending");
+    assert_eq!(env.post_receipt(url, &form, &signature).await, 204);
+    assert_eq!(env.post_receipt(url, &form, &signature).await, 204, "again");
+    assert_eq!(env.deliveries(&alert).await[0]["state"], "sending");
     assert_eq!(
-        town.database.number("select count(*) from receipt").await,
+        env.database.number("select count(*) from receipt").await,
         1,
         "exact repeats are recognised"
     );
     gate.notify_one();
 
-    let delivery = town.stand(&alert, &["undelivered"]).await.remove(0);
+    let delivery = env.stand(&alert, &["undelivered"]).await.remove(0);
     assert_eq!(delivery["error_code"], 30005);
     let form = [("MessageSid", "SM_of_somebody_else"), ("MessageStatus", "sent")];
     assert_eq!(
-        town.post_receipt(url, &form, &sign(AUTH_TOKEN, url, &form)).await,
+        env.post_receipt(url, &form, &sign(AUTH_TOKEN, url, &form)).await,
         204,
         "kept, though nobody knows it"
     );
     let form = [("MessageSid", "SM1")];
     assert_eq!(
-        town.post_receipt(url, &form, &sign(AUTH_TOKEN, url, &form)).await,
+        env.post_receipt(url, &form, &sign(AUTH_TOKEN, url, &form)).await,
         422,
         "signed, and no status callback"
     );
 }
 
 async fn an_unknown_status_word_is_kept_and_changes_nothing(database: Database) {
-    let town = Town::on(database).await;
-    let (alert, message) = one_message(&town, "1", "+14155550101").await;
+    let env = TestEnv::on(database).await;
+    let (alert, message) = one_message(&env, "1", "+14155550101").await;
 
-    assert_eq!(town.report(&message, "teleported", None).await, 204);
+    assert_eq!(env.report(&message, "teleported", None).await, 204);
 
-    let delivery = town.deliveries(&alert).await.remove(0);
+    let delivery = env.deliveries(&alert).await.remove(0);
     assert_eq!(
         (&delivery["state"], &delivery["provider_status"]),
         (&json!("accepted"), &json!("teleported"))
     );
     assert!(delivery["timeline"].to_string().contains("teleported"));
-    assert_eq!(town.report(&message, "delivered", None).await, 204);
-    assert_eq!(town.report(&message, "beamed", None).await, 204);
-    assert_eq!(town.deliveries(&alert).await[0]["provider_status"], "delivered");
+    assert_eq!(env.report(&message, "delivered", None).await, 204);
+    assert_eq!(env.report(&message, "beamed", None).await, 204);
+    assert_eq!(env.deliveries(&alert).await[0]["provider_status"], "delivered");
 }
 
 async fn a_receipt_that_cannot_be_stored_is_not_answered_with_success(database: Database) {
-    let town = Town::on(database).await;
-    let (alert, message) = one_message(&town, "1", "+14155550101").await;
+    let env = TestEnv::on(database).await;
+    let (alert, message) = one_message(&env, "1", "+14155550101").await;
 
-    town.database
-        .execute("alter table receipt rename to receipt_gone")
-        .await;
-    assert_eq!(town.report(&message, "delivered", None).await, 503);
+    env.database.execute("alter table receipt rename to receipt_gone").await;
+    assert_eq!(env.report(&message, "delivered", None).await, 503);
     assert_eq!(
-        town.deliveries(&alert).await[0]["state"],
+        env.deliveries(&alert).await[0]["state"],
         "accepted",
         "nothing half-done"
     );
-    town.database
-        .execute("alter table receipt_gone rename to receipt")
-        .await;
+    env.database.execute("alter table receipt_gone rename to receipt").await;
 
-    assert_eq!(
-        town.report(&message, "delivered", None).await,
-        204,
-        "Twilio comes again"
-    );
-    town.stand(&alert, &["delivered"]).await;
+    assert_eq!(env.report(&message, "delivered", None).await, 204, "Twilio comes again");
+    env.stand(&alert, &["delivered"]).await;
 }
 
 async fn both_tokens_are_good_during_a_rotation(database: Database) {
-    let town = crate::support::town::Plan::on(database)
+    let env = crate::support::env::Plan::on(database)
         .set("TWILIO__SECONDARY_AUTH_TOKEN", "next-token")
         .build()
         .await;
-    let (alert, message) = one_message(&town, "1", "+14155550101").await;
+    let (alert, message) = one_message(&env, "1", "+14155550101").await;
     let url = message.callback.clone().unwrap();
     let form = [("MessageSid", message.sid.as_str()), ("MessageStatus", "sent")];
 
     assert_eq!(
-        town.post_receipt(&url, &form, &sign("next-token", &url, &form)).await,
+        env.post_receipt(&url, &form, &sign("next-token", &url, &form)).await,
         204
     );
 
-    town.stand(&alert, &["sent"]).await;
+    env.stand(&alert, &["sent"]).await;
 }

@@ -1,13 +1,13 @@
-//! Several processes on one PostgreSQL: the same promise. And moving there.
+//! Several processes on one PostgreSQL: the same promise. And the transfer to it.
 
 use crate::{
     support::{
         client,
         database::Database,
+        env::{INTAKE, Plan, TestEnv, critical, person},
         eventually,
         service::{Service, command},
-        town::{INTAKE, Plan, Town, critical, person},
-        twilio::{ACCOUNT, AUTH_TOKEN, Answers, Message, sign},
+        twilio::{Answers, Message},
     },
     torture::{build, compare, drain, torture_seed, torture_size},
     trouble::past_the_lease,
@@ -44,12 +44,12 @@ async fn post_until_taken(addresses: &[String], event: &Value) -> u16 {
 }
 
 /// Posts a receipt as Twilio does: again until it is taken.
-async fn report_until_taken(town: &mut Town, addresses: &[String], message: &Message, word: &str) {
+async fn report_until_taken(env: &mut TestEnv, addresses: &[String], message: &Message, word: &str) {
     let mut round = 0;
     eventually("a receipt to be taken", async || {
-        town.service.address.clone_from(&addresses[round % addresses.len()]);
+        env.service.address.clone_from(&addresses[round % addresses.len()]);
         round += 1;
-        match town.try_report(message, word).await {
+        match env.try_report(message, word).await {
             Some(204) => Ok(()),
             other => Err(other),
         }
@@ -65,8 +65,8 @@ async fn three_replicas_under_torture_send_once_and_lose_nothing() {
     let (deliveries, kills) = torture_size();
     let seed = torture_seed();
     let mut dice = StdRng::seed_from_u64(seed);
-    let (mut town, phones) = build(Plan::on(database), deliveries, &mut dice).await;
-    let mut others: Vec<Service> = (0..TWO_WORKERS).map(|_| town.start_another()).collect();
+    let (mut env, phones) = build(Plan::on(database), deliveries, &mut dice).await;
+    let mut others: Vec<Service> = (0..TWO_WORKERS).map(|_| env.start_another()).collect();
 
     let started = std::time::Instant::now();
     let (mut posted, mut frozen, mut restarts) = (0, 0, 0);
@@ -81,25 +81,25 @@ async fn three_replicas_under_torture_send_once_and_lose_nothing() {
         let awake = others.iter().enumerate().filter(|(index, _)| Some(*index) != still);
         let addresses: Vec<String> = awake
             .map(|(_, service)| service.address.clone())
-            .chain([town.service.address.clone()])
+            .chain([env.service.address.clone()])
             .collect();
         let until = deliveries * (kill + 1) / kills;
         while posted < until {
-            town.twilio.close(dice.random_range(0..20) == 0);
+            env.twilio.close(dice.random_range(0..20) == 0);
             post_until_taken(&addresses, &critical(&posted.to_string(), &[person(&phones[posted])])).await;
             posted += 1;
-            let messages = town.twilio.messages();
+            let messages = env.twilio.messages();
             if !messages.is_empty() && dice.random_bool(0.5) {
                 let message = messages[dice.random_range(0..messages.len())].clone();
-                town.twilio.set_status(&message.sid, "delivered");
+                env.twilio.set_status(&message.sid, "delivered");
                 for word in ["delivered", "sent"] {
-                    let own = town.service.address.clone();
-                    report_until_taken(&mut town, &addresses, &message, word).await;
-                    town.service.address = own;
+                    let own = env.service.address.clone();
+                    report_until_taken(&mut env, &addresses, &message, word).await;
+                    env.service.address = own;
                 }
             }
         }
-        town.twilio.close(false);
+        env.twilio.close(false);
         if kill % 3 == 2 {
             server.restart_immediately();
             restarts += 1;
@@ -110,31 +110,31 @@ async fn three_replicas_under_torture_send_once_and_lose_nothing() {
         }
         match dice.random_range(0..=others.len()) {
             0 => {
-                town.service.kill();
-                town.restart();
+                env.service.kill();
+                env.restart();
             }
             index => {
                 others[index - 1].kill();
-                others[index - 1] = town.start_another();
+                others[index - 1] = env.start_another();
             }
         }
     }
-    let settled = drain(&town, deliveries).await;
+    let settled = drain(&env, deliveries).await;
 
-    let outcome = compare(&settled, &town.twilio.messages());
+    let outcome = compare(&settled, &env.twilio.messages());
     let _ = writeln!(
         std::io::stderr(),
         "torture of 3 replicas: {deliveries} deliveries, {kills} kills, {restarts} restarts of PostgreSQL, {frozen} freezes past the lease, \
          {} calls, {} messages in {:.0} s (seed {seed}): {} with two messages, {} lost, {} in disagreement",
-        town.twilio.sign_ins().len(),
-        town.twilio.messages().len(),
+        env.twilio.sign_ins().len(),
+        env.twilio.messages().len(),
         started.elapsed().as_secs_f64(),
         outcome.doubled.len(),
         outcome.lost.len(),
         outcome.disagreeing.len(),
     );
     assert!(outcome.is_good(), "seed {seed}: {outcome:#?}");
-    assert_eq!(town.get("/v1/limit").await["used"], deliveries, "one slot for each");
+    assert_eq!(env.get("/v1/limit").await["used"], deliveries, "one slot for each");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,24 +142,24 @@ async fn three_replicas_never_overshoot_the_limit() {
     let Some(database) = Database::postgres("three_replicas_never_overshoot_the_limit").await else {
         return;
     };
-    let mut town = Plan::on(database).set("DAILY_LIMIT", "0").build().await;
+    let mut env = Plan::on(database).set("DAILY_LIMIT", "0").build().await;
     for ticket in 0..10 {
         let people: Vec<Value> = (0..100)
             .map(|one| person(&format!("+1415{}", 2_000_000 + ticket * 100 + one)))
             .collect();
-        town.raise(&critical(&ticket.to_string(), &people)).await;
+        env.raise(&critical(&ticket.to_string(), &people)).await;
     }
-    town.service.kill();
+    env.service.kill();
     // All at once: a thousand are owed, and three processes begin together.
-    town.database
+    env.database
         .execute("update delivery set state = 'pending', due_at = received_at, lease_until = null, lease_token = null")
         .await;
-    town.settings.insert("NIGHTBELL_DAILY_LIMIT".into(), "100".into());
-    town.restart();
-    let others = [town.start_another(), town.start_another()];
+    env.settings.insert("NIGHTBELL_DAILY_LIMIT".into(), "100".into());
+    env.restart();
+    let others = [env.start_another(), env.start_another()];
 
     eventually("a limit that is used up", async || {
-        let limit = town.get("/v1/limit").await;
+        let limit = env.get("/v1/limit").await;
         if limit["used"] == 100 && limit["deferred"] == 900 {
             Ok(())
         } else {
@@ -167,7 +167,7 @@ async fn three_replicas_never_overshoot_the_limit() {
         }
     })
     .await;
-    assert_eq!(town.twilio.messages().len(), 100);
+    assert_eq!(env.twilio.messages().len(), 100);
     assert_eq!(others.len(), 2);
 }
 
@@ -183,18 +183,18 @@ async fn receipts_that_overlap_in_three_replicas_are_all_taken() {
     } else {
         (100, 1)
     };
-    let town = Plan::on(database).set("DAILY_LIMIT", "100000").build().await;
-    let others = [town.start_another(), town.start_another()];
+    let env = Plan::on(database).set("DAILY_LIMIT", "100000").build().await;
+    let others = [env.start_another(), env.start_another()];
     for ticket in 0..people / 20 {
         let twenty: Vec<Value> = (0..20)
             .map(|one| person(&format!("+1415{}", 2_000_000 + ticket * 20 + one)))
             .collect();
-        town.raise(&critical(&ticket.to_string(), &twenty)).await;
+        env.raise(&critical(&ticket.to_string(), &twenty)).await;
     }
-    let messages = town.twilio.accepted(people).await;
-    let addresses = [&town.service.address, &others[0].address, &others[1].address];
-    // In each group one half is good news, decided together, and the other half bad news, decided one by one; what is the
-    // first half of one replica's group is the second half of another's.
+    let messages = env.twilio.accepted(people).await;
+    let addresses = [&env.service.address, &others[0].address, &others[1].address];
+    // In each batch one half is good statuses, decided together, and the other half bad ones, decided one by one; what is the
+    // first half of one replica's batch is the second half of another's.
     let mut answers = Vec::new();
     let client = client();
     for hundred in messages.chunks(100) {
@@ -203,11 +203,13 @@ async fn receipts_that_overlap_in_three_replicas_are_all_taken() {
             let replicas = addresses.iter().enumerate().map(|(replica, address)| {
                 join_all(hundred.iter().enumerate().map(move |(index, message)| {
                     let is_good = (index < hundred.len() / 2) == ((replica + round) % 2 == 0);
-                    let code = 30_003 + replica * 10 + round;
-                    if is_good {
-                        town_report(client, address, message, "sent", None)
-                    } else {
-                        town_report(client, address, message, "undelivered", Some(code))
+                    let code = (30_003 + replica * 10 + round).to_string();
+                    async move {
+                        if is_good {
+                            message.report_to(client, address, "sent", None).await
+                        } else {
+                            message.report_to(client, address, "undelivered", Some(&code)).await
+                        }
                     }
                 }))
             });
@@ -215,11 +217,11 @@ async fn receipts_that_overlap_in_three_replicas_are_all_taken() {
         }
         let last = hundred
             .iter()
-            .map(|message| town_report(&client, addresses[0], message, "delivered", None));
+            .map(|message| message.report_to(&client, addresses[0], "delivered", None));
         answers.extend(join_all(last).await);
     }
 
-    let refused = answers.iter().filter(|status| **status != 204).count();
+    let refused = answers.iter().filter(|status| **status != Some(204)).count();
     let _ = writeln!(
         std::io::stderr(),
         "{} overlapping receipts in 3 replicas: {refused} not taken",
@@ -227,56 +229,29 @@ async fn receipts_that_overlap_in_three_replicas_are_all_taken() {
     );
     assert_eq!((answers.len(), refused), (people * (3 * rounds + 1), 0));
     let open = "select count(*) from delivery where state <> 'delivered'";
-    assert_eq!(town.database.number(open).await, 0);
-}
-
-/// Posts a receipt to one of several replicas.
-async fn town_report(
-    client: &reqwest::Client,
-    address: &str,
-    message: &Message,
-    word: &str,
-    code: Option<usize>,
-) -> u16 {
-    let code = code.map(|code| code.to_string());
-    let mut form = vec![
-        ("AccountSid", ACCOUNT),
-        ("To", message.to.as_str()),
-        ("MessageSid", &message.sid),
-        ("MessageStatus", word),
-    ];
-    form.extend(code.as_deref().map(|code| ("ErrorCode", code)));
-    let url = message.callback.clone().unwrap();
-    let query = url.split('#').next().unwrap().split_once('?').unwrap().1.to_owned();
-    let answer = client
-        .post(format!("http://{address}/twilio/status?{query}"))
-        .header("x-twilio-signature", sign(AUTH_TOKEN, &url, &form))
-        .form(&form)
-        .send()
-        .await;
-    answer.unwrap().status().as_u16()
+    assert_eq!(env.database.number(open).await, 0);
 }
 
 /// At one message a second, a hundred people who opted out must not cost a hundred seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn turns_that_end_in_a_stop_are_not_lost() {
-    let Some(database) = Database::postgres("turns_that_end_in_a_stop_are_not_lost").await else {
+async fn suppressed_deliveries_use_up_no_turn_of_the_pace() {
+    let Some(database) = Database::postgres("suppressed_deliveries_use_up_no_turn_of_the_pace").await else {
         return;
     };
-    let town = Plan::on(database).set("SMS__PER_SECOND", "1").build().await;
+    let env = Plan::on(database).set("SMS__PER_SECOND", "1").build().await;
     let number = |one: usize| format!("+1415{}", 2_000_000 + one);
     for one in 0..100 {
         let body = json!({"phone": number(one)});
-        let added = town.admin(reqwest::Method::POST, "/v1/opt-outs", Some(body)).await;
+        let added = env.admin(reqwest::Method::POST, "/v1/opt-outs", Some(body)).await;
         assert_eq!(added.status, 201);
     }
     let opted_out: Vec<Value> = (0..100).map(|one| person(&number(one))).collect();
-    town.raise(&critical("1", &opted_out)).await;
+    env.raise(&critical("1", &opted_out)).await;
 
-    let alert = town.raise(&critical("2", &[person("+14155550101")])).await;
+    let alert = env.raise(&critical("2", &[person("+14155550101")])).await;
 
-    town.stand(&alert, &["accepted"]).await;
-    assert_eq!(town.twilio.messages().len(), 1);
+    env.stand(&alert, &["accepted"]).await;
+    assert_eq!(env.twilio.messages().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -284,16 +259,16 @@ async fn what_one_process_takes_in_another_sends() {
     let Some(database) = Database::postgres("what_one_process_takes_in_another_sends").await else {
         return;
     };
-    let mut town = Plan::on(database).build().await;
-    let worker = Service::start_as(&town.settings, town.database.folder.path(), &["--role", "worker"]);
-    town.service.kill();
-    town.service = Service::start_as(&town.settings, town.database.folder.path(), &["--role", "intake"]);
+    let mut env = Plan::on(database).build().await;
+    let worker = Service::start_as(&env.settings, env.database.folder.path(), &["--role", "worker"]);
+    env.service.kill();
+    env.service = Service::start_as(&env.settings, env.database.folder.path(), &["--role", "intake"]);
 
-    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
-    town.stand(&alert, &["accepted"]).await;
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
+    env.stand(&alert, &["accepted"]).await;
 
     worker.logged("the provider accepted it").await;
-    let doors = async |path: &str| {
+    let endpoint = async |path: &str| {
         let answer = client()
             .get(format!("http://{}{path}", worker.address))
             .send()
@@ -303,20 +278,20 @@ async fn what_one_process_takes_in_another_sends() {
     };
     assert_eq!(
         (
-            doors("/healthz").await,
-            doors("/readyz").await,
-            doors("/v1/alerts").await
+            endpoint("/healthz").await,
+            endpoint("/readyz").await,
+            endpoint("/v1/alerts").await
         ),
         (200, 200, 404)
     );
-    // The bell's own connection is cut, as all others are: it is made again.
-    town.database
+    // The listener's own connection is cut, as all others are: it is made again.
+    env.database
         .execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'nightbell' and datname = current_database()")
         .await;
     let event = critical("2", &[person("+14155550102")]);
-    post_until_taken(&[town.service.address.clone()], &event).await;
-    town.twilio.accepted(2).await;
-    assert_eq!(town.twilio.messages().len(), 2);
+    post_until_taken(&[env.service.address.clone()], &event).await;
+    env.twilio.accepted(2).await;
+    assert_eq!(env.twilio.messages().len(), 2);
 }
 
 #[tokio::test]
@@ -342,13 +317,13 @@ stories![
 ];
 
 async fn a_database_of_a_newer_version_is_left_alone(database: Database) {
-    let mut town = Plan::on(database).build().await;
-    town.database
+    let mut env = Plan::on(database).build().await;
+    env.database
         .execute("insert into _sqlx_migrations (version, description, success, checksum, execution_time) select 9999, 'from the future', true, checksum, 0 from _sqlx_migrations where version = 1")
         .await;
 
-    town.service.kill();
-    let log = Service::try_start(&town.settings, town.database.folder.path())
+    env.service.kill();
+    let log = Service::try_start(&env.settings, env.database.folder.path())
         .err()
         .unwrap();
     assert!(
@@ -360,13 +335,13 @@ async fn a_database_of_a_newer_version_is_left_alone(database: Database) {
         vec!["migrate", "--dry-run"],
         vec!["nightly", "--dry-run"],
     ] {
-        let (code, _, err) = town.run(&arguments).await;
+        let (code, _, err) = env.run(&arguments).await;
         assert_eq!(code, 1, "{arguments:?}: {err}");
     }
-    town.database
+    env.database
         .execute("delete from _sqlx_migrations where version = 9999")
         .await;
-    town.restart();
+    env.restart();
 }
 
 async fn the_tables_are_brought_up_to_date_by_hand(database: Database) {
@@ -391,32 +366,32 @@ async fn the_tables_are_brought_up_to_date_by_hand(database: Database) {
 }
 
 async fn a_backup_taken_while_the_service_runs_is_whole(database: Database) {
-    let mut town = Plan::on(database).build().await;
-    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
-    town.stand(&alert, &["accepted"]).await;
+    let mut env = Plan::on(database).build().await;
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
+    env.stand(&alert, &["accepted"]).await;
 
-    let (code, _, err) = town.run(&["backup", "copy.db"]).await;
-    if !town.database.is_sqlite {
+    let (code, _, err) = env.run(&["backup", "copy.db"]).await;
+    if !env.database.is_sqlite {
         assert_eq!(code, 1);
         assert!(err.contains("pg_dump"), "{err}");
         return;
     }
     assert_eq!(code, 0, "{err}");
-    let (code, _, err) = town.run(&["backup", "copy.db"]).await;
+    let (code, _, err) = env.run(&["backup", "copy.db"]).await;
     assert_eq!(code, 1);
     assert!(err.contains("is there already"), "{err}");
-    town.service.kill();
-    town.settings
+    env.service.kill();
+    env.settings
         .insert("NIGHTBELL_DATABASE_URL".into(), "sqlite://copy.db".into());
-    town.restart();
-    town.stand(&alert, &["accepted"]).await;
-    let again = town.post(&critical("1", &[person("+14155550101")])).await;
+    env.restart();
+    env.stand(&alert, &["accepted"]).await;
+    let again = env.post(&critical("1", &[person("+14155550101")])).await;
     assert_eq!(again.body["outcome"], "duplicate");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn moved_to_postgresql_in_mid_flight_nothing_is_sent_twice() {
-    let Some(new_house) = Database::postgres("moved_to_postgresql_in_mid_flight").await else {
+async fn transferred_to_postgresql_with_sends_under_way_nothing_is_sent_twice() {
+    let Some(target) = Database::postgres("transferred_to_postgresql").await else {
         return;
     };
     // Ten thousand in the long form of the torture.
@@ -425,78 +400,77 @@ async fn moved_to_postgresql_in_mid_flight_nothing_is_sent_twice() {
     } else {
         200
     };
-    let mut town = Plan::on(Database::sqlite())
+    let mut env = Plan::on(Database::sqlite())
         .set("DAILY_LIMIT", &(count - 20).to_string())
         .set("SMS__TIMEOUT", "800ms")
         .set("SMS__LEASE", "2s")
         .set("SMS__RECONCILE_AFTER", "1s")
         .build()
         .await;
-    town.admin(
+    env.admin(
         reqwest::Method::POST,
         "/v1/opt-outs",
         Some(json!({"phone": "+14155550199"})),
     )
     .await;
     for index in 0..count {
-        // In some answers the provider is silent: what became of them is not known when the house is moved.
+        // Some calls get no answer: what became of them is not known when the database is transferred.
         let answer = if index % 7 == 0 {
-            Answers::AcceptsInSilence
+            Answers::AcceptsWithoutAnswer
         } else {
             Answers::Accepts
         };
-        let somebody = town.phone(&format!("+1415{}", 2_000_000 + index), [answer]);
-        town.raise(&critical(&index.to_string(), &[somebody])).await;
+        let somebody = env.phone(&format!("+1415{}", 2_000_000 + index), [answer]);
+        env.raise(&critical(&index.to_string(), &[somebody])).await;
     }
-    town.service.kill();
-    let sent_before = town.twilio.messages().len();
+    env.service.kill();
+    let sent_before = env.twilio.messages().len();
 
-    let (code, out, err) = town.run(&["export", "house.jsonl"]).await;
+    let (code, out, err) = env.run(&["export", "nightbell.jsonl"]).await;
     assert_eq!(code, 0, "{out}{err}");
-    town.settings
+    env.settings
         .insert("NIGHTBELL_DATABASE_URL".into(), "sqlite://elsewhere.db".into());
-    let (code, _, err) = town.run(&["export", "nothing.jsonl"]).await;
+    let (code, _, err) = env.run(&["export", "nothing.jsonl"]).await;
     assert_eq!(code, 1);
     assert!(err.contains("there is no database"), "{err}");
-    town.settings
-        .insert("NIGHTBELL_DATABASE_URL".into(), new_house.url.clone());
-    let whole = std::fs::read_to_string(town.database.folder.path().join("house.jsonl")).unwrap();
+    env.settings.insert("NIGHTBELL_DATABASE_URL".into(), target.url.clone());
+    let whole = std::fs::read_to_string(env.database.folder.path().join("nightbell.jsonl")).unwrap();
     let half: Vec<&str> = whole.lines().take(whole.lines().count() / 2).collect();
-    std::fs::write(town.database.folder.path().join("half.jsonl"), half.join("\n")).unwrap();
-    let (code, out, err) = town.run(&["import", "half.jsonl"]).await;
+    std::fs::write(env.database.folder.path().join("half.jsonl"), half.join("\n")).unwrap();
+    let (code, out, err) = env.run(&["import", "half.jsonl"]).await;
     assert_eq!(code, 1, "{out}{err}");
     assert!(err.contains("nothing was imported"), "{err}");
-    assert_eq!(new_house.number("select count(*) from alert").await, 0);
-    let (code, out, err) = town.run(&["import", "house.jsonl"]).await;
+    assert_eq!(target.number("select count(*) from alert").await, 0);
+    let (code, out, err) = env.run(&["import", "nightbell.jsonl"]).await;
     assert_eq!(code, 0, "{out}{err}");
     assert!(
         out.contains(&format!("alert: {count} of {count}")) && out.contains("everything is here"),
         "{out}"
     );
-    let (code, _, err) = town.run(&["import", "house.jsonl"]).await;
+    let (code, _, err) = env.run(&["import", "nightbell.jsonl"]).await;
     assert_eq!(code, 1);
     assert!(err.contains("is not empty"), "{err}");
-    town.settings
+    env.settings
         .insert("NIGHTBELL_DAILY_LIMIT".into(), (count * 2).to_string());
-    town.restart();
+    env.restart();
 
     eventually("everything that was owed", async || {
-        let open = new_house
+        let open = target
             .number("select count(*) from delivery where state not in ('accepted', 'sent', 'delivered')")
             .await;
         if open == 0 { Ok(()) } else { Err(open) }
     })
     .await;
-    let mut told: Vec<String> = town.twilio.messages().into_iter().map(|message| message.to).collect();
+    let mut texted: Vec<String> = env.twilio.messages().into_iter().map(|message| message.to).collect();
     assert!(
-        told.len() == count && sent_before < count,
+        texted.len() == count && sent_before < count,
         "{} of {count}, {sent_before} before",
-        told.len()
+        texted.len()
     );
-    told.sort();
-    told.dedup();
-    assert_eq!(told.len(), count, "nobody twice");
-    assert_eq!(town.get("/v1/opt-outs").await["items"].as_array().unwrap().len(), 1);
-    let again = town.post(&critical("0", &[person("+14152000000")])).await;
+    texted.sort();
+    texted.dedup();
+    assert_eq!(texted.len(), count, "nobody twice");
+    assert_eq!(env.get("/v1/opt-outs").await["items"].as_array().unwrap().len(), 1);
+    let again = env.post(&critical("0", &[person("+14152000000")])).await;
     assert_eq!(again.body["outcome"], "duplicate");
 }

@@ -2,8 +2,8 @@
 
 use crate::support::{
     database::Database,
+    env::{Plan, TestEnv, critical, person},
     eventually,
-    town::{Plan, Town, critical, person},
     twilio::{ACCOUNT, AUTH_TOKEN, Answers},
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -21,7 +21,7 @@ stories![
     opt_outs_are_kept_in_one_form,
     refused_credentials_hold_everything_until_they_are_good,
     a_held_account_is_probed_every_minute_and_goes_on_by_itself,
-    what_is_held_is_looked_at_once_a_second,
+    held_deliveries_are_claimed_at_most_once_a_second,
     an_ambiguous_answer_is_never_sent_again_blindly,
     a_stop_waits_for_the_call_under_way,
     an_own_template_is_used_and_a_bad_one_is_not,
@@ -30,15 +30,17 @@ stories![
 ];
 
 async fn the_request_says_all_that_twilio_needs(database: Database) {
-    let town = Town::on(database).await;
-    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
+    let env = TestEnv::on(database).await;
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
 
-    let message = &town.twilio.accepted(1).await[0];
+    let message = &env.twilio.accepted(1).await[0];
 
-    let delivery = town.deliveries(&alert).await[0]["id"].as_str().unwrap().to_owned();
+    let delivery = env.deliveries(&alert).await[0]["id"].as_str().unwrap().to_owned();
     assert_eq!(
         message.callback.as_deref(),
-        Some(format!("https://bell.example.test/behind/proxy/twilio/status?d={delivery}&a=1#rc=5&rp=all").as_str())
+        Some(
+            format!("https://nightbell.example.test/behind/proxy/twilio/status?d={delivery}&a=1#rc=5&rp=all").as_str()
+        )
     );
     assert_eq!(
         (
@@ -49,7 +51,7 @@ async fn the_request_says_all_that_twilio_needs(database: Database) {
         ("+15005550006", "14400", "disable")
     );
     assert_eq!(
-        town.twilio.sign_ins(),
+        env.twilio.sign_ins(),
         [format!("Basic {}", BASE64.encode(format!("{ACCOUNT}:{AUTH_TOKEN}")))]
     );
 }
@@ -59,10 +61,10 @@ async fn an_api_key_and_a_messaging_service_are_used_where_they_are_set(database
         .set("TWILIO__API_KEY_SID", "SK1")
         .set("TWILIO__API_KEY_SECRET", "secret")
         .set("TWILIO__MESSAGING_SERVICE_SID", "MG1");
-    let town = plan.unset("PUBLIC_URL").build().await;
-    town.raise(&critical("1", &[person("+14155550101")])).await;
+    let env = plan.unset("PUBLIC_URL").build().await;
+    env.raise(&critical("1", &[person("+14155550101")])).await;
 
-    let message = &town.twilio.accepted(1).await[0];
+    let message = &env.twilio.accepted(1).await[0];
 
     assert_eq!(
         (
@@ -76,26 +78,26 @@ async fn an_api_key_and_a_messaging_service_are_used_where_they_are_set(database
         "without a public address there is nobody to call back"
     );
     assert_eq!(
-        town.twilio.sign_ins(),
+        env.twilio.sign_ins(),
         [format!("Basic {}", BASE64.encode("SK1:secret"))]
     );
 }
 
 async fn a_busy_provider_is_tried_again(database: Database) {
-    let town = Town::on(database).await;
-    let alert = town
+    let env = TestEnv::on(database).await;
+    let alert = env
         .raise(&critical(
             "1",
-            &[town.phone("+14155550101", [Answers::Busy, Answers::Accepts])],
+            &[env.phone("+14155550101", [Answers::Busy, Answers::Accepts])],
         ))
         .await;
 
-    let delivery = town.stand(&alert, &["accepted"]).await.remove(0);
+    let delivery = env.stand(&alert, &["accepted"]).await.remove(0);
 
     assert_eq!(delivery["attempts"], 2);
-    assert_eq!(town.twilio.messages().len(), 1);
+    assert_eq!(env.twilio.messages().len(), 1);
     assert_eq!(
-        town.get("/v1/limit").await["used"],
+        env.get("/v1/limit").await["used"],
         1,
         "the slot of the busy attempt was given back"
     );
@@ -108,51 +110,51 @@ async fn a_busy_provider_is_tried_again(database: Database) {
 }
 
 async fn a_refusal_is_final_and_keeps_its_slot(database: Database) {
-    let town = Town::on(database).await;
-    let alert = town
+    let env = TestEnv::on(database).await;
+    let alert = env
         .raise(&critical(
             "1",
-            &[town.phone("+14155550101", [Answers::Refuses(400, 21211)])],
+            &[env.phone("+14155550101", [Answers::Refuses(400, 21211)])],
         ))
         .await;
 
-    let delivery = town.stand(&alert, &["failed"]).await.remove(0);
+    let delivery = env.stand(&alert, &["failed"]).await.remove(0);
 
     assert_eq!(
         (&delivery["reason"], &delivery["error_code"]),
         (&json!("refused"), &json!(21211))
     );
-    assert_eq!(town.get("/v1/limit").await["used"], 1);
-    assert_eq!(town.twilio.calls_to("+14155550101"), 1);
+    assert_eq!(env.get("/v1/limit").await["used"], 1);
+    assert_eq!(env.twilio.calls_to("+14155550101"), 1);
 }
 
 async fn a_person_who_opted_out_at_the_provider_is_not_tried_again(database: Database) {
-    let town = Town::on(database).await;
-    let alert = town
+    let env = TestEnv::on(database).await;
+    let alert = env
         .raise(&critical(
             "1",
-            &[town.phone("+14155550101", [Answers::Refuses(400, 21610)])],
+            &[env.phone("+14155550101", [Answers::Refuses(400, 21610)])],
         ))
         .await;
-    town.stand(&alert, &["failed"]).await;
-    assert_eq!(town.get("/v1/opt-outs").await["items"][0]["phone"], "+14155550101");
+    env.stand(&alert, &["failed"]).await;
+    assert_eq!(env.get("/v1/opt-outs").await["items"][0]["phone"], "+14155550101");
 
-    let second = town
+    let second = env
         .raise(&critical("2", &[person("+14155550101"), person("+14155550102")]))
         .await;
-    town.stand(&second, &["suppressed", "accepted"]).await;
-    let message = town.twilio.messages().remove(0);
-    assert_eq!(town.report(&message, "failed", Some("21610")).await, 204);
-    town.stand(&second, &["suppressed", "failed"]).await;
+    env.stand(&second, &["suppressed", "accepted"]).await;
+    let message = env.twilio.messages().remove(0);
+    assert_eq!(env.report(&message, "failed", Some("21610")).await, 204);
+    env.stand(&second, &["suppressed", "failed"]).await;
 
-    let phones = town.get("/v1/opt-outs").await["items"].as_array().unwrap().len();
+    let phones = env.get("/v1/opt-outs").await["items"].as_array().unwrap().len();
     assert_eq!(phones, 2, "a receipt says it as well");
-    assert_eq!(town.twilio.calls_to("+14155550101"), 1);
+    assert_eq!(env.twilio.calls_to("+14155550101"), 1);
 }
 
 async fn an_opted_out_person_is_not_texted(database: Database) {
-    let town = Town::on(database).await;
-    let added = town
+    let env = TestEnv::on(database).await;
+    let added = env
         .admin(
             Method::POST,
             "/v1/opt-outs",
@@ -161,18 +163,18 @@ async fn an_opted_out_person_is_not_texted(database: Database) {
         .await;
     assert_eq!(added.status, 201);
 
-    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
 
-    let delivery = town.stand(&alert, &["suppressed"]).await.remove(0);
+    let delivery = env.stand(&alert, &["suppressed"]).await.remove(0);
     assert_eq!(delivery["reason"], "opted_out");
-    town.service.logged("nobody_told").await;
-    assert_eq!(town.twilio.messages().len(), 0);
+    env.service.logged("nobody_told").await;
+    assert_eq!(env.twilio.messages().len(), 0);
 }
 
 async fn opt_outs_are_kept_in_one_form(database: Database) {
-    let town = Town::on(database).await;
+    let env = TestEnv::on(database).await;
     let add = async |phone: &str| {
-        town.admin(Method::POST, "/v1/opt-outs", Some(json!({"phone": phone})))
+        env.admin(Method::POST, "/v1/opt-outs", Some(json!({"phone": phone})))
             .await
     };
 
@@ -181,39 +183,39 @@ async fn opt_outs_are_kept_in_one_form(database: Database) {
     assert_eq!(add("+49301234567").await.status, 201);
     let bad = add("abc").await;
     assert_eq!((bad.status, &bad.body["errors"][0]["pointer"]), (422, &json!("/phone")));
-    let first = town.get("/v1/opt-outs?limit=1").await;
+    let first = env.get("/v1/opt-outs?limit=1").await;
     assert_eq!(
         (&first["items"][0]["phone"], &first["next"]),
         (&json!("+14155550101"), &json!("+14155550101"))
     );
-    let second = town.get("/v1/opt-outs?limit=1&cursor=%2B14155550101").await;
+    let second = env.get("/v1/opt-outs?limit=1&cursor=%2B14155550101").await;
     assert_eq!(
         (&second["items"][0]["phone"], &second["next"]),
         (&json!("+49301234567"), &json!(null))
     );
     assert_eq!(
-        town.admin(Method::DELETE, "/v1/opt-outs/+14155550101", None)
+        env.admin(Method::DELETE, "/v1/opt-outs/+14155550101", None)
             .await
             .status,
         204
     );
     assert_eq!(
-        town.admin(Method::DELETE, "/v1/opt-outs/%2B14155550101", None)
+        env.admin(Method::DELETE, "/v1/opt-outs/%2B14155550101", None)
             .await
             .status,
         404
     );
 }
 
-async fn what_is_held_is_looked_at_once_a_second(database: Database) {
-    let town = Plan::on(database)
+async fn held_deliveries_are_claimed_at_most_once_a_second(database: Database) {
+    let env = Plan::on(database)
         .set("LOG__FILTER", "nightbell=info,sqlx::query=debug")
         .build()
         .await;
-    town.twilio.refuse_account(true);
-    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
+    env.twilio.refuse_account(true);
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
     eventually("the hold", async || {
-        let delivery = town.deliveries(&alert).await.remove(0);
+        let delivery = env.deliveries(&alert).await.remove(0);
         if delivery["reason"] == "provider_refused_credentials" {
             Ok(())
         } else {
@@ -221,7 +223,7 @@ async fn what_is_held_is_looked_at_once_a_second(database: Database) {
         }
     })
     .await;
-    let count = |text: &str| town.service.log().matches(text).count();
+    let count = |text: &str| env.service.log().matches(text).count();
     let (sweeps, begins) = (
         "lease_until <= $1 and state = 'sending'",
         "order by d.due_at, d.id limit $",
@@ -234,16 +236,16 @@ async fn what_is_held_is_looked_at_once_a_second(database: Database) {
     })
     .await;
 
-    let looks = count(begins) - begun;
-    assert!(looks <= 20, "{looks} looks in five seconds");
+    let claims = count(begins) - begun;
+    assert!(claims <= 20, "{claims} claims in five seconds");
 }
 
 async fn refused_credentials_hold_everything_until_they_are_good(database: Database) {
-    let mut town = Town::on(database).await;
-    town.twilio.refuse_account(true);
-    let first = town.raise(&critical("1", &[person("+14155550101")])).await;
+    let mut env = TestEnv::on(database).await;
+    env.twilio.refuse_account(true);
+    let first = env.raise(&critical("1", &[person("+14155550101")])).await;
     eventually("the hold", async || {
-        let delivery = town.deliveries(&first).await.remove(0);
+        let delivery = env.deliveries(&first).await.remove(0);
         if delivery["reason"] == "provider_refused_credentials" {
             Ok(())
         } else {
@@ -252,8 +254,8 @@ async fn refused_credentials_hold_everything_until_they_are_good(database: Datab
     })
     .await;
 
-    let second = town.raise(&critical("2", &[person("+14155550102")])).await;
-    let ready = town.request(Method::GET, "/readyz", &[], Vec::new()).await;
+    let second = env.raise(&critical("2", &[person("+14155550102")])).await;
+    let ready = env.request(Method::GET, "/readyz", &[], Vec::new()).await;
     assert_eq!(ready.status, 200, "trouble of the provider shows in the details only");
     assert!(
         ready.body["details"]["provider"]["status"]
@@ -262,18 +264,18 @@ async fn refused_credentials_hold_everything_until_they_are_good(database: Datab
             .contains("held"),
         "{ready:?}"
     );
-    town.slots_are_used(0).await;
-    town.service.logged("alarm=\"credentials_refused\"").await;
-    assert_eq!(town.service.log().matches("alarm=\"credentials_refused\"").count(), 1);
-    town.twilio.refuse_account(false);
-    town.service.signal("TERM");
-    town.service.ended().await;
-    town.restart();
+    env.slots_are_used(0).await;
+    env.service.logged("alarm=\"credentials_refused\"").await;
+    assert_eq!(env.service.log().matches("alarm=\"credentials_refused\"").count(), 1);
+    env.twilio.refuse_account(false);
+    env.service.signal("TERM");
+    env.service.ended().await;
+    env.restart();
 
-    town.stand(&first, &["accepted"]).await;
-    town.stand(&second, &["accepted"]).await;
+    env.stand(&first, &["accepted"]).await;
+    env.stand(&second, &["accepted"]).await;
     assert_eq!(
-        town.twilio.calls_to("+14155550102"),
+        env.twilio.calls_to("+14155550102"),
         1,
         "nothing was tried while all was held"
     );
@@ -283,11 +285,11 @@ async fn a_held_account_is_probed_every_minute_and_goes_on_by_itself(database: D
     let Some(plan) = Plan::on(database).at("2026-11-20 12:00:00", "the probe of a held account") else {
         return;
     };
-    let town = plan.build().await;
-    town.twilio.refuse_account(true);
-    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
+    let env = plan.build().await;
+    env.twilio.refuse_account(true);
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
     eventually("the hold", async || {
-        let log = town.service.log();
+        let log = env.service.log();
         if log.contains("credentials_refused") {
             Ok(())
         } else {
@@ -296,9 +298,9 @@ async fn a_held_account_is_probed_every_minute_and_goes_on_by_itself(database: D
     })
     .await;
 
-    town.turn_clock_to("2026-11-20 12:01:30");
+    env.turn_clock_to("2026-11-20 12:01:30");
     eventually("a probe in vain", async || {
-        let log = town.service.log();
+        let log = env.service.log();
         if log.contains("still refuses our account") {
             Ok(())
         } else {
@@ -306,21 +308,21 @@ async fn a_held_account_is_probed_every_minute_and_goes_on_by_itself(database: D
         }
     })
     .await;
-    town.twilio.refuse_account(false);
-    town.turn_clock_to("2026-11-20 12:03:00");
+    env.twilio.refuse_account(false);
+    env.turn_clock_to("2026-11-20 12:03:00");
 
-    town.stand(&alert, &["accepted"]).await;
-    assert_eq!(town.twilio.calls_to("+14155550101"), 2);
+    env.stand(&alert, &["accepted"]).await;
+    assert_eq!(env.twilio.calls_to("+14155550101"), 2);
 }
 
 async fn an_ambiguous_answer_is_never_sent_again_blindly(database: Database) {
-    let town = Plan::on(database)
+    let env = Plan::on(database)
         .set("SMS__TIMEOUT", "1s")
         .set("SMS__LEASE", "3s")
         .build()
         .await;
     let odd = [
-        Answers::AcceptsInSilence,
+        Answers::AcceptsWithoutAnswer,
         Answers::Hangs,
         Answers::AcceptsWith500,
         Answers::Fails500,
@@ -329,58 +331,58 @@ async fn an_ambiguous_answer_is_never_sent_again_blindly(database: Database) {
     let people: Vec<_> = odd
         .into_iter()
         .enumerate()
-        .map(|(index, answer)| town.phone(&format!("+1415555020{index}"), [answer]))
+        .map(|(index, answer)| env.phone(&format!("+1415555020{index}"), [answer]))
         .collect();
 
-    let alert = town.raise(&critical("1", &people)).await;
+    let alert = env.raise(&critical("1", &people)).await;
 
     eventually("five ambiguous calls, recorded", async || {
-        let deliveries = town.deliveries(&alert).await;
+        let deliveries = env.deliveries(&alert).await;
         let recorded = deliveries
             .iter()
             .all(|delivery| delivery["timeline"].to_string().contains("the provider may have it"));
         if recorded { Ok(()) } else { Err(deliveries) }
     })
     .await;
-    for message in town.twilio.messages() {
+    for message in env.twilio.messages() {
         assert_eq!(
-            town.report(&message, "delivered", None).await,
+            env.report(&message, "delivered", None).await,
             204,
             "a receipt proves that it was accepted"
         );
     }
-    for delivery in town.deliveries(&alert).await {
+    for delivery in env.deliveries(&alert).await {
         assert_eq!(delivery["attempts"], 1, "{delivery}");
     }
-    assert_eq!(town.twilio.messages().len(), 3);
+    assert_eq!(env.twilio.messages().len(), 3);
 }
 
 async fn a_stop_waits_for_the_call_under_way(database: Database) {
-    let mut town = Town::on(database).await;
+    let mut env = TestEnv::on(database).await;
     let gate = Arc::new(tokio::sync::Notify::new());
-    let alert = town
+    let alert = env
         .raise(&critical(
             "1",
-            &[town.phone("+14155550101", [Answers::AcceptsWhenLet(Arc::clone(&gate))])],
+            &[env.phone("+14155550101", [Answers::AcceptsWhenLet(Arc::clone(&gate))])],
         ))
         .await;
-    town.twilio.accepted(1).await;
+    env.twilio.accepted(1).await;
 
-    town.service.signal("TERM");
+    env.service.signal("TERM");
     eventually("the stop", async || {
-        if town.service.log().contains("stopping") {
+        if env.service.log().contains("stopping") {
             Ok(())
         } else {
-            Err(town.service.log())
+            Err(env.service.log())
         }
     })
     .await;
     gate.notify_one();
-    let status = town.service.ended().await;
+    let status = env.service.ended().await;
 
-    assert_eq!(status.code(), Some(0), "{}", town.service.log());
-    town.restart();
-    let delivery = town.stand(&alert, &["accepted"]).await.remove(0);
+    assert_eq!(status.code(), Some(0), "{}", env.service.log());
+    env.restart();
+    let delivery = env.stand(&alert, &["accepted"]).await.remove(0);
     assert_eq!(delivery["attempts"], 1);
 }
 
@@ -392,77 +394,77 @@ async fn an_own_template_is_used_and_a_bad_one_is_not(database: Database) {
         "FEUER {{ number }} für {{ recipient_name }}\n{% if url %}{{ url }}{% endif %}",
     )
     .unwrap();
-    let mut town = Plan::on(database)
+    let mut env = Plan::on(database)
         .set("TEMPLATES__DIR", folder.to_str().unwrap())
         .build()
         .await;
 
-    town.raise(&critical("1", &[person("+14155550101")])).await;
+    env.raise(&critical("1", &[person("+14155550101")])).await;
     assert_eq!(
-        town.twilio.accepted(1).await[0].body,
+        env.twilio.accepted(1).await[0].body,
         "FEUER 101 für Grace Hopper\nhttps://tickets.example.com/1"
     );
 
     std::fs::write(folder.join("sms/critical.txt"), "{{ number.nope.nope }}").unwrap();
-    town.service.signal("TERM");
-    town.service.ended().await;
-    town.restart();
-    town.raise(&critical("2", &[person("+14155550101")])).await;
+    env.service.signal("TERM");
+    env.service.ended().await;
+    env.restart();
+    env.raise(&critical("2", &[person("+14155550101")])).await;
     assert!(
-        town.twilio.accepted(2).await[1]
+        env.twilio.accepted(2).await[1]
             .body
             .starts_with("🚨 CRITICAL TICKET #102")
     );
     assert!(
-        town.service.log().contains("the template failed"),
+        env.service.log().contains("the template failed"),
         "{}",
-        town.service.log()
+        env.service.log()
     );
 }
 
 async fn the_test_mode_delivers_to_the_log(database: Database) {
-    let town = Plan::on(database).set("SMS__DRIVER", "log").build().await;
+    let env = Plan::on(database).set("SMS__DRIVER", "log").build().await;
 
-    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
 
-    let delivery = town.stand(&alert, &["delivered"]).await.remove(0);
+    let delivery = env.stand(&alert, &["delivered"]).await.remove(0);
     assert_eq!(delivery["provider"], "log");
-    let log = town.service.logged("the provider accepted it").await;
+    let log = env.service.logged("the provider accepted it").await;
     assert!(
         log.contains("🚨 CRITICAL TICKET #101\\nSubject: Printer on fire")
             && log.contains("to=+1415****101")
             && !log.contains("+14155550101"),
         "{log}"
     );
-    assert_eq!(town.twilio.messages().len(), 0, "nothing leaves the machine");
+    assert_eq!(env.twilio.messages().len(), 0, "nothing leaves the machine");
 }
 
 async fn nothing_personal_is_logged(database: Database) {
-    let town = Plan::on(database).set("LOG__FILTER", "debug").build().await;
-    let alert = town
+    let env = Plan::on(database).set("LOG__FILTER", "debug").build().await;
+    let alert = env
         .raise(&critical(
             "1",
             &[
                 person("+14155550101"),
-                town.phone("+14155550102", [Answers::Refuses(400, 21211)]),
+                env.phone("+14155550102", [Answers::Refuses(400, 21211)]),
             ],
         ))
         .await;
-    town.stand(&alert, &["accepted", "failed"]).await;
-    let message = town.twilio.messages().remove(0);
-    town.report(&message, "delivered", None).await;
-    town.post_receipt(
+    env.stand(&alert, &["accepted", "failed"]).await;
+    let message = env.twilio.messages().remove(0);
+    env.report(&message, "delivered", None).await;
+    env.post_receipt(
         &message.callback.clone().unwrap(),
         &[("To", "+14155550101"), ("MessageSid", "SM1")],
         "bm90IGEgc2lnbmF0dXJlIQ==",
     )
     .await;
-    town.get("/v1/deliveries?phone=%2B14155550101").await;
-    town.admin(Method::POST, "/v1/opt-outs", Some(json!({"phone": "+14155550103"})))
+    env.get("/v1/deliveries?phone=%2B14155550101").await;
+    env.admin(Method::POST, "/v1/opt-outs", Some(json!({"phone": "+14155550103"})))
         .await;
-    town.admin(Method::DELETE, "/v1/opt-outs/+14155550103", None).await;
+    env.admin(Method::DELETE, "/v1/opt-outs/+14155550103", None).await;
 
-    let log = town.service.log();
+    let log = env.service.log();
     for secret in [
         "4155550",
         "Grace",

@@ -1,12 +1,12 @@
 //! The promise under torture: a provider that misbehaves in every way, receipts in every disorder, and the process
-//! killed again and again. At the end the provider's own books and the database agree, delivery by delivery.
+//! killed again and again. At the end the provider's own records and the database agree, delivery by delivery.
 //!
 //! The ordinary run is short. `NIGHTBELL_TORTURE=3000` (deliveries) makes it long, with at least 40 kills.
 
 use crate::support::{
     database::Database,
+    env::{Plan, TestEnv, critical, person},
     eventually,
-    town::{Plan, Town, critical, person},
     twilio::{Answers, Message},
 };
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
@@ -45,8 +45,8 @@ pub fn torture_seed() -> u64 {
 }
 
 /// A service in a hurry, and people whose phones answer in odd ways.
-pub async fn build(plan: Plan, deliveries: usize, dice: &mut StdRng) -> (Town, Vec<String>) {
-    let town = plan
+pub async fn build(plan: Plan, deliveries: usize, dice: &mut StdRng) -> (TestEnv, Vec<String>) {
+    let env = plan
         .set("DAILY_LIMIT", "1000000")
         .set("SMS__TIMEOUT", "800ms")
         .set("SMS__LEASE", "2s")
@@ -59,16 +59,16 @@ pub async fn build(plan: Plan, deliveries: usize, dice: &mut StdRng) -> (Town, V
         .map(|index| format!("+1415{}", 2_000_000 + index))
         .collect();
     for phone in &phones {
-        town.twilio.script(phone, [odd_answer(dice), odd_answer(dice)]);
+        env.twilio.script(phone, [odd_answer(dice), odd_answer(dice)]);
     }
-    (town, phones)
+    (env, phones)
 }
 
 /// How the provider answers one attempt.
-fn odd_answer(dice: &mut StdRng) -> Answers {
+pub fn odd_answer(dice: &mut StdRng) -> Answers {
     match dice.random_range(0..100) {
         0..5 => Answers::Busy,
-        5..15 => Answers::AcceptsInSilence,
+        5..15 => Answers::AcceptsWithoutAnswer,
         15..20 => Answers::Hangs,
         20..25 => Answers::AcceptsWith500,
         25..30 => Answers::AcceptsWithHalfAnswer,
@@ -81,7 +81,7 @@ async fn never_twice_never_lost(database: Database) {
     let seed = torture_seed();
     let engine = if database.is_sqlite { "SQLite" } else { "PostgreSQL" };
     let mut dice = StdRng::seed_from_u64(seed);
-    let (mut town, phones) = build(Plan::on(database), deliveries, &mut dice).await;
+    let (mut env, phones) = build(Plan::on(database), deliveries, &mut dice).await;
 
     let started = Instant::now();
     let mut posted = 0;
@@ -93,40 +93,40 @@ async fn never_twice_never_lost(database: Database) {
         while Instant::now() < round_ends || posted < until {
             let until = until.max(posted);
             ticks.tick().await;
-            // One moment in twenty the provider's door is closed.
-            town.twilio.close(dice.random_range(0..20) == 0);
+            // One moment in twenty the provider refuses connections.
+            env.twilio.close(dice.random_range(0..20) == 0);
             let burst = posted..until.min(posted + 20);
             posted = burst.end;
-            post_all(&town, burst, &phones).await;
-            reported += report_some(&town, &mut dice).await;
+            post_all(&env, burst, &phones).await;
+            reported += report_some(&env, &mut dice).await;
         }
-        town.twilio.close(false);
+        env.twilio.close(false);
         // Killed while a burst shares its transactions; whoever got no answer asks again, as a helpdesk does.
         let burst = posted..(posted + 20).min(deliveries);
         let moment = Duration::from_micros(dice.random_range(0..15_000));
-        let _ = tokio::time::timeout(moment, post_all(&town, burst.clone(), &phones)).await;
-        town.service.kill();
-        town.restart();
+        let _ = tokio::time::timeout(moment, post_all(&env, burst.clone(), &phones)).await;
+        env.service.kill();
+        env.restart();
         posted = burst.end;
-        post_all(&town, burst, &phones).await;
+        post_all(&env, burst, &phones).await;
     }
     // What the receipts did not tell, the provider tells when asked.
-    let settled = drain(&town, deliveries).await;
+    let settled = drain(&env, deliveries).await;
 
-    let outcome = compare(&settled, &town.twilio.messages());
+    let outcome = compare(&settled, &env.twilio.messages());
     let _ = writeln!(
         std::io::stderr(),
         "torture on {engine}: {deliveries} deliveries, {kills} kills, {} calls, {} messages, {reported} receipts posted in {:.0} s (seed {seed}): \
          {} with two messages, {} lost, {} in disagreement",
-        town.twilio.sign_ins().len(),
-        town.twilio.messages().len(),
+        env.twilio.sign_ins().len(),
+        env.twilio.messages().len(),
         started.elapsed().as_secs_f64(),
         outcome.doubled.len(),
         outcome.lost.len(),
         outcome.disagreeing.len(),
     );
     assert!(outcome.is_good(), "seed {seed}: {outcome:#?}");
-    assert_eq!(town.get("/v1/limit").await["used"], deliveries, "one slot for each");
+    assert_eq!(env.get("/v1/limit").await["used"], deliveries, "one slot for each");
 }
 
 /// The same with a clock that is off by minutes, jumps while calls are under way, and differs from start to start. Then
@@ -143,7 +143,7 @@ async fn never_twice_with_clocks_that_are_wrong(database: Database) {
     let Some(plan) = Plan::on(database).at(&now, "never twice with clocks that are wrong") else {
         return;
     };
-    let (mut town, phones) = build(plan, deliveries, &mut dice).await;
+    let (mut env, phones) = build(plan, deliveries, &mut dice).await;
 
     let started = Instant::now();
     let (mut posted, mut turns) = (0, 0);
@@ -152,21 +152,21 @@ async fn never_twice_with_clocks_that_are_wrong(database: Database) {
         while posted < until {
             let burst = posted..until.min(posted + 10);
             posted = burst.end;
-            post_all(&town, burst, &phones).await;
-            report_some(&town, &mut dice).await;
+            post_all(&env, burst, &phones).await;
+            report_some(&env, &mut dice).await;
             if dice.random_range(0..3) == 0 {
-                town.turn_clock_by(CLOCKS[dice.random_range(0..CLOCKS.len())]);
+                env.turn_clock_by(CLOCKS[dice.random_range(0..CLOCKS.len())]);
                 turns += 1;
             }
         }
-        town.service.kill();
-        town.turn_clock_by(CLOCKS[dice.random_range(0..CLOCKS.len())]);
-        town.restart();
+        env.service.kill();
+        env.turn_clock_by(CLOCKS[dice.random_range(0..CLOCKS.len())]);
+        env.restart();
     }
-    town.turn_clock_by(0);
-    let settled = eventually_settled(&town, deliveries).await;
+    env.turn_clock_by(0);
+    let settled = eventually_settled(&env, deliveries).await;
 
-    let messages = town.twilio.messages();
+    let messages = env.twilio.messages();
     let outcome = compare(&settled, &messages);
     let unsettled = |delivery: &&String| delivery.contains("\"state\":\"unconfirmed\"");
     let cannot_tell = settled
@@ -188,7 +188,7 @@ async fn never_twice_with_clocks_that_are_wrong(database: Database) {
         outcome.doubled.len(),
     );
     for doubled in &outcome.doubled {
-        tell_story_of(&town, doubled).await;
+        tell_story_of(&env, doubled).await;
     }
     assert!(
         outcome.doubled.is_empty() && lost + disagreeing == 0,
@@ -196,11 +196,11 @@ async fn never_twice_with_clocks_that_are_wrong(database: Database) {
     );
 }
 
-/// Prints what led to two messages: both sides' books.
-async fn tell_story_of(town: &Town, delivery: &str) {
+/// Prints what led to two messages: both sides' records.
+pub async fn tell_story_of(env: &TestEnv, delivery: &str) {
     let delivery: Value = serde_json::from_str(delivery).unwrap();
     let id = delivery["id"].as_str().unwrap();
-    for line in town.get(&format!("/v1/deliveries/{id}")).await["timeline"]
+    for line in env.get(&format!("/v1/deliveries/{id}")).await["timeline"]
         .as_array()
         .unwrap()
     {
@@ -210,25 +210,25 @@ async fn tell_story_of(town: &Town, delivery: &str) {
         "select number || ' ' || begun_at || ' ' || coalesce(answered_at, 0) || ' ' || coalesce(outcome, '-') || ' ' ||
             coalesce(clock_doubtful_at, 0) from attempt where delivery_id = '{id}' order by number"
     );
-    println!("{:#?}", town.database.texts(&attempts).await);
-    for message in town.twilio.messages_to(delivery["phone"].as_str().unwrap()) {
+    println!("{:#?}", env.database.texts(&attempts).await);
+    for message in env.twilio.messages_to(delivery["phone"].as_str().unwrap()) {
         println!("{} {} {}", message.sid, message.at, message.at.as_millisecond());
     }
 }
 
 /// Waits until every delivery is delivered or left to people.
-async fn eventually_settled(town: &Town, deliveries: usize) -> HashMap<String, Value> {
+async fn eventually_settled(env: &TestEnv, deliveries: usize) -> HashMap<String, Value> {
     let started = Instant::now();
     loop {
-        let all = everything(town).await;
+        let all = everything(env).await;
         // What was asked about for long is asked about seldom: the provider tells once more by itself.
-        for message in town.twilio.messages() {
+        for message in env.twilio.messages() {
             if matches!(
                 all[&message.to]["state"].as_str(),
                 Some("accepted" | "sent" | "unknown")
             ) {
-                town.twilio.set_status(&message.sid, "delivered");
-                assert_eq!(town.report(&message, "delivered", None).await, 204);
+                env.twilio.set_status(&message.sid, "delivered");
+                assert_eq!(env.report(&message, "delivered", None).await, 204);
             }
         }
         let is_settled = |delivery: &&Value| delivery["state"] == "delivered" || delivery["state"] == "unconfirmed";
@@ -244,19 +244,19 @@ async fn eventually_settled(town: &Town, deliveries: usize) -> HashMap<String, V
 }
 
 /// Posts the events of these tickets, all at once.
-async fn post_all(town: &Town, tickets: std::ops::Range<usize>, phones: &[String]) {
+async fn post_all(env: &TestEnv, tickets: std::ops::Range<usize>, phones: &[String]) {
     let events: Vec<Value> = tickets
         .map(|ticket| critical(&ticket.to_string(), &[person(&phones[ticket])]))
         .collect();
-    for reply in futures::future::join_all(events.iter().map(|event| town.post(event))).await {
+    for reply in futures::future::join_all(events.iter().map(|event| env.post(event))).await {
         assert!([200, 202].contains(&reply.status), "{reply:?}");
     }
 }
 
 /// Posts receipts for some messages: late, repeated, shuffled, before their answer; some are lost. Whatever they say in
 /// the end is also the provider's last word when it is asked.
-async fn report_some(town: &Town, dice: &mut StdRng) -> usize {
-    let messages = town.twilio.messages();
+async fn report_some(env: &TestEnv, dice: &mut StdRng) -> usize {
+    let messages = env.twilio.messages();
     let mut posted = 0;
     for _ in 0..messages.len().min(10) {
         let message = &messages[dice.random_range(0..messages.len())];
@@ -264,7 +264,7 @@ async fn report_some(town: &Town, dice: &mut StdRng) -> usize {
         if dice.random_bool(0.5) {
             words.reverse();
         }
-        town.twilio.set_status(&message.sid, "delivered");
+        env.twilio.set_status(&message.sid, "delivered");
         for word in words {
             let copies = match dice.random_range(0..10) {
                 0..2 => 0,
@@ -272,7 +272,7 @@ async fn report_some(town: &Town, dice: &mut StdRng) -> usize {
                 _ => 1,
             };
             for _ in 0..copies {
-                assert_eq!(town.report(message, word, None).await, 204);
+                assert_eq!(env.report(message, word, None).await, 204);
                 posted += 1;
             }
         }
@@ -281,18 +281,18 @@ async fn report_some(town: &Town, dice: &mut StdRng) -> usize {
 }
 
 /// Waits until every delivery is settled, and returns them by number.
-pub async fn drain(town: &Town, deliveries: usize) -> HashMap<String, Value> {
+pub async fn drain(env: &TestEnv, deliveries: usize) -> HashMap<String, Value> {
     let started = Instant::now();
     loop {
-        for message in town
+        for message in env
             .twilio
             .messages()
             .iter()
             .filter(|message| message.status != "delivered")
         {
-            town.twilio.set_status(&message.sid, "delivered");
+            env.twilio.set_status(&message.sid, "delivered");
         }
-        let all = everything(town).await;
+        let all = everything(env).await;
         assert_eq!(all.len(), deliveries);
         let open: Vec<&Value> = all
             .values()
@@ -313,12 +313,12 @@ pub async fn drain(town: &Town, deliveries: usize) -> HashMap<String, Value> {
     }
 }
 
-async fn everything(town: &Town) -> HashMap<String, Value> {
+async fn everything(env: &TestEnv) -> HashMap<String, Value> {
     let mut all = HashMap::new();
     let mut cursor = String::new();
     loop {
         let page = eventually("a page of deliveries", async || {
-            let reply = town
+            let reply = env
                 .admin(
                     reqwest::Method::GET,
                     &format!("/v1/deliveries?reveal=phone&limit=200{cursor}"),
@@ -355,7 +355,7 @@ impl Outcome {
     }
 }
 
-/// Compares the database with the provider's own books.
+/// Compares the database with the provider's own records.
 pub fn compare(settled: &HashMap<String, Value>, messages: &[Message]) -> Outcome {
     let mut outcome = Outcome::default();
     for (phone, delivery) in settled {

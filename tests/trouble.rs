@@ -2,8 +2,8 @@
 
 use crate::support::{
     database::{Database, Folder},
+    env::{Plan, TestEnv, critical, person},
     eventually, left_out,
-    town::{Plan, Town, critical, person},
     twilio::Answers,
 };
 use reqwest::Method;
@@ -40,44 +40,41 @@ async fn tasks_that_panic_are_said_and_started_anew(database: Database) {
     let Some(plan) = at_the_present(database, "tasks that panic") else {
         return;
     };
-    let town = plan.build().await;
-    let first = town.raise(&critical("0", &[person("+14155550100")])).await;
-    town.stand(&first, &["accepted"]).await;
+    let env = plan.build().await;
+    let first = env.raise(&critical("0", &[person("+14155550100")])).await;
+    env.stand(&first, &["accepted"]).await;
 
-    town.turn_clock_by(BEYOND_THE_CALENDAR);
-    for task in [
-        "sweep",
-        "reconcile",
-        "make the nightly report",
-        "clean up",
-        "begin to send",
-    ] {
-        town.service.logged(&format!("task=\"{task}\"")).await;
+    env.turn_clock_by(BEYOND_THE_CALENDAR);
+    for task in ["sweep", "reconcile", "make reports", "clean up", "begin to send"] {
+        env.service.logged(&format!("task=\"{task}\"")).await;
     }
-    town.turn_clock_by(0);
+    env.turn_clock_by(0);
 
     // The call never comes back: the sweep has to notice, and the search to find that it was never there.
-    let somebody = town.phone("+14155550101", [Answers::Hangs]);
-    let alert = town.raise(&critical("1", &[somebody])).await;
-    let delivery = town.stand(&alert, &["accepted"]).await.remove(0);
+    let somebody = env.phone("+14155550101", [Answers::Hangs]);
+    let alert = env.raise(&critical("1", &[somebody])).await;
+    let delivery = env.stand(&alert, &["accepted"]).await.remove(0);
     assert!(delivery["attempts"].as_i64() >= Some(2), "{delivery}");
-    assert_eq!(town.twilio.messages_to("+14155550101").len(), 1);
+    assert_eq!(env.twilio.messages_to("+14155550101").len(), 1);
 }
 
 async fn tasks_that_go_on_panicking_end_the_process(database: Database) {
     let Some(plan) = at_the_present(database, "tasks that go on panicking") else {
         return;
     };
-    let mut town = plan.build().await;
-    let first = town.raise(&critical("0", &[person("+14155550100")])).await;
-    town.stand(&first, &["accepted"]).await;
+    let mut env = plan.build().await;
+    let first = env.raise(&critical("0", &[person("+14155550100")])).await;
+    env.stand(&first, &["accepted"]).await;
 
-    town.turn_clock_by(BEYOND_THE_CALENDAR);
-    let status = town.service.ended().await;
+    env.turn_clock_by(BEYOND_THE_CALENDAR);
+    let status = env.service.ended().await;
 
     assert_eq!(status.code(), Some(1), "{status:?}");
-    let log = town.service.logged("nightbell: the task `").await;
-    assert!(log.contains("failed 5 times within a minute"), "{log}");
+    let log = env.service.log();
+    assert!(
+        log.contains("nightbell: the task `") && log.contains("failed 5 times within a minute"),
+        "{log}"
+    );
 }
 
 fn hasty(database: Database) -> Plan {
@@ -88,177 +85,177 @@ fn hasty(database: Database) -> Plan {
         .set("SMS__POLL_AFTER", "1s")
 }
 
-async fn post_in_background(town: &Town, event: &Value) -> tokio::task::JoinHandle<bool> {
-    let url = format!("http://{}/v1/events", town.service.address);
+async fn post_in_background(env: &TestEnv, event: &Value) -> tokio::task::JoinHandle<bool> {
+    let url = format!("http://{}/v1/events", env.service.address);
     let request = crate::support::client()
         .post(url)
-        .bearer_auth(crate::support::town::INTAKE)
+        .bearer_auth(crate::support::env::INTAKE)
         .header("content-type", "application/json")
         .body(event.to_string());
     tokio::spawn(async move { request.send().await.is_ok() })
 }
 
 async fn killed_before_the_accept_commits_nothing_is_stored_and_the_retry_is_new(database: Database) {
-    let mut town = hasty(database).build().await;
+    let mut env = hasty(database).build().await;
     let event = critical("1", &[person("+14155550101")]);
     // Somebody else holds the write lock, so the accept stands before its commit.
-    let holder = town.database.hold_writes().await;
-    let posted = post_in_background(&town, &event).await;
+    let holder = env.database.hold_writes().await;
+    let posted = post_in_background(&env, &event).await;
     eventually("the request to reach the service", async || {
-        if town.service.has_open_requests() {
+        if env.service.has_open_requests() {
             Ok(())
         } else {
             Err("none")
         }
     })
     .await;
-    town.service.kill();
+    env.service.kill();
     drop(holder);
     assert!(!posted.await.unwrap(), "the caller got no answer");
-    assert_eq!(town.database.number("select count(*) from alert").await, 0);
+    assert_eq!(env.database.number("select count(*) from alert").await, 0);
 
-    town.restart();
-    let alert = town.raise(&event).await;
-    town.stand(&alert, &["accepted"]).await;
-    assert_eq!(town.twilio.messages().len(), 1);
+    env.restart();
+    let alert = env.raise(&event).await;
+    env.stand(&alert, &["accepted"]).await;
+    assert_eq!(env.twilio.messages().len(), 1);
 }
 
 async fn killed_between_commit_and_202_the_retry_is_a_duplicate_and_one_sms_goes_out(database: Database) {
-    let mut town = hasty(database).build().await;
+    let mut env = hasty(database).build().await;
     let event = critical("1", &[person("+14155550101")]);
 
     // The caller is gone before it reads an answer; the commit alone is seen, from beside.
-    post_in_background(&town, &event).await.abort();
-    let posted = post_in_background(&town, &event).await;
+    post_in_background(&env, &event).await.abort();
+    let posted = post_in_background(&env, &event).await;
     eventually("the commit", async || {
-        let alerts = town.database.number("select count(*) from alert").await;
+        let alerts = env.database.number("select count(*) from alert").await;
         if alerts == 1 { Ok(()) } else { Err(alerts) }
     })
     .await;
     posted.abort();
-    town.service.kill();
-    town.restart();
+    env.service.kill();
+    env.restart();
 
-    assert_eq!(town.post(&event).await.body["outcome"], "duplicate");
-    let alert = town.get("/v1/alerts?ticket_id=1").await["items"][0]["id"]
+    assert_eq!(env.post(&event).await.body["outcome"], "duplicate");
+    let alert = env.get("/v1/alerts?ticket_id=1").await["items"][0]["id"]
         .as_str()
         .unwrap()
         .to_owned();
-    town.stand(&alert, &["accepted"]).await;
-    assert_eq!(town.twilio.messages().len(), 1);
+    env.stand(&alert, &["accepted"]).await;
+    assert_eq!(env.twilio.messages().len(), 1);
 }
 
 async fn killed_between_claim_and_begin_send_one_sms_goes_out(database: Database) {
-    let mut town = hasty(database).build().await;
-    town.database.break_writes("insert", "attempt").await;
-    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
+    let mut env = hasty(database).build().await;
+    env.database.break_writes("insert", "attempt").await;
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
     eventually("a claim whose send cannot begin", async || {
-        if town.service.log().contains("cannot begin to send") {
+        if env.service.log().contains("cannot begin to send") {
             Ok(())
         } else {
-            Err(town.service.log())
+            Err(env.service.log())
         }
     })
     .await;
-    assert_eq!(town.get("/v1/limit").await["used"], 0, "nothing half-done");
+    assert_eq!(env.get("/v1/limit").await["used"], 0, "nothing half-done");
 
-    town.service.kill();
-    town.database.mend("attempt").await;
-    town.restart();
+    env.service.kill();
+    env.database.mend("attempt").await;
+    env.restart();
 
-    let delivery = town.stand(&alert, &["accepted"]).await.remove(0);
-    assert_eq!((&delivery["attempts"], town.twilio.messages().len()), (&json!(1), 1));
+    let delivery = env.stand(&alert, &["accepted"]).await.remove(0);
+    assert_eq!((&delivery["attempts"], env.twilio.messages().len()), (&json!(1), 1));
 }
 
 async fn killed_between_begin_send_and_the_call_one_sms_goes_out(database: Database) {
     // A listener whose queue is full: connections to it hang, so the call stands right before its request.
     let wall = Wall::build();
-    let mut town = hasty(database).build().await;
-    town.settings.insert("NIGHTBELL_TWILIO__BASE_URL".into(), wall.url());
-    town.service.kill();
-    town.restart();
-    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
-    town.stand(&alert, &["sending"]).await;
+    let mut env = hasty(database).build().await;
+    env.settings.insert("NIGHTBELL_TWILIO__BASE_URL".into(), wall.url());
+    env.service.kill();
+    env.restart();
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
+    env.stand(&alert, &["sending"]).await;
 
-    town.service.kill();
-    town.settings
-        .insert("NIGHTBELL_TWILIO__BASE_URL".into(), town.twilio.url.clone());
-    town.restart();
+    env.service.kill();
+    env.settings
+        .insert("NIGHTBELL_TWILIO__BASE_URL".into(), env.twilio.url.clone());
+    env.restart();
 
-    let delivery = town.stand(&alert, &["accepted"]).await.remove(0);
+    let delivery = env.stand(&alert, &["accepted"]).await.remove(0);
     assert_eq!(
-        (&delivery["attempts"], town.twilio.messages().len()),
+        (&delivery["attempts"], env.twilio.messages().len()),
         (&json!(2), 1),
         "{delivery}"
     );
 }
 
 async fn killed_between_the_answer_and_its_record_one_sms_went_out(database: Database) {
-    let mut town = hasty(database).build().await;
+    let mut env = hasty(database).build().await;
     let gate = Arc::new(tokio::sync::Notify::new());
-    let alert = town
+    let alert = env
         .raise(&critical(
             "1",
-            &[town.phone("+14155550101", [Answers::AcceptsWhenLet(Arc::clone(&gate))])],
+            &[env.phone("+14155550101", [Answers::AcceptsWhenLet(Arc::clone(&gate))])],
         ))
         .await;
-    town.twilio.accepted(1).await;
-    town.database.break_writes("insert", "timeline").await;
+    env.twilio.accepted(1).await;
+    env.database.break_writes("insert", "timeline").await;
     gate.notify_one();
     eventually("an answer that cannot be recorded", async || {
-        if town.service.log().contains("cannot record") {
+        if env.service.log().contains("cannot record") {
             Ok(())
         } else {
-            Err(town.service.log())
+            Err(env.service.log())
         }
     })
     .await;
 
-    town.service.kill();
-    town.database.mend("timeline").await;
-    town.restart();
+    env.service.kill();
+    env.database.mend("timeline").await;
+    env.restart();
 
-    let delivery = town.stand(&alert, &["accepted"]).await.remove(0);
+    let delivery = env.stand(&alert, &["accepted"]).await.remove(0);
     assert_eq!(
-        (&delivery["attempts"], town.twilio.messages().len()),
+        (&delivery["attempts"], env.twilio.messages().len()),
         (&json!(1), 1),
         "{delivery}"
     );
 }
 
 async fn frozen_past_the_lease_and_thawed_one_sms_went_out(database: Database) {
-    let town = hasty(database).build().await;
+    let env = hasty(database).build().await;
     let gate = Arc::new(tokio::sync::Notify::new());
-    let alert = town
+    let alert = env
         .raise(&critical(
             "1",
-            &[town.phone("+14155550101", [Answers::AcceptsWhenLet(Arc::clone(&gate))])],
+            &[env.phone("+14155550101", [Answers::AcceptsWhenLet(Arc::clone(&gate))])],
         ))
         .await;
-    town.twilio.accepted(1).await;
+    env.twilio.accepted(1).await;
 
-    town.service.signal("STOP");
+    env.service.signal("STOP");
     gate.notify_one();
     past_the_lease().await;
-    town.service.signal("CONT");
+    env.service.signal("CONT");
 
-    let delivery = town.stand(&alert, &["accepted"]).await.remove(0);
+    let delivery = env.stand(&alert, &["accepted"]).await.remove(0);
     assert_eq!(
-        (&delivery["attempts"], town.twilio.messages().len()),
+        (&delivery["attempts"], env.twilio.messages().len()),
         (&json!(1), 1),
         "{delivery}"
     );
 }
 
 async fn frozen_before_the_call_one_sms_goes_out_after_the_thaw(database: Database) {
-    let town = hasty(database).build().await;
+    let env = hasty(database).build().await;
     // Frozen somewhere between the accept and the call, past the lease. That a call is refused once its deadline has
     // passed is shown by a unit test of `worker::send`, which can stand exactly there.
-    let holder = town.database.hold_writes().await;
+    let holder = env.database.hold_writes().await;
     let event = critical("1", &[person("+14155550101")]);
-    let posted = post_in_background(&town, &event).await;
+    let posted = post_in_background(&env, &event).await;
     eventually("the request to reach the service", async || {
-        if town.service.has_open_requests() {
+        if env.service.has_open_requests() {
             Ok(())
         } else {
             Err("none")
@@ -266,83 +263,83 @@ async fn frozen_before_the_call_one_sms_goes_out_after_the_thaw(database: Databa
     })
     .await;
     drop(holder);
-    town.service.signal("STOP");
+    env.service.signal("STOP");
     past_the_lease().await;
-    town.service.signal("CONT");
+    env.service.signal("CONT");
     assert!(posted.await.unwrap());
 
-    let alert = town.get("/v1/alerts?ticket_id=1").await["items"][0]["id"]
+    let alert = env.get("/v1/alerts?ticket_id=1").await["items"][0]["id"]
         .as_str()
         .unwrap()
         .to_owned();
-    town.stand(&alert, &["accepted"]).await;
-    assert_eq!(town.twilio.messages().len(), 1);
+    env.stand(&alert, &["accepted"]).await;
+    assert_eq!(env.twilio.messages().len(), 1);
 }
 
 async fn a_row_that_cannot_be_read_is_set_aside_and_the_rest_goes_on(database: Database) {
-    let town = hasty(database).set("DAILY_LIMIT", "0").build().await;
-    let odd = town.raise(&critical("1", &[person("+14155550101")])).await;
-    let good = town.raise(&critical("2", &[person("+14155550102")])).await;
-    town.stand(&odd, &["deferred"]).await;
-    town.stand(&good, &["deferred"]).await;
-    town.database
+    let env = hasty(database).set("DAILY_LIMIT", "0").build().await;
+    let odd = env.raise(&critical("1", &[person("+14155550101")])).await;
+    let good = env.raise(&critical("2", &[person("+14155550102")])).await;
+    env.stand(&odd, &["deferred"]).await;
+    env.stand(&good, &["deferred"]).await;
+    env.database
         .execute(&format!("update delivery set phone = null where alert_id = '{odd}'"))
         .await;
 
-    town.admin(Method::PUT, "/v1/limit", Some(json!({"limit": 10}))).await;
+    env.admin(Method::PUT, "/v1/limit", Some(json!({"limit": 10}))).await;
 
-    let delivery = town.stand(&odd, &["failed"]).await.remove(0);
+    let delivery = env.stand(&odd, &["failed"]).await.remove(0);
     assert_eq!(delivery["reason"], "internal_error");
-    town.stand(&good, &["accepted"]).await;
-    town.service.logged("a pending delivery without a phone").await;
+    env.stand(&good, &["accepted"]).await;
+    env.service.logged("a pending delivery without a phone").await;
 }
 
 async fn a_database_that_refuses_is_answered_with_503_and_comes_back(database: Database) {
-    let town = hasty(database).build().await;
-    let first = town.raise(&critical("1", &[person("+14155550101")])).await;
-    town.stand(&first, &["accepted"]).await;
-    let message = town.twilio.messages().remove(0);
-    town.database.break_writes("insert", "timeline").await;
+    let env = hasty(database).build().await;
+    let first = env.raise(&critical("1", &[person("+14155550101")])).await;
+    env.stand(&first, &["accepted"]).await;
+    let message = env.twilio.messages().remove(0);
+    env.database.break_writes("insert", "timeline").await;
 
-    let refused = town.post(&critical("2", &[person("+14155550102")])).await;
+    let refused = env.post(&critical("2", &[person("+14155550102")])).await;
     assert_eq!(
         (refused.status, refused.content_type.as_str()),
         (503, "application/problem+json"),
         "{refused:?}"
     );
-    assert_eq!(town.report(&message, "delivered", None).await, 503);
+    assert_eq!(env.report(&message, "delivered", None).await, 503);
     assert_eq!(
-        town.post(&critical("1", &[person("+14155550101")])).await.status,
+        env.post(&critical("1", &[person("+14155550101")])).await.status,
         200,
         "what is known is still answered"
     );
     assert_eq!(
-        town.database.number("select count(*) from alert").await,
+        env.database.number("select count(*) from alert").await,
         1,
         "nothing half-stored"
     );
-    assert_eq!(town.database.number("select count(*) from receipt").await, 0);
-    town.database.mend("timeline").await;
+    assert_eq!(env.database.number("select count(*) from receipt").await, 0);
+    env.database.mend("timeline").await;
 
-    let second = town.raise(&critical("2", &[person("+14155550102")])).await;
-    town.stand(&second, &["accepted"]).await;
-    assert_eq!(town.report(&message, "delivered", None).await, 204);
+    let second = env.raise(&critical("2", &[person("+14155550102")])).await;
+    env.stand(&second, &["accepted"]).await;
+    assert_eq!(env.report(&message, "delivered", None).await, 204);
 }
 
 async fn a_database_that_somebody_else_holds_is_answered_with_503(database: Database) {
-    let town = hasty(database).build().await;
-    let holder = town.database.hold_writes().await;
+    let env = hasty(database).build().await;
+    let holder = env.database.hold_writes().await;
 
-    let refused = town.post(&critical("1", &[person("+14155550101")])).await;
+    let refused = env.post(&critical("1", &[person("+14155550101")])).await;
     assert_eq!(refused.status, 503, "after five seconds, not for ever: {refused:?}");
     drop(holder);
 
     // The answer may have come before the database's: then it may have been stored after all, and this is a duplicate.
-    let again = town.post(&critical("1", &[person("+14155550101")])).await;
+    let again = env.post(&critical("1", &[person("+14155550101")])).await;
     assert!([200, 202].contains(&again.status), "{again:?}");
     let alert = again.body["alert_id"].as_str().expect("an alert");
-    town.stand(alert, &["accepted"]).await;
-    assert_eq!(town.twilio.messages().len(), 1);
+    env.stand(alert, &["accepted"]).await;
+    assert_eq!(env.twilio.messages().len(), 1);
 }
 
 async fn a_clock_that_jumps_sends_nothing_twice(database: Database) {
@@ -351,23 +348,23 @@ async fn a_clock_that_jumps_sends_nothing_twice(database: Database) {
     let Some(plan) = Plan::on(database).at(&shown(now), "a clock that jumps") else {
         return;
     };
-    let town = plan.build().await;
+    let env = plan.build().await;
     let gate = Arc::new(tokio::sync::Notify::new());
-    let alert = town
+    let alert = env
         .raise(&critical(
             "1",
-            &[town.phone("+14155550101", [Answers::AcceptsWhenLet(Arc::clone(&gate))])],
+            &[env.phone("+14155550101", [Answers::AcceptsWhenLet(Arc::clone(&gate))])],
         ))
         .await;
-    town.twilio.accepted(1).await;
+    env.twilio.accepted(1).await;
 
-    town.turn_clock_to(&shown(now + jiff::SignedDuration::from_hours(2)));
-    town.stand(&alert, &["unknown"]).await;
-    town.turn_clock_to(&shown(now - jiff::SignedDuration::from_hours(2)));
+    env.turn_clock_to(&shown(now + jiff::SignedDuration::from_hours(2)));
+    env.stand(&alert, &["unknown"]).await;
+    env.turn_clock_to(&shown(now - jiff::SignedDuration::from_hours(2)));
     gate.notify_one();
 
-    town.stand(&alert, &["accepted"]).await;
-    assert_eq!(town.twilio.messages().len(), 1);
+    env.stand(&alert, &["accepted"]).await;
+    assert_eq!(env.twilio.messages().len(), 1);
 }
 
 /// The server cuts connections, then takes none for a while: 503 meanwhile, and recovery without a restart.
@@ -376,13 +373,13 @@ async fn a_postgres_that_is_gone_for_a_while_is_waited_for() {
     let Some(database) = Database::postgres("a_postgres_that_is_gone_for_a_while_is_waited_for").await else {
         return;
     };
-    let town = hasty(database).build().await;
+    let env = hasty(database).build().await;
     let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
-    let name = town.database.url.rsplit('/').next().unwrap().to_owned();
-    let first = town.raise(&critical("1", &[person("+14155550101")])).await;
-    town.stand(&first, &["accepted"]).await;
+    let name = env.database.url.rsplit('/').next().unwrap().to_owned();
+    let first = env.raise(&critical("1", &[person("+14155550101")])).await;
+    env.stand(&first, &["accepted"]).await;
     let admin = Database {
-        url: town.database.url.replace(&name, "postgres"),
+        url: env.database.url.replace(&name, "postgres"),
         folder: Folder::new(),
         is_sqlite: false,
     };
@@ -393,37 +390,37 @@ async fn a_postgres_that_is_gone_for_a_while_is_waited_for() {
     admin
         .number(&cut.replace("current_database()", &format!("'{name}'")))
         .await;
-    let refused = town.post(&critical("2", &[person("+14155550102")])).await;
+    let refused = env.post(&critical("2", &[person("+14155550102")])).await;
     assert_eq!(refused.status, 503, "{refused:?}");
     admin
         .execute(&format!("alter database {name} with allow_connections true"))
         .await;
 
-    let second = town.raise(&critical("2", &[person("+14155550102")])).await;
-    town.stand(&second, &["accepted"]).await;
-    assert_eq!(town.twilio.messages().len(), 2);
+    let second = env.raise(&critical("2", &[person("+14155550102")])).await;
+    env.stand(&second, &["accepted"]).await;
+    assert_eq!(env.twilio.messages().len(), 2);
 }
 
 async fn connections_that_are_not_made_are_tried_again(database: Database) {
     let folder = Folder::new();
-    let mut town = hasty(database).build().await;
+    let mut env = hasty(database).build().await;
     let refused = format!("http://127.0.0.1:{}", closed_port());
     // A plain server where TLS is spoken, and a name that nobody has.
     for (ticket, url) in [
         ("1", refused),
-        ("2", town.twilio.url.replace("http://", "https://")),
+        ("2", env.twilio.url.replace("http://", "https://")),
         ("3", "http://nobody.invalid".to_owned()),
     ] {
         // Stopped, not killed: a call that is cut off would be unknown, and rightly keep its slot.
-        town.service.signal("TERM");
-        town.service.ended().await;
-        town.settings.insert("NIGHTBELL_TWILIO__BASE_URL".into(), url.clone());
-        town.restart();
-        let alert = town
+        env.service.signal("TERM");
+        env.service.ended().await;
+        env.settings.insert("NIGHTBELL_TWILIO__BASE_URL".into(), url.clone());
+        env.restart();
+        let alert = env
             .raise(&critical(ticket, &[person(&format!("+1415555010{ticket}"))]))
             .await;
         eventually(&format!("a second try of {url}"), async || {
-            let delivery = town.deliveries(&alert).await.remove(0);
+            let delivery = env.deliveries(&alert).await.remove(0);
             let tried = delivery["timeline"]
                 .to_string()
                 .contains("not sent, the provider could not be reached");
@@ -431,34 +428,34 @@ async fn connections_that_are_not_made_are_tried_again(database: Database) {
         })
         .await;
     }
-    town.slots_are_used(0).await;
-    town.service.kill();
-    town.settings
-        .insert("NIGHTBELL_TWILIO__BASE_URL".into(), town.twilio.url.clone());
-    town.restart();
-    town.twilio.accepted(3).await;
+    env.slots_are_used(0).await;
+    env.service.kill();
+    env.settings
+        .insert("NIGHTBELL_TWILIO__BASE_URL".into(), env.twilio.url.clone());
+    env.restart();
+    env.twilio.accepted(3).await;
     drop(folder);
 }
 
 async fn every_state_that_is_not_final_has_a_way_out_in_a_fresh_process(database: Database) {
-    let mut town = hasty(database).set("DAILY_LIMIT", "0").build().await;
-    let alert = town
+    let mut env = hasty(database).set("DAILY_LIMIT", "0").build().await;
+    let alert = env
         .raise(&critical(
             "1",
-            &[town.phone("+14155550101", [Answers::AcceptsInSilence])],
+            &[env.phone("+14155550101", [Answers::AcceptsWithoutAnswer])],
         ))
         .await;
-    town.stand(&alert, &["deferred"]).await;
-    town.twilio.fail_reads(true);
-    town.service.kill();
-    town.settings.insert("NIGHTBELL_DAILY_LIMIT".into(), "10".into());
-    town.restart();
-    town.twilio.accepted(1).await;
-    town.service.kill();
-    town.restart();
+    env.stand(&alert, &["deferred"]).await;
+    env.twilio.fail_reads(true);
+    env.service.kill();
+    env.settings.insert("NIGHTBELL_DAILY_LIMIT".into(), "10".into());
+    env.restart();
+    env.twilio.accepted(1).await;
+    env.service.kill();
+    env.restart();
     // sending -> unknown -> unconfirmed, each in a process of its own.
     eventually("`unknown`", async || {
-        let delivery = town.deliveries(&alert).await.remove(0);
+        let delivery = env.deliveries(&alert).await.remove(0);
         if delivery["timeline"].to_string().contains("\"unknown\"") {
             Ok(())
         } else {
@@ -466,20 +463,20 @@ async fn every_state_that_is_not_final_has_a_way_out_in_a_fresh_process(database
         }
     })
     .await;
-    town.service.kill();
-    town.restart();
-    town.stand(&alert, &["unconfirmed"]).await;
-    town.service.kill();
-    town.twilio.fail_reads(false);
-    town.restart();
-    town.stand(&alert, &["accepted"]).await;
+    env.service.kill();
+    env.restart();
+    env.stand(&alert, &["unconfirmed"]).await;
+    env.service.kill();
+    env.twilio.fail_reads(false);
+    env.restart();
+    env.stand(&alert, &["accepted"]).await;
     for status in ["sent", "delivered"] {
-        town.service.kill();
-        town.twilio.set_status(&town.twilio.messages()[0].sid, status);
-        town.restart();
-        town.stand(&alert, &[status]).await;
+        env.service.kill();
+        env.twilio.set_status(&env.twilio.messages()[0].sid, status);
+        env.restart();
+        env.stand(&alert, &[status]).await;
     }
-    assert_eq!(town.twilio.messages().len(), 1);
+    assert_eq!(env.twilio.messages().len(), 1);
 }
 
 /// A small disk that fills up: the exact answers, and full recovery once there is space.
@@ -497,10 +494,10 @@ async fn a_full_disk_loses_nothing() {
     let _unmount = Unmount(disk.clone());
     let mut database = Database::sqlite();
     database.url = format!("sqlite://{}/nightbell.db", disk.display());
-    let town = hasty(database).build().await;
-    let first = town.raise(&critical("first", &[person("+14155550100")])).await;
-    town.stand(&first, &["accepted"]).await;
-    let message = town.twilio.messages().remove(0);
+    let env = hasty(database).build().await;
+    let first = env.raise(&critical("first", &[person("+14155550100")])).await;
+    env.stand(&first, &["accepted"]).await;
+    let message = env.twilio.messages().remove(0);
 
     std::fs::write(disk.join("ballast"), vec![0; 1]).unwrap();
     let ballast = Command::new("sh")
@@ -511,7 +508,7 @@ async fn a_full_disk_loses_nothing() {
     let mut answers = Vec::new();
     for ticket in 0..40 {
         answers.push(
-            town.post(&critical(
+            env.post(&critical(
                 &ticket.to_string(),
                 &[person(&format!("+14155550{:03}", 200 + ticket))],
             ))
@@ -527,26 +524,22 @@ async fn a_full_disk_loses_nothing() {
         refused[0].body["detail"],
         "the database cannot be written now; nothing was stored, so send it again"
     );
-    assert_eq!(
-        town.report(&message, "delivered", None).await,
-        503,
-        "Twilio comes again"
-    );
+    assert_eq!(env.report(&message, "delivered", None).await, 503, "Twilio comes again");
     eventually("not ready", async || {
-        let ready = town.request(Method::GET, "/readyz", &[], Vec::new()).await;
+        let ready = env.request(Method::GET, "/readyz", &[], Vec::new()).await;
         if ready.status == 503 { Ok(()) } else { Err(ready) }
     })
     .await;
     std::fs::remove_file(disk.join("ballast")).unwrap();
 
     eventually("ready again", async || {
-        let ready = town.request(Method::GET, "/readyz", &[], Vec::new()).await;
+        let ready = env.request(Method::GET, "/readyz", &[], Vec::new()).await;
         if ready.status == 200 { Ok(()) } else { Err(ready) }
     })
     .await;
-    assert_eq!(town.report(&message, "delivered", None).await, 204);
+    assert_eq!(env.report(&message, "delivered", None).await, 204);
     for ticket in 0..40 {
-        let reply = town
+        let reply = env
             .post(&critical(
                 &ticket.to_string(),
                 &[person(&format!("+14155550{:03}", 200 + ticket))],
@@ -554,9 +547,9 @@ async fn a_full_disk_loses_nothing() {
             .await;
         assert!([200, 202].contains(&reply.status), "{reply:?}");
         let alert = reply.body["alert_id"].as_str().unwrap().to_owned();
-        town.stand(&alert, &["accepted"]).await;
+        env.stand(&alert, &["accepted"]).await;
     }
-    assert_eq!(town.twilio.messages().len(), 41, "each once");
+    assert_eq!(env.twilio.messages().len(), 41, "each once");
 }
 
 struct Unmount(std::path::PathBuf);

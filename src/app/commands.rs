@@ -2,7 +2,7 @@
 //! works. Absent: reading arguments (see `cli`).
 
 use super::{
-    make_missing_tokens, make_nightly,
+    parts::{make_missing_tokens, make_nightly},
     settings::{Config, Loaded},
 };
 use crate::{

@@ -11,7 +11,6 @@ mod events;
 mod health;
 mod person;
 mod readiness;
-mod receipts;
 mod server;
 mod state;
 mod twilio;
@@ -59,7 +58,7 @@ pub async fn serve(
     }
     let public = Router::new()
         .route("/v1/events", post(events::post))
-        .route(webhooks::STATUS, post(receipts::post));
+        .route(webhooks::STATUS, post(twilio::receipts::post));
     match admin_listener {
         None => run(listener, public.merge(admin::routes(&app)), app, caps, stop).await,
         Some(admin) => {

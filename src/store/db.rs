@@ -3,10 +3,9 @@
 
 use super::{
     duplicates::Seen,
-    engine::{Engine, Kind},
+    engine::{Engine, Kind, Reads},
     error::StoreError,
     jobs::{Answered, Batchers, BeginRules, BegunBatch, Claimed, Order, Received, Recorded, Which},
-    query::Reads,
     sql::{args, sql},
     tx::Tx,
     types::ms,

@@ -2,10 +2,10 @@
 //! is decided in a transaction (see `alerts`).
 
 use super::{
-    engine::Engine,
+    engine::{Engine, Reads},
     error::StoreError,
     jobs::DuplicateQuery,
-    query::{Query, Reads},
+    query::Query,
     sql::{Rows, Sql, args, sql},
 };
 use crate::domain::{delivery::State, id::AlertId};

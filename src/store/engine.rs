@@ -2,11 +2,13 @@
 
 use super::{
     error::StoreError,
-    session::Pool,
+    query::{FromEither, Query, bind},
+    session::{Pool, call},
+    sql::{Argument, Sql},
     tx::{Connection, Effects, Tx},
     writer::Writer,
 };
-use sqlx::SqlitePool;
+use sqlx::{Postgres, Sqlite, SqlitePool};
 use std::{fs::File, sync::Arc, time::Duration};
 
 /// A transaction on a file that takes longer stands before a disk that does not answer.
@@ -70,6 +72,29 @@ impl Engine {
                 }
             }
             Kind::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+/// Asks beside all transactions: what is committed.
+pub struct Reads<'a>(pub &'a Engine);
+
+impl Query for Reads<'_> {
+    async fn all<T: FromEither>(
+        &mut self,
+        sql: Sql,
+        arguments: impl IntoIterator<Item = Argument>,
+    ) -> Result<Vec<T>, StoreError> {
+        match &self.0.kind {
+            Kind::Sqlite { reader, .. } => {
+                let query = bind!(sqlx::query_as::<Sqlite, T>(sql.sqlite), arguments);
+                Ok(query.fetch_all(reader).await?)
+            }
+            Kind::Postgres(pool) => {
+                let mut session = pool.session().await?;
+                let query = bind!(sqlx::query_as::<Postgres, T>(sql.postgres), arguments);
+                Ok(call!(session, |conn| query.fetch_all(conn).await)?)
+            }
         }
     }
 }

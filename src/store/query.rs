@@ -1,12 +1,10 @@
 //! Questions, asked inside a transaction or beside it, in the same words.
 
 use super::{
-    engine::{Engine, Kind},
     error::StoreError,
-    session::call,
     sql::{Argument, Sql},
 };
-use sqlx::{FromRow, Postgres, Sqlite, postgres::PgRow, sqlite::SqliteRow};
+use sqlx::{FromRow, postgres::PgRow, sqlite::SqliteRow};
 
 /// What a question may bring back, from either database.
 pub trait FromEither: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
@@ -87,28 +85,5 @@ pub trait Query {
         (T,): FromEither,
     {
         Ok(self.one::<(T,)>(sql, arguments).await?.0)
-    }
-}
-
-/// Asks beside all transactions: what is committed.
-pub struct Reads<'a>(pub &'a Engine);
-
-impl Query for Reads<'_> {
-    async fn all<T: FromEither>(
-        &mut self,
-        sql: Sql,
-        arguments: impl IntoIterator<Item = Argument>,
-    ) -> Result<Vec<T>, StoreError> {
-        match &self.0.kind {
-            Kind::Sqlite { reader, .. } => {
-                let query = bind!(sqlx::query_as::<Sqlite, T>(sql.sqlite), arguments);
-                Ok(query.fetch_all(reader).await?)
-            }
-            Kind::Postgres(pool) => {
-                let mut session = pool.session().await?;
-                let query = bind!(sqlx::query_as::<Postgres, T>(sql.postgres), arguments);
-                Ok(call!(session, |conn| query.fetch_all(conn).await)?)
-            }
-        }
     }
 }

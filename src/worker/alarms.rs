@@ -1,7 +1,11 @@
 //! Makes mails of the alarms that were raised, once a second; at most one mail a minute. Absent: raising them
 //! (`store::alarms`) and sending the mails (`outbox`).
 
-use super::{EVERY_SECOND, Nightly, now, workers::TimedJob};
+use super::{
+    Nightly,
+    context::{EVERY_SECOND, now},
+    workers::TimedJob,
+};
 use crate::store::StoreError;
 use std::sync::Arc;
 

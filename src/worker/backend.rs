@@ -3,7 +3,7 @@
 //! Absent: one delivery from its begun attempt on (see `send`).
 
 use super::{
-    Worker, now,
+    context::{Worker, now},
     pace::Pace,
     send,
     workers::{Tasks, pass_panic_on, stopped},

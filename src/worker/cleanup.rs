@@ -1,7 +1,12 @@
 //! The nightly clean-up: a job of its own, in batches so small that events pass between them; whether one is due is looked
 //! at once a second. Absent: what is deleted and what stays (see `store::cleanup`).
 
-use super::{EVERY_SECOND, clock::Clock, nightly::Nightly, now, workers::TimedJob};
+use super::{
+    clock::Clock,
+    context::{EVERY_SECOND, now},
+    nightly::Nightly,
+    workers::TimedJob,
+};
 use crate::{
     domain::{
         day::{LocalDay, after},

@@ -1,7 +1,7 @@
 //! Hears from other processes on the same PostgreSQL that something is due. Only a help: without it a delivery lies for a
 //! second at most. Absent: how they say it (`store::pace`).
 
-use super::{Worker, workers::TimedJob};
+use super::{context::Worker, workers::TimedJob};
 use crate::store::StoreError;
 use std::{sync::Arc, time::Duration};
 

@@ -1,7 +1,10 @@
 //! The nightly report of what went wrong, once for each local day; whether one is due is looked at once a second. It is
 //! only made and kept here; `outbox` sends it. Absent: the other nightly job (see `cleanup`).
 
-use super::{EVERY_SECOND, now, workers::TimedJob};
+use super::{
+    context::{EVERY_SECOND, now},
+    workers::TimedJob,
+};
 use crate::{
     carrier,
     domain::{

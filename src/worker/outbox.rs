@@ -1,7 +1,11 @@
 //! Sends the mails that are kept, until the mail server took them; whether one is due is looked at once a second. Alarms go
 //! beside the rest, since a server may think about a report for minutes. Absent: making them (see `nightly`, `alarms`).
 
-use super::{EVERY_SECOND, nightly::Nightly, now, workers::TimedJob};
+use super::{
+    context::{EVERY_SECOND, now},
+    nightly::Nightly,
+    workers::TimedJob,
+};
 use crate::{
     domain::{day::after, mail::retry_after},
     mail::{self, Mailer, Outcome, Why},

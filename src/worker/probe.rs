@@ -1,7 +1,10 @@
 //! Asks a provider that refuses us, or does not answer, whether it still does; looked at once a second. Apart from the
 //! sweep, because an answer may take long. Absent: what a hold is (`store::holds`).
 
-use super::{EVERY_SECOND, Worker, now, workers::TimedJob};
+use super::{
+    context::{EVERY_SECOND, Worker, now},
+    workers::TimedJob,
+};
 use crate::{
     domain::{
         answer::{ProbeAnswer, Reachability},

@@ -1,17 +1,19 @@
 //! What the provider's lists prove of a message whose answer was lost: whether it is absent. Counted by this process's
 //! monotonic clock and in memory only: a restart begins the count anew. Absent: reading the lists (see `reconcile`).
 
-use super::reconcile::LONGEST_GAP;
 use crate::{
     domain::id::{AttemptNo, DeliveryId},
     store::Lookup,
 };
+use jiff::SignedDuration;
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+/// No two lookups of a delivery are further apart.
+pub const LONGEST_GAP: SignedDuration = SignedDuration::from_hours(6);
 /// Absence is believed after this many complete lists.
 const LISTS_FOR_ABSENCE: usize = 3;
 /// From here on, searches that ended otherwise are forgotten.

@@ -2,10 +2,9 @@
 //! that have gone silent. Absent: what the lists of a search prove (see `proof`); everything else is in the database.
 
 use super::{
-    Worker,
     clock::uptime,
-    now,
-    proof::{Proof, Searches, Seen},
+    context::{Worker, now},
+    proof::{LONGEST_GAP, Proof, Searches, Seen},
     workers::TimedJob,
 };
 use crate::{
@@ -36,7 +35,6 @@ const AT_ONCE: usize = 8;
 const AT_ONCE_OF_A_NUMBER: usize = 2;
 /// How many deliveries that nobody can be asked about are taken at once.
 const BATCH: i64 = 32;
-pub(super) const LONGEST_GAP: SignedDuration = SignedDuration::from_hours(6);
 /// A message that is silent for longer is settled as it stands.
 const ASK_FOR: SignedDuration = SignedDuration::from_hours(3 * 24);
 /// The provider filters by days of its own zone: a day more on either side misses nothing.

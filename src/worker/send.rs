@@ -1,7 +1,10 @@
 //! One delivery from its begun attempt to the recorded answer: the call, then `finish`. Nothing is open in the database
 //! while the provider is called. Always comes to an end that apalis need not know of.
 
-use super::{Worker, clock::uptime, now};
+use super::{
+    clock::uptime,
+    context::{Worker, now},
+};
 use crate::{
     carrier::{Address, Outgoing},
     domain::{answer::Answer, day::LocalDay, delivery::MAX_CLAIMS},

@@ -1,7 +1,10 @@
 //! What time alone decides, once a second: calls that never came back, deliveries that wait for a slot or have grown
 //! too old. Needs nothing in memory.
 
-use super::{EVERY_SECOND, Worker, now, workers::TimedJob};
+use super::{
+    context::{EVERY_SECOND, Worker, now},
+    workers::TimedJob,
+};
 use crate::{
     domain::day::LocalDay,
     store::{StoreError, SweepRules},

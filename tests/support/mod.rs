@@ -1,17 +1,20 @@
-//! A small town to tell stories in: the service as a process of its own, a fake Twilio, a database.
+//! What stories run in: the service as a process of its own, a fake Twilio, a database.
 
 pub mod clock;
 pub mod database;
+pub mod env;
 pub mod proxy;
 pub mod service;
 pub mod smtp;
-pub mod town;
 pub mod twilio;
 
 use std::time::Duration;
 
 /// Longer than anything here takes on a busy machine; only a story that fails waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a caller that will try again waits for an answer.
+pub const ANSWER: Duration = Duration::from_millis(700);
 
 /// Runs every story on SQLite and on PostgreSQL. Each takes the database to run on.
 macro_rules! stories {

@@ -1,5 +1,5 @@
-//! A proxy in front of PostgreSQL that can fall silent: it goes on accepting bytes and answers nothing, as a network does
-//! that swallows packets. It reads the client's messages, so a story can choose the statement at which that happens.
+//! A proxy in front of PostgreSQL that can stop answering: it goes on accepting bytes and answers nothing, as a network does
+//! that drops packets. It reads the client's messages, so a story can choose the statement at which that happens.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,16 +16,16 @@ use tokio::{
 pub struct Proxy {
     pub port: u16,
     orders: Arc<Mutex<Orders>>,
-    /// Counts the times of silence: a connection that was open before the newest is swallowed for ever.
-    silences: Arc<watch::Sender<u64>>,
+    /// Counts the times it stopped: a connection that was open before the newest is never answered again.
+    stops: Arc<watch::Sender<u64>>,
 }
 
 #[derive(Default)]
 struct Orders {
-    /// A piece of the statement at which everything falls silent, until it was met.
+    /// A piece of the statement at which nothing is answered any more, until it was met.
     trigger: Option<String>,
-    /// Whether new connections are swallowed as well.
-    is_dark: bool,
+    /// Whether new connections get no answer either.
+    is_down: bool,
     /// Statements whose name was seen, by connection.
     prepared: HashMap<(u64, String), String>,
     next_connection: u64,
@@ -38,7 +38,7 @@ impl Proxy {
         let proxy = Self {
             port: listener.local_addr().unwrap().port(),
             orders: Arc::default(),
-            silences: Arc::new(watch::Sender::new(0)),
+            stops: Arc::new(watch::Sender::new(0)),
         };
         let accepting = proxy.clone();
         tokio::spawn(async move {
@@ -50,39 +50,39 @@ impl Proxy {
         proxy
     }
 
-    /// Falls silent on every connection, old and new, as soon as a client runs a statement with this text.
-    pub fn fall_silent_at(&self, statement: &str) {
+    /// Stops answering on every connection, old and new, as soon as a client runs a statement with this text.
+    pub fn stop_answering_at(&self, statement: &str) {
         self.orders.lock().unwrap().trigger = Some(statement.to_owned());
     }
 
-    /// Falls silent now.
-    pub fn fall_silent(&self) {
-        self.orders.lock().unwrap().is_dark = true;
-        self.silences.send_modify(|count| *count += 1);
+    /// Stops answering now.
+    pub fn stop_answering(&self) {
+        self.orders.lock().unwrap().is_down = true;
+        self.stops.send_modify(|count| *count += 1);
     }
 
     /// Whether the statement was met.
-    pub fn is_silent(&self) -> bool {
-        self.orders.lock().unwrap().is_dark
+    pub fn is_unresponsive(&self) -> bool {
+        self.orders.lock().unwrap().is_down
     }
 
-    /// Carries new connections again. The swallowed ones stay swallowed.
+    /// Carries new connections again. Those that got no answer never get one.
     pub fn let_pass(&self) {
         let mut orders = self.orders.lock().unwrap();
-        orders.is_dark = false;
+        orders.is_down = false;
         orders.trigger = None;
     }
 
     async fn carry(self, client: TcpStream, server: u16) {
-        let (number, is_dark) = {
+        let (number, is_down) = {
             let mut orders = self.orders.lock().unwrap();
             orders.next_connection += 1;
-            (orders.next_connection, orders.is_dark)
+            (orders.next_connection, orders.is_down)
         };
-        if is_dark {
-            return swallow(client).await;
+        if is_down {
+            return discard(client).await;
         }
-        let mut silences = self.silences.subscribe();
+        let mut stops = self.stops.subscribe();
         let server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
         let (mut from_client, mut to_client) = client.into_split();
         let (mut from_server, mut to_server) = server.into_split();
@@ -90,8 +90,8 @@ impl Proxy {
         let (mut up, mut down) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
         loop {
             tokio::select! {
-                // Silent from here on: both ends stay open, and whatever is still said is lost.
-                _ = silences.changed() => {
+                // No answers from here on: both ends stay open, and whatever is still said is lost.
+                _ = stops.changed() => {
                     let _server = (from_server, to_server);
                     let _ = tokio::io::copy(&mut from_client, &mut tokio::io::sink()).await;
                     drop(to_client);
@@ -100,7 +100,7 @@ impl Proxy {
                 read = from_client.read(&mut up) => match read {
                     Ok(count) if count > 0 => {
                         if self.meets(number, messages.read(&up[..count])) {
-                            self.fall_silent();
+                            self.stop_answering();
                         } else if to_server.write_all(&up[..count]).await.is_err() {
                             return;
                         }
@@ -143,7 +143,7 @@ impl Proxy {
 }
 
 /// Accepts everything and answers nothing.
-async fn swallow(mut client: TcpStream) {
+async fn discard(mut client: TcpStream) {
     let (mut reading, _writing) = client.split();
     let _ = tokio::io::copy(&mut reading, &mut tokio::io::sink()).await;
 }

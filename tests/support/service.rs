@@ -17,6 +17,9 @@ fn binary() -> String {
     std::env::var("NIGHTBELL_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_nightbell").to_owned())
 }
 
+/// The variable in a service's settings that names another program to run than the one under test.
+pub const PROGRAM: &str = "STORY_PROGRAM";
+
 /// The variable in a service's settings that limits how many files it may open.
 pub const OPEN_FILES: &str = "STORY_OPEN_FILES";
 
@@ -46,23 +49,12 @@ impl Service {
         Self::try_start_as(environment, folder, &[])
     }
 
-    /// Starts another build of it.
-    pub fn start_build(program: &str, environment: &BTreeMap<String, String>, folder: &std::path::Path) -> Self {
-        let mut command = Command::new(program);
-        command.env_clear().envs(environment).current_dir(folder);
-        Self::try_run(command, &[]).unwrap_or_else(|log| panic!("{program} did not start:\n{log}"))
-    }
-
     fn try_start_as(
         environment: &BTreeMap<String, String>,
         folder: &std::path::Path,
         arguments: &[&str],
     ) -> Result<Self, String> {
-        Self::try_run(command(environment, folder), arguments)
-    }
-
-    fn try_run(mut command: Command, arguments: &[&str]) -> Result<Self, String> {
-        let mut child = command
+        let mut child = command(environment, folder)
             .arg("serve")
             .args(arguments)
             .stdin(Stdio::null())
@@ -159,11 +151,12 @@ impl Drop for Service {
 
 /// The program with a clean environment and these settings.
 pub fn command(environment: &BTreeMap<String, String>, folder: &std::path::Path) -> Command {
+    let program = environment.get(PROGRAM).cloned().unwrap_or_else(binary);
     let mut command = match environment.get(OPEN_FILES) {
-        None => Command::new(binary()),
+        None => Command::new(program),
         Some(count) => {
             let mut limited = Command::new("/usr/bin/prlimit");
-            limited.args([&format!("--nofile={count}:{count}"), &binary()]);
+            limited.args([&format!("--nofile={count}:{count}"), &program]);
             limited
         }
     };

@@ -78,14 +78,14 @@ impl Mail {
 }
 
 #[derive(Default)]
-struct Books {
+struct FakeState {
     mails: Vec<Mail>,
     is_closed: bool,
     /// What to answer to an address instead of yes.
     refused: BTreeMap<String, String>,
     /// What to answer after the data, instead of yes.
     data_answer: Option<String>,
-    /// Rung before the yes after the data is given.
+    /// Notified before the yes after the data is given.
     gate: Option<Arc<Notify>>,
     password: Option<(String, String)>,
 }
@@ -96,7 +96,7 @@ pub struct Smtp {
     pub mode: Mode,
     /// The certificate of its authority, for `SSL_CERT_FILE`.
     pub authority: std::path::PathBuf,
-    books: Arc<Mutex<Books>>,
+    state: Arc<Mutex<FakeState>>,
     _folder: Folder,
 }
 
@@ -109,8 +109,8 @@ impl Smtp {
         let (acceptor, authority) = make_certificate();
         let path = folder.path().join("authority.pem");
         std::fs::write(&path, authority).unwrap();
-        let books = Arc::new(Mutex::new(Books::default()));
-        let shared = Arc::clone(&books);
+        let state = Arc::new(Mutex::new(FakeState::default()));
+        let shared = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 if !shared.lock().unwrap().is_closed {
@@ -122,7 +122,7 @@ impl Smtp {
             port,
             mode,
             authority: path,
-            books,
+            state,
             _folder: folder,
         }
     }
@@ -140,30 +140,30 @@ impl Smtp {
 
     /// Whether connections break at once.
     pub fn close(&self, closed: bool) {
-        self.books.lock().unwrap().is_closed = closed;
+        self.state.lock().unwrap().is_closed = closed;
     }
 
     /// Answers this to an address.
     pub fn refuse(&self, address: &str, answer: &str) {
-        self.books.lock().unwrap().refused.insert(address.into(), answer.into());
+        self.state.lock().unwrap().refused.insert(address.into(), answer.into());
     }
 
     /// Answers this to every mail; `None` takes them again.
     pub fn answer_data(&self, answer: Option<&str>) {
-        self.books.lock().unwrap().data_answer = answer.map(str::to_owned);
+        self.state.lock().unwrap().data_answer = answer.map(str::to_owned);
     }
 
-    /// Takes mails, but says so only when rung.
+    /// Takes mails, but says so only when notified.
     pub fn hold_answer(&self, gate: Option<Arc<Notify>>) {
-        self.books.lock().unwrap().gate = gate;
+        self.state.lock().unwrap().gate = gate;
     }
 
     pub fn ask_for(&self, user: &str, password: &str) {
-        self.books.lock().unwrap().password = Some((user.into(), password.into()));
+        self.state.lock().unwrap().password = Some((user.into(), password.into()));
     }
 
     pub fn mails(&self) -> Vec<Mail> {
-        self.books.lock().unwrap().mails.clone()
+        self.state.lock().unwrap().mails.clone()
     }
 
     /// Waits until this many mails were taken.
@@ -199,18 +199,18 @@ fn make_certificate() -> (TlsAcceptor, String) {
     (TlsAcceptor::from(Arc::new(config)), authority_certificate.pem())
 }
 
-async fn answer(stream: TcpStream, mode: Mode, acceptor: TlsAcceptor, books: Arc<Mutex<Books>>) -> Option<()> {
+async fn answer(stream: TcpStream, mode: Mode, acceptor: TlsAcceptor, state: Arc<Mutex<FakeState>>) -> Option<()> {
     if mode == Mode::Tls {
         let mut lines = BufReader::new(acceptor.accept(stream).await.ok()?);
         say(&mut lines, "220 sink.example.test ESMTP").await?;
-        talk(&mut lines, true, false, &books).await;
+        talk(&mut lines, true, false, &state).await;
         return Some(());
     }
     let mut lines = BufReader::new(stream);
     say(&mut lines, "220 sink.example.test ESMTP").await?;
-    if talk(&mut lines, false, mode == Mode::StartTls, &books).await? == Ended::ForTls {
+    if talk(&mut lines, false, mode == Mode::StartTls, &state).await? == Ended::ForTls {
         let mut lines = BufReader::new(acceptor.accept(lines.into_inner()).await.ok()?);
-        talk(&mut lines, true, false, &books).await;
+        talk(&mut lines, true, false, &state).await;
     }
     Some(())
 }
@@ -221,12 +221,12 @@ enum Ended {
     ForGood,
 }
 
-async fn talk<S>(lines: &mut S, over_tls: bool, offers_tls: bool, books: &Arc<Mutex<Books>>) -> Option<Ended>
+async fn talk<S>(lines: &mut S, over_tls: bool, offers_tls: bool, state: &Arc<Mutex<FakeState>>) -> Option<Ended>
 where
     S: AsyncBufRead + AsyncWrite + AsyncRead + Unpin,
 {
     let (mut from, mut to, mut user) = (String::new(), Vec::new(), None);
-    let password = books.lock().unwrap().password.clone();
+    let password = state.lock().unwrap().password.clone();
     loop {
         let line = hear(lines).await?;
         let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
@@ -267,7 +267,7 @@ where
             }
             "RCPT" => {
                 let address = address(rest);
-                let refusal = books.lock().unwrap().refused.get(&address).cloned();
+                let refusal = state.lock().unwrap().refused.get(&address).cloned();
                 match refusal {
                     Some(refusal) => say(lines, &refusal).await?,
                     None => {
@@ -280,10 +280,10 @@ where
                 say(lines, "354 go on").await?;
                 let raw = hear_data(lines).await?;
                 let (answer, gate) = {
-                    let mut books = books.lock().unwrap();
-                    if books.data_answer.is_none() {
+                    let mut state = state.lock().unwrap();
+                    if state.data_answer.is_none() {
                         let (from, to, user) = (std::mem::take(&mut from), std::mem::take(&mut to), user.clone());
-                        books.mails.push(Mail {
+                        state.mails.push(Mail {
                             from,
                             to,
                             user,
@@ -291,7 +291,7 @@ where
                             raw,
                         });
                     }
-                    (books.data_answer.clone(), books.gate.clone())
+                    (state.data_answer.clone(), state.gate.clone())
                 };
                 if let Some(gate) = gate {
                     gate.notified().await;

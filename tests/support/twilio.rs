@@ -1,5 +1,5 @@
 //! A fake Twilio: takes messages over HTTP, misbehaves as it is told, remembers what it accepted, and signs its
-//! callbacks with code of its own. What it accepted and nobody expected fails the story (see `Town`).
+//! callbacks with code of its own. What it accepted and nobody expected fails the story (see `TestEnv`).
 
 use axum::{
     Form, Json, Router,
@@ -32,7 +32,7 @@ pub enum Answers {
     /// A 4xx with an error code.
     Refuses(u16, i64),
     /// Takes the message and never answers.
-    AcceptsInSilence,
+    AcceptsWithoutAnswer,
     /// Never answers and takes nothing.
     Hangs,
     /// Takes the message and answers 500.
@@ -60,8 +60,36 @@ pub struct Message {
     pub at: jiff::Timestamp,
 }
 
+impl Message {
+    /// Posts a receipt for it to the process at this address; `None` if there was no answer.
+    pub async fn report_to(
+        &self,
+        client: &reqwest::Client,
+        address: &str,
+        status: &str,
+        code: Option<&str>,
+    ) -> Option<u16> {
+        let mut form = vec![
+            ("AccountSid", ACCOUNT),
+            ("To", self.to.as_str()),
+            ("MessageSid", &self.sid),
+            ("MessageStatus", status),
+        ];
+        form.extend(code.map(|code| ("ErrorCode", code)));
+        let url = self.callback.clone().unwrap();
+        let query = url.split('#').next().unwrap().split_once('?').unwrap().1.to_owned();
+        let answer = client
+            .post(format!("http://{address}/twilio/status?{query}"))
+            .header("x-twilio-signature", sign(AUTH_TOKEN, &url, &form))
+            .form(&form)
+            .send()
+            .await;
+        Some(answer.ok()?.status().as_u16())
+    }
+}
+
 #[derive(Default)]
-struct Books {
+struct FakeState {
     scripts: HashMap<String, VecDeque<Answers>>,
     messages: Vec<Message>,
     /// Every call to create a message, whatever came of it: the number called and how it signed in.
@@ -80,30 +108,30 @@ struct Books {
     slow: HashSet<String>,
 }
 
-impl Books {
+impl FakeState {
     fn now(&self) -> jiff::Timestamp {
         jiff::Timestamp::now() + jiff::SignedDuration::from_secs(self.ahead_s)
     }
 }
 
-/// The fake and its books.
+/// The fake and its state.
 #[derive(Clone)]
 pub struct Twilio {
     pub url: String,
-    books: Arc<Mutex<Books>>,
+    state: Arc<Mutex<FakeState>>,
     closed: Arc<watch::Sender<bool>>,
 }
 
-/// The fake's door: while it is closed, connections are refused.
-struct Door {
+/// The fake's listener: while it is closed, connections are refused.
+struct ClosableListener {
     address: std::net::SocketAddr,
-    /// Keeps the port while the door is closed, so that no other town opens there and gets our calls.
+    /// Keeps the port while the listener is closed, so that no other test's fake opens there and gets our calls.
     _keeper: tokio::net::TcpSocket,
     listener: Option<tokio::net::TcpListener>,
     closed: Arc<watch::Sender<bool>>,
 }
 
-impl Door {
+impl ClosableListener {
     fn open() -> Self {
         let keeper = socket_at("127.0.0.1:0".parse().unwrap());
         let address = keeper.local_addr().unwrap();
@@ -123,7 +151,7 @@ fn socket_at(address: std::net::SocketAddr) -> tokio::net::TcpSocket {
     socket
 }
 
-impl axum::serve::Listener for Door {
+impl axum::serve::Listener for ClosableListener {
     type Io = tokio::net::TcpStream;
     type Addr = std::net::SocketAddr;
 
@@ -153,29 +181,29 @@ impl axum::serve::Listener for Door {
 
 impl Twilio {
     pub async fn start() -> Self {
-        let books = Arc::new(Mutex::new(Books::default()));
+        let state = Arc::new(Mutex::new(FakeState::default()));
         let router = Router::new()
             .route("/2010-04-01/Accounts/{account}/Messages.json", post(create).get(list))
             .route("/2010-04-01/Accounts/{account}/Messages/{sid}", get(fetch))
-            // Connections are not kept, so that a closed door is met.
+            // Connections are not kept, so that a closed listener is noticed.
             .layer(axum::middleware::map_response(|mut response: Response| async {
                 response
                     .headers_mut()
                     .insert(header::CONNECTION, "close".parse().unwrap());
                 response
             }))
-            .layer(axum::middleware::map_response_with_state(Arc::clone(&books), date))
-            .with_state(Arc::clone(&books));
-        let door = Door::open();
-        let url = format!("http://{}", door.address);
-        let closed = Arc::clone(&door.closed);
-        tokio::spawn(async move { axum::serve(door, router).await.unwrap() });
-        Self { url, books, closed }
+            .layer(axum::middleware::map_response_with_state(Arc::clone(&state), date))
+            .with_state(Arc::clone(&state));
+        let listener = ClosableListener::open();
+        let url = format!("http://{}", listener.address);
+        let closed = Arc::clone(&listener.closed);
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { url, state, closed }
     }
 
     /// Scripts the next answers for a number; after them it accepts.
     pub fn script(&self, phone: &str, answers: impl IntoIterator<Item = Answers>) {
-        self.books
+        self.state
             .lock()
             .unwrap()
             .scripts
@@ -191,38 +219,38 @@ impl Twilio {
 
     /// From now on the account is refused, or accepted again.
     pub fn refuse_account(&self, refuse: bool) {
-        self.books.lock().unwrap().refuses_account = refuse;
+        self.state.lock().unwrap().refuses_account = refuse;
     }
 
     /// From now on lists and single messages cannot be read, or can be again.
     pub fn fail_reads(&self, fail: bool) {
-        self.books.lock().unwrap().reads_fail = fail;
+        self.state.lock().unwrap().reads_fail = fail;
     }
 
     /// Sets its clock, which its replies and its messages show, to so many seconds ahead of the real time.
     pub fn set_clock(&self, ahead_s: i64) {
-        self.books.lock().unwrap().ahead_s = ahead_s;
+        self.state.lock().unwrap().ahead_s = ahead_s;
     }
 
     /// From now on lists of this number are never answered.
     pub fn hang_lists_of(&self, phone: &str) {
-        self.books.lock().unwrap().slow.insert(phone.to_owned());
+        self.state.lock().unwrap().slow.insert(phone.to_owned());
     }
 
     /// From now on lists and single messages are forbidden, as to a restricted API key, or allowed again.
     pub fn forbid_reads(&self, forbid: bool) {
-        self.books.lock().unwrap().reads_forbidden = forbid;
+        self.state.lock().unwrap().reads_forbidden = forbid;
     }
 
     /// From now on texts are changed as a trial account's are.
     pub fn behave_like_a_trial(&self) {
-        self.books.lock().unwrap().prefix = "Sent from your Twilio trial account - ";
+        self.state.lock().unwrap().prefix = "Sent from your Twilio trial account - ";
     }
 
     /// What became of a message; it shows in lists, and receipts are the story's business.
     pub fn set_status(&self, sid: &str, status: &str) {
-        let mut books = self.books.lock().unwrap();
-        books
+        let mut state = self.state.lock().unwrap();
+        state
             .messages
             .iter_mut()
             .find(|message| message.sid == sid)
@@ -232,7 +260,7 @@ impl Twilio {
 
     /// What was accepted, in order.
     pub fn messages(&self) -> Vec<Message> {
-        self.books.lock().unwrap().messages.clone()
+        self.state.lock().unwrap().messages.clone()
     }
 
     pub fn messages_to(&self, phone: &str) -> Vec<Message> {
@@ -244,7 +272,7 @@ impl Twilio {
 
     /// How often a message for this number was posted, whatever came of it.
     pub fn calls_to(&self, phone: &str) -> usize {
-        self.books
+        self.state
             .lock()
             .unwrap()
             .calls
@@ -254,7 +282,7 @@ impl Twilio {
     }
 
     pub fn sign_ins(&self) -> Vec<String> {
-        self.books
+        self.state
             .lock()
             .unwrap()
             .calls
@@ -291,11 +319,11 @@ pub fn sign(token: &str, url: &str, form: &[(&str, &str)]) -> String {
     BASE64.encode(mac.finalize().into_bytes())
 }
 
-type SharedBooks = State<Arc<Mutex<Books>>>;
+type SharedState = State<Arc<Mutex<FakeState>>>;
 
 /// Dates every reply, as servers do (RFC 9110, 6.6.1).
-async fn date(State(books): SharedBooks, mut response: Response) -> Response {
-    let now = books.lock().unwrap().now();
+async fn date(State(state): SharedState, mut response: Response) -> Response {
+    let now = state.lock().unwrap().now();
     let date = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
     response.headers_mut().insert(header::DATE, date.parse().unwrap());
     response
@@ -306,22 +334,22 @@ fn refusal(status: u16, code: i64) -> Response {
     (StatusCode::from_u16(status).unwrap(), Json(body)).into_response()
 }
 
-async fn create(State(books): SharedBooks, headers: HeaderMap, Form(form): Form<HashMap<String, String>>) -> Response {
+async fn create(State(state): SharedState, headers: HeaderMap, Form(form): Form<HashMap<String, String>>) -> Response {
     let to = form["To"].clone();
     let answer = {
-        let mut books = books.lock().unwrap();
+        let mut state = state.lock().unwrap();
         let sign_in = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
             .to_owned();
-        books.calls.push((to.clone(), sign_in));
-        if books.refuses_account {
+        state.calls.push((to.clone(), sign_in));
+        if state.refuses_account {
             Answers::Refuses(401, 20003)
         } else if form.get("From").is_some_and(|from| from == BAD_SENDER) {
             Answers::Refuses(400, 21606)
         } else {
-            books
+            state
                 .scripts
                 .get_mut(&to)
                 .and_then(VecDeque::pop_front)
@@ -333,17 +361,17 @@ async fn create(State(books): SharedBooks, headers: HeaderMap, Form(form): Form<
         Answers::Refuses(status, code) => refusal(status, code),
         Answers::Hangs => std::future::pending().await,
         Answers::Fails500 => refusal(500, 20500),
-        Answers::Accepts => (StatusCode::CREATED, Json(write_down(&books, form))).into_response(),
-        Answers::AcceptsInSilence => {
-            write_down(&books, form);
+        Answers::Accepts => (StatusCode::CREATED, Json(write_down(&state, form))).into_response(),
+        Answers::AcceptsWithoutAnswer => {
+            write_down(&state, form);
             std::future::pending().await
         }
         Answers::AcceptsWith500 => {
-            write_down(&books, form);
+            write_down(&state, form);
             refusal(500, 20500)
         }
         Answers::AcceptsWithHalfAnswer => {
-            let text = write_down(&books, form).to_string();
+            let text = write_down(&state, form).to_string();
             let half = Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
             let chunks = futures::stream::iter([Ok(half), Err(std::io::Error::other("cut"))]);
             (
@@ -354,7 +382,7 @@ async fn create(State(books): SharedBooks, headers: HeaderMap, Form(form): Form<
                 .into_response()
         }
         Answers::AcceptsWithDrips => {
-            let text = write_down(&books, form).to_string();
+            let text = write_down(&state, form).to_string();
             let drops = futures::stream::unfold(
                 (
                     text.into_bytes().into_iter(),
@@ -370,7 +398,7 @@ async fn create(State(books): SharedBooks, headers: HeaderMap, Form(form): Form<
             (StatusCode::CREATED, Body::from_stream(drops)).into_response()
         }
         Answers::AcceptsWhenLet(gate) => {
-            let body = write_down(&books, form);
+            let body = write_down(&state, form);
             gate.notified().await;
             (StatusCode::CREATED, Json(body)).into_response()
         }
@@ -378,25 +406,25 @@ async fn create(State(books): SharedBooks, headers: HeaderMap, Form(form): Form<
 }
 
 /// Notes a message and makes Twilio's answer.
-fn write_down(books: &Mutex<Books>, form: HashMap<String, String>) -> Value {
-    let mut books = books.lock().unwrap();
-    books.next_sid += 1;
+fn write_down(state: &Mutex<FakeState>, form: HashMap<String, String>) -> Value {
+    let mut state = state.lock().unwrap();
+    state.next_sid += 1;
     let message = Message {
-        sid: format!("SM{:032x}", books.next_sid),
+        sid: format!("SM{:032x}", state.next_sid),
         to: form["To"].clone(),
         from: form
             .get("From")
             .or(form.get("MessagingServiceSid"))
             .cloned()
             .unwrap_or_default(),
-        body: format!("{}{}", books.prefix, form["Body"]),
+        body: format!("{}{}", state.prefix, form["Body"]),
         callback: form.get("StatusCallback").cloned(),
         form,
         status: "queued".into(),
-        at: books.now(),
+        at: state.now(),
     };
     let shown = show(&message);
-    books.messages.push(message);
+    state.messages.push(message);
     shown
 }
 
@@ -414,24 +442,24 @@ fn show(message: &Message) -> Value {
 const PAGE: usize = 2;
 
 async fn list(
-    State(books): SharedBooks,
+    State(state): SharedState,
     Path(account): Path<String>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {
     let is_slow = query
         .get("To")
-        .is_some_and(|to| books.lock().unwrap().slow.contains(to));
+        .is_some_and(|to| state.lock().unwrap().slow.contains(to));
     if is_slow {
         return std::future::pending().await;
     }
-    let books = books.lock().unwrap();
-    if books.refuses_account || account != ACCOUNT {
+    let state = state.lock().unwrap();
+    if state.refuses_account || account != ACCOUNT {
         return refusal(401, 20003);
     }
-    if books.reads_forbidden {
+    if state.reads_forbidden {
         return refusal(403, 20003);
     }
-    if books.reads_fail {
+    if state.reads_fail {
         return refusal(503, 20503);
     }
     let to = query.get("To");
@@ -439,7 +467,7 @@ async fn list(
     let is_wanted = |message: &&Message| {
         to.is_none_or(|to| *to == message.to) && (!query.contains_key("DateSent>") || message.status != "queued")
     };
-    let wanted: Vec<&Message> = books.messages.iter().rev().filter(is_wanted).collect();
+    let wanted: Vec<&Message> = state.messages.iter().rev().filter(is_wanted).collect();
     let page: usize = query.get("Page").map_or(0, |page| page.parse().unwrap());
     let shown: Vec<Value> = wanted
         .iter()
@@ -456,16 +484,16 @@ async fn list(
     Json(json!({"messages": shown, "next_page_uri": next})).into_response()
 }
 
-async fn fetch(State(books): SharedBooks, Path((_, file)): Path<(String, String)>) -> Response {
-    let books = books.lock().unwrap();
-    if books.reads_forbidden {
+async fn fetch(State(state): SharedState, Path((_, file)): Path<(String, String)>) -> Response {
+    let state = state.lock().unwrap();
+    if state.reads_forbidden {
         return refusal(403, 20003);
     }
-    if books.reads_fail {
+    if state.reads_fail {
         return refusal(503, 20503);
     }
     let sid = file.trim_end_matches(".json");
-    match books.messages.iter().find(|message| message.sid == sid) {
+    match state.messages.iter().find(|message| message.sid == sid) {
         Some(message) => Json(show(message)).into_response(),
         None => refusal(404, 20404),
     }

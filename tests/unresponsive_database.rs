@@ -1,20 +1,22 @@
-//! A database that falls silent without closing its connections: nothing waits without an end, nothing is lost or sent
+//! A database that stops answering without closing its connections: nothing waits without an end, nothing is lost or sent
 //! twice, and everything goes on by itself.
 //!
-//! The ordinary run falls silent twice. `NIGHTBELL_TORTURE` makes it long: five times, and each kind of call at least once.
+//! In the ordinary run it stops twice. `NIGHTBELL_TORTURE` makes it long: five times, and each kind of call at least once.
 
 use crate::support::{
+    PATIENCE,
     database::Database,
+    env::{INTAKE, Plan, TestEnv, critical, person},
     eventually,
     proxy::Proxy,
-    town::{INTAKE, Plan, Town, critical, person},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     io::Write,
     time::{Duration, Instant},
 };
+use tokio::time::timeout;
 
 /// A piece of the statement of each kind of call that a process makes while events flow.
 const CALLS: [&str; 12] = [
@@ -33,13 +35,13 @@ const CALLS: [&str; 12] = [
 ];
 
 /// A service whose connections to the database go through a proxy.
-async fn town_behind_proxy(story: &str) -> Option<(Town, Proxy)> {
+async fn env_behind_proxy(story: &str) -> Option<(TestEnv, Proxy)> {
     let database = Database::postgres(story).await?;
     let url = url::Url::parse(&database.url).unwrap();
     let proxy = Proxy::to(url.port().unwrap()).await;
     let mut through = url.clone();
     through.set_port(Some(proxy.port)).unwrap();
-    let town = Plan::on(database)
+    let env = Plan::on(database)
         .set("DATABASE_URL", through.as_str())
         .set("DAILY_LIMIT", "1000000")
         .set("SMS__PER_SECOND", "500")
@@ -49,10 +51,10 @@ async fn town_behind_proxy(story: &str) -> Option<(Town, Proxy)> {
         .set("LOG__FILTER", "warn,sqlx=error")
         .build()
         .await;
-    Some((town, proxy))
+    Some((env, proxy))
 }
 
-/// Posts an event once; says how it was answered. Silence for longer than ten seconds is no answer.
+/// Posts an event once; says how it was answered. Nothing within ten seconds is no answer.
 async fn post_once(address: &str, event: &Value) -> Result<u16, String> {
     let answer = crate::support::client()
         .post(format!("http://{address}/v1/events"))
@@ -90,8 +92,8 @@ fn phone(ticket: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_falls_silent_loses_nothing_and_is_used_again_by_itself() {
-    let Some((town, proxy)) = town_behind_proxy("a_database_that_falls_silent").await else {
+async fn an_unresponsive_database_loses_nothing_and_is_used_again_by_itself() {
+    let Some((env, proxy)) = env_behind_proxy("an_unresponsive_database").await else {
         return;
     };
     let is_long = std::env::var("NIGHTBELL_TORTURE").is_ok();
@@ -107,40 +109,44 @@ async fn a_database_that_falls_silent_loses_nothing_and_is_used_again_by_itself(
     let (mut posted, mut recoveries) = (0, Vec::new());
     for call in calls {
         let (stop, stopping) = tokio::sync::watch::channel(false);
-        let posting = tokio::spawn(keep_posting(town.service.address.clone(), posted, stopping));
-        let before = town.twilio.messages().len();
-        town.twilio.accepted(before + 20).await;
-        proxy.fall_silent_at(call);
+        let posting = tokio::spawn(keep_posting(env.service.address.clone(), posted, stopping));
+        let before = env.twilio.messages().len();
+        env.twilio.accepted(before + 20).await;
+        proxy.stop_answering_at(call);
         eventually(&format!("the call `{call}`"), async || {
             // Receipts, repeats and health checks are calls too.
-            if let Some(message) = town.twilio.messages().last() {
-                let _ = town.try_report(message, "delivered").await;
+            if let Some(message) = env.twilio.messages().last() {
+                let _ = env.try_report(message, "delivered").await;
             }
-            let _ = tokio::time::timeout(Duration::from_millis(300), town.post(&critical("0", &[]))).await;
-            let ready = format!("http://{}/readyz", town.service.address);
+            let _ = tokio::time::timeout(Duration::from_millis(300), env.post(&critical("0", &[]))).await;
+            let ready = format!("http://{}/readyz", env.service.address);
             let _ = crate::support::client()
                 .get(ready)
                 .timeout(Duration::from_millis(300))
                 .send()
                 .await;
-            if proxy.is_silent() { Ok(()) } else { Err("not yet") }
+            if proxy.is_unresponsive() {
+                Ok(())
+            } else {
+                Err("not yet")
+            }
         })
         .await;
-        // What was begun or answered in that very moment is in the dark with the rest, for a while.
+        // What was begun or answered in that very moment is unknown with the rest, for a while.
         let mut ticks = tokio::time::interval(Duration::from_secs(3));
         ticks.tick().await;
         ticks.tick().await;
-        let (silent_at, sent) = (Instant::now(), town.twilio.messages().len());
+        let (stopped_at, sent) = (Instant::now(), env.twilio.messages().len());
         proxy.let_pass();
-        town.twilio.accepted(sent + 20).await;
-        recoveries.push((call, silent_at.elapsed().as_secs_f64()));
+        env.twilio.accepted(sent + 20).await;
+        recoveries.push((call, stopped_at.elapsed().as_secs_f64()));
         stop.send_replace(true);
         let (next, unanswered) = posting.await.unwrap();
         assert_eq!(unanswered, Vec::<String>::new(), "seed {seed}, `{call}`");
         posted = next;
     }
     eventually("everything to be sent", async || {
-        let open = town
+        let open = env
             .database
             .number("select count(*) from delivery where state not in ('accepted', 'sent', 'delivered')")
             .await;
@@ -148,25 +154,25 @@ async fn a_database_that_falls_silent_loses_nothing_and_is_used_again_by_itself(
     })
     .await;
 
-    let mut told: Vec<String> = town.twilio.messages().into_iter().map(|message| message.to).collect();
-    told.sort();
-    let calls = told.len();
-    told.dedup();
+    let mut texted: Vec<String> = env.twilio.messages().into_iter().map(|message| message.to).collect();
+    texted.sort();
+    let calls = texted.len();
+    texted.dedup();
     let slowest = recoveries.iter().map(|(_, seconds)| *seconds).fold(0.0, f64::max);
     let _ = writeln!(
         std::io::stderr(),
-        "silent database: {} times, {posted} events, {} told, {} told twice, slowest recovery {slowest:.1} s (seed {seed}): {recoveries:.1?}",
+        "unresponsive database: {} times, {posted} events, {} texted, {} texted twice, slowest recovery {slowest:.1} s (seed {seed}): {recoveries:.1?}",
         recoveries.len(),
-        told.len(),
-        calls - told.len(),
+        texted.len(),
+        calls - texted.len(),
     );
     assert_eq!(
-        (told.len(), calls),
+        (texted.len(), calls),
         (posted, posted),
         "seed {seed}: each once, nobody twice"
     );
     assert_eq!(
-        town.database.number("select count(*) from alert").await,
+        env.database.number("select count(*) from alert").await,
         i64::try_from(posted).unwrap()
     );
 }
@@ -177,10 +183,10 @@ async fn a_process_that_gets_nothing_done_is_not_ready() {
     let Some(database) = Database::postgres("a_process_that_gets_nothing_done_is_not_ready").await else {
         return;
     };
-    let town = Plan::on(database).build().await;
-    town.database.break_writes("insert", "attempt").await;
-    let alert = town.raise(&critical("1", &[person(&phone(1))])).await;
-    let ready = async || town.request(reqwest::Method::GET, "/readyz", &[], Vec::new()).await;
+    let env = Plan::on(database).build().await;
+    env.database.break_writes("insert", "attempt").await;
+    let alert = env.raise(&critical("1", &[person(&phone(1))])).await;
+    let ready = async || env.request(reqwest::Method::GET, "/readyz", &[], Vec::new()).await;
 
     eventually("a process that is not ready", async || {
         let answer = ready().await;
@@ -189,9 +195,9 @@ async fn a_process_that_gets_nothing_done_is_not_ready() {
     .await;
     let status = ready().await.body["details"]["database"]["status"].to_string();
     assert!(status.contains("trying to begin to send"), "{status}");
-    town.database.mend("attempt").await;
+    env.database.mend("attempt").await;
 
-    town.stand(&alert, &["accepted"]).await;
+    env.stand(&alert, &["accepted"]).await;
     eventually("a process that is ready", async || {
         let answer = ready().await;
         if answer.status == 200 { Ok(()) } else { Err(answer) }
@@ -200,26 +206,57 @@ async fn a_process_that_gets_nothing_done_is_not_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_database_is_told_by_readyz_and_does_not_keep_a_stop_from_ending() {
-    let Some((mut town, proxy)) = town_behind_proxy("a_silent_database_and_a_stop").await else {
+async fn an_unresponsive_database_shows_in_readyz_and_does_not_hold_up_a_stop() {
+    let Some((mut env, proxy)) = env_behind_proxy("an_unresponsive_database_and_a_stop").await else {
         return;
     };
-    town.raise(&critical("1", &[person(&phone(1))])).await;
-    town.twilio.accepted(1).await;
+    env.raise(&critical("1", &[person(&phone(1))])).await;
+    env.twilio.accepted(1).await;
 
-    proxy.fall_silent();
+    proxy.stop_answering();
     assert_eq!(
-        post_once(&town.service.address, &critical("2", &[person(&phone(2))])).await,
+        post_once(&env.service.address, &critical("2", &[person(&phone(2))])).await,
         Ok(503)
     );
-    let ready = town.request(reqwest::Method::GET, "/readyz", &[], Vec::new()).await;
+    let ready = env.request(reqwest::Method::GET, "/readyz", &[], Vec::new()).await;
     assert_eq!(ready.status, 503, "{ready:?}");
     let stopped_at = Instant::now();
-    town.service.signal("TERM");
-    let status = town.service.ended().await;
+    env.service.signal("TERM");
+    let status = env.service.ended().await;
 
     assert!(status.success(), "{status:?}");
     // `sms.timeout` is 2 s here.
     let took = stopped_at.elapsed();
     assert!(took < Duration::from_secs(2 + 15), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unresponsive_database_gives_503_within_ten_seconds() {
+    for (statement, event) in [
+        ("insert into alert", critical("2", &[person("+14155550101")])),
+        (
+            "update alert set closed_at = coalesce",
+            json!({"type": "ticket.closed", "ticket": {"id": "1"}}),
+        ),
+    ] {
+        let Some((env, proxy)) = env_behind_proxy("an_unresponsive_database_gives_503").await else {
+            return;
+        };
+        env.raise(&critical("1", &[person("+14155550101")])).await;
+        proxy.stop_answering_at(statement);
+        let began = Instant::now();
+
+        let reply = timeout(PATIENCE, env.post(&event)).await.expect("an answer");
+
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        assert_eq!(
+            (reply.status, reply.content_type.as_str()),
+            (503, "application/problem+json")
+        );
+        let detail = reply.body["detail"].as_str().unwrap();
+        assert!(detail.contains("send it again"), "{detail}");
+        let ready = env.request(reqwest::Method::GET, "/readyz", &[], Vec::new());
+        let ready = timeout(PATIENCE, ready).await.expect("an answer");
+        assert_eq!((ready.status, &ready.body["status"]), (503, &json!("not ready")));
+    }
 }

@@ -1,10 +1,10 @@
-//! The night: one report of what went wrong for each local day, by mail, whatever happens meanwhile.
+//! The nightly report: one for each local day of what went wrong, by mail, whatever happens meanwhile.
 
 use crate::support::{
     database::Database,
+    env::{Plan, TestEnv, critical, person},
     eventually,
     smtp::{Mail, Mode, Smtp},
-    town::{Plan, Town, critical, person},
     twilio::Answers,
 };
 use reqwest::Method;
@@ -13,13 +13,13 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 stories![
-    the_night_tells_each_bad_outcome_once,
+    the_report_lists_each_bad_outcome_once,
     the_mail_reads_well_in_a_terminal_and_as_a_page,
-    opt_outs_of_earlier_versions_are_told_once,
+    opt_outs_of_earlier_versions_are_listed_once,
     no_cell_of_the_report_is_a_formula,
-    a_delivery_that_fails_after_midnight_is_told_once,
-    a_quiet_night_is_mailed_only_when_asked_for,
-    missed_nights_are_caught_up_oldest_first,
+    a_delivery_that_fails_after_midnight_is_reported_once,
+    a_day_without_bad_outcomes_is_mailed_only_when_asked_for,
+    missed_days_are_caught_up_oldest_first,
     a_mail_that_cannot_go_is_kept_and_tried_again,
     one_bad_address_keeps_the_mail_from_nobody_else,
     killed_before_the_mail_is_kept_one_mail_goes,
@@ -43,23 +43,23 @@ fn in_berlin(database: Database, smtp: &Smtp, story: &str) -> Option<Plan> {
 }
 
 /// An alert that two people were not told of, and one that came through.
-async fn a_bad_day(town: &Town) {
-    let refused = town.phone("+14155550101", [Answers::Refuses(400, 21211)]);
+async fn a_bad_day(env: &TestEnv) {
+    let refused = env.phone("+14155550101", [Answers::Refuses(400, 21211)]);
     let nobody = json!({"role": "manager", "name": "Mona Meyer", "phone": "call me"});
-    let alert = town.raise(&critical("1", &[refused, nobody])).await;
-    town.stand(&alert, &["failed", "failed"]).await;
-    let alert = town
+    let alert = env.raise(&critical("1", &[refused, nobody])).await;
+    env.stand(&alert, &["failed", "failed"]).await;
+    let alert = env
         .raise(&critical("2", &[person("+14155550102"), person("+14155550103")]))
         .await;
-    town.stand(&alert, &["accepted", "accepted"]).await;
+    env.stand(&alert, &["accepted", "accepted"]).await;
     for (phone, status, code) in [
         ("+14155550102", "delivered", None),
         ("+14155550103", "undelivered", Some("30003")),
     ] {
-        let message = town.twilio.messages_to(phone).remove(0);
-        assert_eq!(town.report(&message, status, code).await, 204);
+        let message = env.twilio.messages_to(phone).remove(0);
+        assert_eq!(env.report(&message, status, code).await, 204);
     }
-    town.stand(&alert, &["delivered", "undelivered"]).await;
+    env.stand(&alert, &["delivered", "undelivered"]).await;
 }
 
 /// Only reports: alarms are mailed too, and have stories of their own.
@@ -84,36 +84,36 @@ async fn received(smtp: &Smtp, count: usize) -> Vec<Mail> {
 
 /// Waits until the report of a day is done. Not for the clean-up: where a story turns the clock of a running service, that
 /// waits for an hour.
-async fn night_is_over(town: &Town, day: &str) {
-    is_done(town, "report", day).await;
+async fn report_is_done(env: &TestEnv, day: &str) {
+    is_done(env, "report", day).await;
 }
 
-async fn is_done(town: &Town, job: &str, day: &str) {
+async fn is_done(env: &TestEnv, job: &str, day: &str) {
     let done =
         format!("select count(*) from job_run where job = '{job}' and day = '{day}' and finished_at is not null");
     eventually(&format!("the end of the {job} of {day}"), async || {
-        let done = town.database.number(&done).await;
+        let done = env.database.number(&done).await;
         if done == 1 {
             Ok(())
         } else {
-            Err((done, town.service.log()))
+            Err((done, env.service.log()))
         }
     })
     .await;
 }
 
-async fn the_night_tells_each_bad_outcome_once(database: Database) {
+async fn the_report_lists_each_bad_outcome_once(database: Database) {
     let smtp = Smtp::start(Mode::Plain).await;
     let Some(plan) = in_berlin(database, &smtp, "the nightly report") else {
         return;
     };
-    let town = plan.build().await;
-    a_bad_day(&town).await;
+    let env = plan.build().await;
+    a_bad_day(&env).await;
 
-    town.turn_clock_to(MIDNIGHT);
-    night_is_over(&town, "2026-11-20").await;
-    town.turn_clock_to(NEXT_MIDNIGHT);
-    night_is_over(&town, "2026-11-21").await;
+    env.turn_clock_to(MIDNIGHT);
+    report_is_done(&env, "2026-11-20").await;
+    env.turn_clock_to(NEXT_MIDNIGHT);
+    report_is_done(&env, "2026-11-21").await;
 
     let mails = reports(smtp.mails());
     assert_eq!(mails.len(), 1, "the second day was quiet");
@@ -123,7 +123,7 @@ async fn the_night_tells_each_bad_outcome_once(database: Database) {
         "Nightbell 2026-11-20: 2 failed, 1 undelivered, nobody told of 1 ticket; 1 delivered"
     );
     assert_eq!(mail.to, ["duty@example.test", "boss@example.test"]);
-    assert_eq!(mail.from, "bell@example.test");
+    assert_eq!(mail.from, "nightbell@example.test");
     assert_eq!(mail.header("Auto-Submitted"), "auto-generated");
     assert!(mail.header("Reply-To").contains("duty@example.test"), "{}", mail.raw);
     assert!(
@@ -131,7 +131,7 @@ async fn the_night_tells_each_bad_outcome_once(database: Database) {
         "{}",
         mail.message_id()
     );
-    let list = town.get("/v1/reports").await;
+    let list = env.get("/v1/reports").await;
     let days: Vec<(&Value, &Value)> = list["items"]
         .as_array()
         .unwrap()
@@ -152,12 +152,12 @@ async fn the_mail_reads_well_in_a_terminal_and_as_a_page(database: Database) {
     let Some(plan) = in_berlin(database, &smtp, "the look of the report") else {
         return;
     };
-    let town = plan.build().await;
-    a_bad_day(&town).await;
+    let env = plan.build().await;
+    a_bad_day(&env).await;
     let sly = json!({"type": "ticket.urgency_changed", "ticket": {"id": "3", "urgency": "critical",
         "subject": "=HYPERLINK(1) <b>bold</b> & \"quoted\""}, "recipients": [{"name": "Eve", "phone": "none"}]});
-    town.raise(&sly).await;
-    town.turn_clock_to(MIDNIGHT);
+    env.raise(&sly).await;
+    env.turn_clock_to(MIDNIGHT);
     let mail = received(&smtp, 1).await.remove(0);
 
     let text = mail.text();
@@ -190,7 +190,7 @@ async fn the_mail_reads_well_in_a_terminal_and_as_a_page(database: Database) {
     );
     assert!(
         html.contains("&lt;b&gt;bold&lt;") && !html.contains("<b>bold"),
-        "what strangers write is no markup"
+        "what others write is no markup"
     );
     let (name, csv) = mail.attachment().unwrap();
     assert_eq!(name, "nightbell-2026-11-20.csv");
@@ -204,40 +204,40 @@ async fn the_mail_reads_well_in_a_terminal_and_as_a_page(database: Database) {
     }
 }
 
-async fn opt_outs_of_earlier_versions_are_told_once(database: Database) {
+async fn opt_outs_of_earlier_versions_are_listed_once(database: Database) {
     let smtp = Smtp::start(Mode::Plain).await;
     let Some(plan) = in_berlin(database, &smtp, "opt-outs of earlier versions") else {
         return;
     };
-    let town = plan.build().await;
+    let env = plan.build().await;
     // As earlier versions stored them: one that a person added, one that the provider told us of.
     for (phone, staff_id, reason) in [
         ("+49711234567", "'7'", "=asked by mail"),
         ("+14155550160", "null", "the provider says that this person opted out"),
     ] {
-        town.database
+        env.database
             .execute(&format!(
                 "insert into opt_out (phone, staff_id, reason, opted_out_at) values ('{phone}', {staff_id}, '{reason}', 1780000000000)"
             ))
             .await;
     }
     let added = json!({"phone": "(415) 555-0150"});
-    let reply = town.admin(Method::POST, "/v1/opt-outs", Some(added)).await;
+    let reply = env.admin(Method::POST, "/v1/opt-outs", Some(added)).await;
     assert_eq!(
         (reply.status, &reply.body["phone_text"]),
         (201, &json!("(415) 555-0150"))
     );
-    let (code, out, err) = town.run(&["nightly", "--dry-run"]).await;
+    let (code, out, err) = env.run(&["nightly", "--dry-run"]).await;
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("1 opt-out to check"), "{out}");
 
-    town.turn_clock_to(MIDNIGHT);
-    night_is_over(&town, "2026-11-20").await;
-    town.turn_clock_to(NEXT_MIDNIGHT);
-    night_is_over(&town, "2026-11-21").await;
+    env.turn_clock_to(MIDNIGHT);
+    report_is_done(&env, "2026-11-20").await;
+    env.turn_clock_to(NEXT_MIDNIGHT);
+    report_is_done(&env, "2026-11-21").await;
 
     let mails = reports(smtp.mails());
-    assert_eq!(mails.len(), 1, "it is told once, though nothing failed");
+    assert_eq!(mails.len(), 1, "it is listed once, though nothing failed");
     let mail = &mails[0];
     assert_eq!(mail.subject(), "Nightbell 2026-11-20: 1 opt-out to check; 0 delivered");
     let (text, html, (_, csv)) = (mail.text(), mail.html(), mail.attachment().unwrap());
@@ -269,7 +269,7 @@ async fn no_cell_of_the_report_is_a_formula(database: Database) {
     let Some(plan) = in_berlin(database, &smtp, "formulas in the report") else {
         return;
     };
-    let town = plan.build().await;
+    let env = plan.build().await;
     for (index, sly) in [
         "=1+1",
         "+1",
@@ -288,9 +288,9 @@ async fn no_cell_of_the_report_is_a_formula(database: Database) {
     {
         let event = json!({"ticket": {"id": format!("{sly}{index}"), "number": sly, "subject": sly, "urgency": "critical"},
             "recipients": [{"name": sly, "role": sly, "phone": "none"}]});
-        town.raise(&event).await;
+        env.raise(&event).await;
     }
-    town.turn_clock_to(MIDNIGHT);
+    env.turn_clock_to(MIDNIGHT);
     let mail = received(&smtp, 1).await.remove(0);
 
     let (_, table) = mail.attachment().unwrap();
@@ -314,77 +314,77 @@ async fn no_cell_of_the_report_is_a_formula(database: Database) {
     assert_eq!(count, 11 * 17);
 }
 
-async fn a_delivery_that_fails_after_midnight_is_told_once(database: Database) {
+async fn a_delivery_that_fails_after_midnight_is_reported_once(database: Database) {
     let smtp = Smtp::start(Mode::Plain).await;
     let Some(plan) = in_berlin(database, &smtp, "a failure after midnight") else {
         return;
     };
-    let town = plan
+    let env = plan
         .set("REPORT__WHEN", "always")
         .set("SMS__POLL_AFTER", "12h")
         .build()
         .await;
-    town.turn_clock_to("2026-11-20 22:58:00");
-    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
-    let message = town.twilio.accepted(1).await.remove(0);
-    town.stand(&alert, &["accepted"]).await;
+    env.turn_clock_to("2026-11-20 22:58:00");
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
+    let message = env.twilio.accepted(1).await.remove(0);
+    env.stand(&alert, &["accepted"]).await;
 
-    town.turn_clock_to(MIDNIGHT);
+    env.turn_clock_to(MIDNIGHT);
     received(&smtp, 1).await;
-    town.turn_clock_to("2026-11-20 23:03:00");
-    assert_eq!(town.report(&message, "failed", Some("30008")).await, 204);
-    town.stand(&alert, &["failed"]).await;
-    town.turn_clock_to(NEXT_MIDNIGHT);
+    env.turn_clock_to("2026-11-20 23:03:00");
+    assert_eq!(env.report(&message, "failed", Some("30008")).await, 204);
+    env.stand(&alert, &["failed"]).await;
+    env.turn_clock_to(NEXT_MIDNIGHT);
     received(&smtp, 2).await;
-    town.turn_clock_to("2026-11-22 23:00:01");
+    env.turn_clock_to("2026-11-22 23:00:01");
     let mails = received(&smtp, 3).await;
 
-    let told: Vec<bool> = mails
+    let listed: Vec<bool> = mails
         .iter()
         .map(|mail| mail.text().contains("failed at 2026-11-21 00:0"))
         .collect();
-    assert_eq!(told, [false, true, false]);
+    assert_eq!(listed, [false, true, false]);
     assert_eq!(
         mails[1].subject(),
         "Nightbell 2026-11-21: 1 failed, nobody told of 1 ticket; 0 delivered"
     );
 }
 
-async fn a_quiet_night_is_mailed_only_when_asked_for(database: Database) {
+async fn a_day_without_bad_outcomes_is_mailed_only_when_asked_for(database: Database) {
     let smtp = Smtp::start(Mode::Plain).await;
-    let Some(plan) = in_berlin(database, &smtp, "a quiet night") else {
+    let Some(plan) = in_berlin(database, &smtp, "a day without bad outcomes") else {
         return;
     };
-    let mut town = plan.set("SMS__DRIVER", "log").build().await;
-    let alert = town.raise(&critical("1", &[person("+14155550101")])).await;
-    town.stand(&alert, &["delivered"]).await;
-    town.turn_clock_to(MIDNIGHT);
-    night_is_over(&town, "2026-11-20").await;
+    let mut env = plan.set("SMS__DRIVER", "log").build().await;
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
+    env.stand(&alert, &["delivered"]).await;
+    env.turn_clock_to(MIDNIGHT);
+    report_is_done(&env, "2026-11-20").await;
     assert!(smtp.mails().is_empty());
 
-    town.settings.insert("NIGHTBELL_REPORT__WHEN".into(), "always".into());
-    town.service.kill();
-    town.restart();
-    town.turn_clock_to(NEXT_MIDNIGHT);
+    env.settings.insert("NIGHTBELL_REPORT__WHEN".into(), "always".into());
+    env.service.kill();
+    env.restart();
+    env.turn_clock_to(NEXT_MIDNIGHT);
 
     let mail = received(&smtp, 1).await.remove(0);
     assert_eq!(mail.subject(), "Nightbell 2026-11-21: a quiet day");
     assert!(mail.attachment().is_none());
 }
 
-async fn missed_nights_are_caught_up_oldest_first(database: Database) {
+async fn missed_days_are_caught_up_oldest_first(database: Database) {
     let smtp = Smtp::start(Mode::Plain).await;
-    let Some(plan) = in_berlin(database, &smtp, "missed nights") else {
+    let Some(plan) = in_berlin(database, &smtp, "missed days") else {
         return;
     };
-    let mut town = plan.set("REPORT__WHEN", "always").build().await;
-    a_bad_day(&town).await;
-    town.service.kill();
+    let mut env = plan.set("REPORT__WHEN", "always").build().await;
+    a_bad_day(&env).await;
+    env.service.kill();
 
-    town.turn_clock_to("2026-12-01 12:00:00");
-    town.restart();
+    env.turn_clock_to("2026-12-01 12:00:00");
+    env.restart();
     let mails = received(&smtp, 8).await;
-    night_is_over(&town, "2026-11-30").await;
+    report_is_done(&env, "2026-11-30").await;
 
     let subjects: Vec<String> = mails.iter().map(Mail::subject).collect();
     assert!(
@@ -403,12 +403,12 @@ async fn a_mail_that_cannot_go_is_kept_and_tried_again(database: Database) {
     let Some(plan) = in_berlin(database, &smtp, "a mail server in trouble") else {
         return;
     };
-    let mut town = plan.build().await;
-    a_bad_day(&town).await;
+    let mut env = plan.build().await;
+    a_bad_day(&env).await;
     // Alarms of that day go first; the trouble is the report's.
     smtp.received(1).await;
     eventually("the note that the alarm went", async || {
-        let noted = town
+        let noted = env
             .database
             .number("select count(*) from mail where sent_at is not null")
             .await;
@@ -417,13 +417,13 @@ async fn a_mail_that_cannot_go_is_kept_and_tried_again(database: Database) {
     .await;
     smtp.close(true);
     // Turned while the service is down: a clock that jumps is trouble of its own, and keeps clean-up waiting.
-    let restart_at = |town: &mut Town, time: &str| {
-        town.service.kill();
-        town.turn_clock_to(time);
-        town.restart();
+    let restart_at = |env: &mut TestEnv, time: &str| {
+        env.service.kill();
+        env.turn_clock_to(time);
+        env.restart();
     };
-    restart_at(&mut town, MIDNIGHT);
-    is_done(&town, "cleanup", "2026-11-20").await;
+    restart_at(&mut env, MIDNIGHT);
+    is_done(&env, "cleanup", "2026-11-20").await;
 
     let mut hour = 0;
     for (answer, reason) in [
@@ -434,9 +434,9 @@ async fn a_mail_that_cannot_go_is_kept_and_tried_again(database: Database) {
         smtp.close(answer.is_none());
         smtp.answer_data(answer);
         hour += 1;
-        restart_at(&mut town, &format!("2026-11-21 {hour:02}:00:00"));
+        restart_at(&mut env, &format!("2026-11-21 {hour:02}:00:00"));
         let mail = eventually("the trouble in /readyz", async || {
-            let ready = town.admin(Method::GET, "/readyz", None).await;
+            let ready = env.admin(Method::GET, "/readyz", None).await;
             assert_eq!(ready.status, 200, "mail is not what we live for");
             let mail = ready.body["details"]["mail"].clone();
             if mail["reason"].as_str().is_some_and(|text| text.contains(reason)) {
@@ -448,29 +448,29 @@ async fn a_mail_that_cannot_go_is_kept_and_tried_again(database: Database) {
         .await;
         assert_eq!(mail["waiting"], 1, "{mail}");
         for headers in [&[][..], &[("authorization", "Bearer wrong")]] {
-            let anybody = town.request(Method::GET, "/readyz", headers, Vec::new()).await;
+            let anybody = env.request(Method::GET, "/readyz", headers, Vec::new()).await;
             let shown = &anybody.body["details"]["mail"];
             assert_eq!((&shown["status"], &shown["since"]), (&mail["status"], &mail["since"]));
             assert_eq!(shown["waiting"], 1, "how many is no secret");
             assert_eq!(shown["reason"], Value::Null, "the mail server's name is: {shown}");
         }
-        town.service.logged(reason).await;
-        let report = town.get("/v1/reports/2026-11-20").await;
+        env.service.logged(reason).await;
+        let report = env.get("/v1/reports/2026-11-20").await;
         assert_eq!(report["mail"]["state"], "mailing");
     }
     let done = "select job from job_run where day = '2026-11-20' and finished_at is not null";
     assert_eq!(
-        town.database.texts(done).await,
+        env.database.texts(done).await,
         ["cleanup"],
         "clean-up did not wait, the report does"
     );
 
     smtp.close(false);
     smtp.answer_data(None);
-    restart_at(&mut town, "2026-11-21 12:00:00");
-    night_is_over(&town, "2026-11-20").await;
+    restart_at(&mut env, "2026-11-21 12:00:00");
+    report_is_done(&env, "2026-11-20").await;
     assert_eq!(reports(smtp.mails()).len(), 1);
-    let ready = town.request(Method::GET, "/readyz", &[], Vec::new()).await;
+    let ready = env.request(Method::GET, "/readyz", &[], Vec::new()).await;
     assert_eq!(ready.body["details"]["mail"]["status"], "ok");
 }
 
@@ -479,11 +479,11 @@ async fn one_bad_address_keeps_the_mail_from_nobody_else(database: Database) {
     let Some(plan) = in_berlin(database, &smtp, "a bad address") else {
         return;
     };
-    let town = plan.build().await;
+    let env = plan.build().await;
     smtp.refuse("boss@example.test", "550 5.1.1 no such user");
-    a_bad_day(&town).await;
-    town.turn_clock_to(MIDNIGHT);
-    night_is_over(&town, "2026-11-20").await;
+    a_bad_day(&env).await;
+    env.turn_clock_to(MIDNIGHT);
+    report_is_done(&env, "2026-11-20").await;
 
     let mails = reports(smtp.mails());
     assert_eq!(mails.len(), 1);
@@ -492,7 +492,7 @@ async fn one_bad_address_keeps_the_mail_from_nobody_else(database: Database) {
         mails[0].header("To").contains("boss@example.test"),
         "the mail itself is the same"
     );
-    let log = town.service.log();
+    let log = env.service.log();
     assert!(
         log.contains("refuses an address") && log.contains("b***@example.test") && !log.contains("boss@"),
         "{log}"
@@ -503,30 +503,34 @@ async fn one_bad_address_keeps_the_mail_from_nobody_else(database: Database) {
 async fn mail_goes_over_starttls_and_tls_with_a_password() {
     for mode in [Mode::StartTls, Mode::Tls] {
         let smtp = Smtp::start(mode).await;
-        smtp.ask_for("bell@example.test", "p:w/ä");
-        let good = smtp.url("bell%40example.test:p%3Aw%2F%C3%A4");
+        smtp.ask_for("nightbell@example.test", "p:w/ä");
+        let good = smtp.url("nightbell%40example.test:p%3Aw%2F%C3%A4");
         let plan = Plan::on(Database::sqlite())
             .mailing(&smtp)
             .set("REPORT__SMTP_URL", &good);
-        let mut town = plan.build().await;
+        let mut env = plan.build().await;
 
-        let (code, out, err) = town.run(&["send-test", "--mail", "me@example.test"]).await;
+        let (code, out, err) = env.run(&["send-test", "--mail", "me@example.test"]).await;
         assert_eq!(code, 0, "{out}{err}");
         let mail = smtp.received(1).await.remove(0);
         assert!(
-            mail.over_tls && mail.user.as_deref() == Some("bell@example.test"),
+            mail.over_tls && mail.user.as_deref() == Some("nightbell@example.test"),
             "{mail:?}"
         );
         assert_eq!(mail.to, ["me@example.test"]);
 
         let mut try_with = async |name: &str, value: &str| {
-            let before = town.settings.insert(name.to_owned(), value.to_owned());
-            let (code, _, err) = town.run(&["send-test", "--mail", "me@example.test"]).await;
-            town.settings.insert(name.to_owned(), before.unwrap());
+            let before = env.settings.insert(name.to_owned(), value.to_owned());
+            let (code, _, err) = env.run(&["send-test", "--mail", "me@example.test"]).await;
+            env.settings.insert(name.to_owned(), before.unwrap());
             assert_eq!(code, 1);
             err
         };
-        let err = try_with("NIGHTBELL_REPORT__SMTP_URL", &smtp.url("bell%40example.test:wrong")).await;
+        let err = try_with(
+            "NIGHTBELL_REPORT__SMTP_URL",
+            &smtp.url("nightbell%40example.test:wrong"),
+        )
+        .await;
         assert!(
             err.contains("does not accept our user name and password (535)"),
             "{err}"
@@ -546,23 +550,23 @@ async fn killed_before_the_mail_is_kept_one_mail_goes(database: Database) {
     let Some(plan) = in_berlin(database, &smtp, "killed before the mail is kept") else {
         return;
     };
-    let mut town = plan.build().await;
-    a_bad_day(&town).await;
+    let mut env = plan.build().await;
+    a_bad_day(&env).await;
     smtp.received(1).await;
-    town.database.break_writes("insert", "mail").await;
-    town.turn_clock_to(MIDNIGHT);
+    env.database.break_writes("insert", "mail").await;
+    env.turn_clock_to(MIDNIGHT);
     let marked = "select count(*) from delivery where report_day = '2026-11-20'";
-    eventually("outcomes that are marked and not yet told", async || {
-        let count = town.database.number(marked).await;
+    eventually("outcomes that are marked and not yet mailed", async || {
+        let count = env.database.number(marked).await;
         if count == 3 { Ok(()) } else { Err(count) }
     })
     .await;
 
-    town.service.kill();
-    town.database.mend("mail").await;
-    town.turn_clock_to("2026-11-20 23:02:00");
-    town.restart();
-    night_is_over(&town, "2026-11-20").await;
+    env.service.kill();
+    env.database.mend("mail").await;
+    env.turn_clock_to("2026-11-20 23:02:00");
+    env.restart();
+    report_is_done(&env, "2026-11-20").await;
 
     let mails = reports(smtp.mails());
     assert_eq!(mails.len(), 1);
@@ -578,22 +582,22 @@ async fn killed_with_the_mail_kept_one_mail_goes(database: Database) {
     let Some(plan) = in_berlin(database, &smtp, "killed with the mail kept") else {
         return;
     };
-    let mut town = plan.build().await;
-    a_bad_day(&town).await;
+    let mut env = plan.build().await;
+    a_bad_day(&env).await;
     smtp.received(1).await;
     smtp.close(true);
-    town.turn_clock_to(MIDNIGHT);
+    env.turn_clock_to(MIDNIGHT);
     eventually("a mail that cannot go", async || {
-        let log = town.service.log();
+        let log = env.service.log();
         if log.contains("mail=report") { Ok(()) } else { Err(log) }
     })
     .await;
 
-    town.service.kill();
+    env.service.kill();
     smtp.close(false);
-    town.turn_clock_to("2026-11-20 23:10:00");
-    town.restart();
-    night_is_over(&town, "2026-11-20").await;
+    env.turn_clock_to("2026-11-20 23:10:00");
+    env.restart();
+    report_is_done(&env, "2026-11-20").await;
 
     assert_eq!(reports(smtp.mails()).len(), 1);
 }
@@ -603,19 +607,19 @@ async fn killed_while_the_server_thinks_the_second_copy_is_recognised(database: 
     let Some(plan) = in_berlin(database, &smtp, "killed before the server's yes") else {
         return;
     };
-    let mut town = plan.build().await;
-    a_bad_day(&town).await;
+    let mut env = plan.build().await;
+    a_bad_day(&env).await;
     smtp.received(1).await;
     // The server has the mail and says so only after we are gone: the one window in which a mail goes twice.
     smtp.hold_answer(Some(Arc::new(Notify::new())));
-    town.turn_clock_to(MIDNIGHT);
+    env.turn_clock_to(MIDNIGHT);
     received(&smtp, 1).await;
 
-    town.service.kill();
+    env.service.kill();
     smtp.hold_answer(None);
-    town.turn_clock_to("2026-11-20 23:10:00");
-    town.restart();
-    night_is_over(&town, "2026-11-20").await;
+    env.turn_clock_to("2026-11-20 23:10:00");
+    env.restart();
+    report_is_done(&env, "2026-11-20").await;
 
     two_copies(&reports(smtp.mails()));
 }
@@ -625,17 +629,17 @@ async fn killed_before_our_note_the_second_copy_is_recognised(database: Database
     let Some(plan) = in_berlin(database, &smtp, "killed after the server's yes") else {
         return;
     };
-    let mut town = plan.build().await;
-    a_bad_day(&town).await;
+    let mut env = plan.build().await;
+    a_bad_day(&env).await;
     smtp.received(1).await;
     let gate = Arc::new(Notify::new());
     smtp.hold_answer(Some(Arc::clone(&gate)));
-    town.turn_clock_to(MIDNIGHT);
+    env.turn_clock_to(MIDNIGHT);
     received(&smtp, 1).await;
-    town.database.break_writes("update", "mail").await;
+    env.database.break_writes("update", "mail").await;
     gate.notify_one();
     eventually("a yes that cannot be noted", async || {
-        let log = town.service.log();
+        let log = env.service.log();
         if log.contains("cannot note what came of a mail") {
             Ok(())
         } else {
@@ -644,18 +648,18 @@ async fn killed_before_our_note_the_second_copy_is_recognised(database: Database
     })
     .await;
 
-    town.service.kill();
+    env.service.kill();
     smtp.hold_answer(None);
-    town.database.mend("mail").await;
-    town.turn_clock_to("2026-11-20 23:10:00");
-    town.restart();
-    night_is_over(&town, "2026-11-20").await;
+    env.database.mend("mail").await;
+    env.turn_clock_to("2026-11-20 23:10:00");
+    env.restart();
+    report_is_done(&env, "2026-11-20").await;
 
     two_copies(&reports(smtp.mails()));
-    town.service.kill();
-    town.restart();
-    town.turn_clock_to(NEXT_MIDNIGHT);
-    night_is_over(&town, "2026-11-21").await;
+    env.service.kill();
+    env.restart();
+    env.turn_clock_to(NEXT_MIDNIGHT);
+    report_is_done(&env, "2026-11-21").await;
     assert_eq!(reports(smtp.mails()).len(), 2, "what was noted stays noted");
 }
 
@@ -668,18 +672,18 @@ fn two_copies(mails: &[Mail]) {
 
 async fn without_a_mail_server_the_report_is_kept_and_logged(database: Database) {
     let plan = Plan::on(database).set("TIME_ZONE", "Europe/Berlin");
-    let Some(plan) = plan.at(NOON, "a night without a mail server") else {
+    let Some(plan) = plan.at(NOON, "a report without a mail server") else {
         return;
     };
-    let town = plan.build().await;
-    a_bad_day(&town).await;
-    town.turn_clock_to(MIDNIGHT);
-    night_is_over(&town, "2026-11-20").await;
+    let env = plan.build().await;
+    a_bad_day(&env).await;
+    env.turn_clock_to(MIDNIGHT);
+    report_is_done(&env, "2026-11-20").await;
 
-    let report = town.get("/v1/reports/2026-11-20").await;
+    let report = env.get("/v1/reports/2026-11-20").await;
     assert_eq!(report["mail"]["state"], "kept");
     assert!(report["text"].as_str().unwrap().contains("NOBODY WAS TOLD"), "{report}");
-    let log = town.service.logged("made the nightly report").await;
+    let log = env.service.logged("made the nightly report").await;
     assert!(
         log.contains("made the nightly report") && log.contains("bad_outcomes=3"),
         "{log}"
@@ -692,31 +696,31 @@ async fn without_a_mail_server_the_report_is_kept_and_logged(database: Database)
 
 async fn the_report_is_made_on_request_and_only_once(database: Database) {
     let smtp = Smtp::start(Mode::Plain).await;
-    let mut town = Plan::on(database).mailing(&smtp).build().await;
-    a_bad_day(&town).await;
-    let address = town.service.address.clone();
-    town.settings.insert("NIGHTBELL_LISTEN".into(), address);
+    let mut env = Plan::on(database).mailing(&smtp).build().await;
+    a_bad_day(&env).await;
+    let address = env.service.address.clone();
+    env.settings.insert("NIGHTBELL_LISTEN".into(), address);
     let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
     let yesterday = today.yesterday().unwrap().to_string();
     let tomorrow = today.tomorrow().unwrap().to_string();
 
     // Beside the service: on SQLite it is asked to, on PostgreSQL the command does it itself.
-    let (code, out, err) = town.run(&["nightly", "--day", &yesterday]).await;
+    let (code, out, err) = env.run(&["nightly", "--day", &yesterday]).await;
     assert_eq!(code, 0, "{out}{err}");
     assert!(
         out.contains("2 failed, 1 undelivered") && out.contains("NOBODY WAS TOLD"),
         "{out}"
     );
     received(&smtp, 1).await;
-    let (code, _, err) = town.run(&["nightly"]).await;
+    let (code, _, err) = env.run(&["nightly"]).await;
     assert_eq!(code, 0, "{err}");
     assert!(err.contains("made before"), "{err}");
-    let (code, _, err) = town.run(&["nightly", "--day", &tomorrow]).await;
+    let (code, _, err) = env.run(&["nightly", "--day", &tomorrow]).await;
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("has not come yet"), "{err}");
-    let (code, _, err) = town.run(&["nightly", "--day", "soon"]).await;
+    let (code, _, err) = env.run(&["nightly", "--day", "soon"]).await;
     assert_eq!(code, 2, "{err}");
-    let reply = town.admin(Method::POST, &format!("/v1/reports/{today}"), None).await;
+    let reply = env.admin(Method::POST, &format!("/v1/reports/{today}"), None).await;
     assert_eq!(
         (reply.status, reply.content_type.as_str()),
         (409, "application/problem+json")
@@ -724,19 +728,19 @@ async fn the_report_is_made_on_request_and_only_once(database: Database) {
     assert_eq!(reports(smtp.mails()).len(), 1);
 
     // And with nobody else there.
-    town.service.kill();
-    let (code, out, err) = town.run(&["nightly", "--day", &today.to_string()]).await;
+    env.service.kill();
+    let (code, out, err) = env.run(&["nightly", "--day", &today.to_string()]).await;
     assert_eq!(code, 0, "{out}{err}");
     assert!(out.contains(&format!("Nightbell {today} so far")), "{out}");
 }
 
 async fn a_dry_run_changes_nothing(database: Database) {
     let smtp = Smtp::start(Mode::Plain).await;
-    let town = Plan::on(database).mailing(&smtp).build().await;
-    a_bad_day(&town).await;
+    let env = Plan::on(database).mailing(&smtp).build().await;
+    a_bad_day(&env).await;
     let rows = "select count(*) from job_run";
     eventually("the beginning of the ledger", async || {
-        let count = town.database.number(rows).await;
+        let count = env.database.number(rows).await;
         if count == 2 { Ok(()) } else { Err(count) }
     })
     .await;
@@ -752,7 +756,7 @@ async fn a_dry_run_changes_nothing(database: Database) {
     ] {
         let mut arguments = vec!["nightly", "--dry-run"];
         arguments.extend(day.as_deref().map(|day| ["--day", day]).into_iter().flatten());
-        let (code, out, err) = town.run(&arguments).await;
+        let (code, out, err) = env.run(&arguments).await;
         assert_eq!(code, 0, "{err}");
         assert!(
             out.starts_with("Subject: Nightbell ") && out.contains("#101: Printer on fire"),
@@ -760,9 +764,9 @@ async fn a_dry_run_changes_nothing(database: Database) {
         );
     }
 
-    assert_eq!(town.database.number(rows).await, 2);
+    assert_eq!(env.database.number(rows).await, 2);
     assert_eq!(
-        town.database
+        env.database
             .number("select count(*) from delivery where report_day is not null")
             .await,
         0
@@ -779,17 +783,17 @@ async fn two_processes_at_one_midnight_send_one_mail() {
     let Some(plan) = in_berlin(database, &smtp, "two processes at midnight") else {
         return;
     };
-    let town = plan.set("REPORT__WHEN", "always").build().await;
-    let second = town.start_another();
-    a_bad_day(&town).await;
+    let env = plan.set("REPORT__WHEN", "always").build().await;
+    let second = env.start_another();
+    a_bad_day(&env).await;
 
     for day in 20..30 {
-        town.turn_clock_to(&format!("2026-11-{day} 23:00:01"));
-        night_is_over(&town, &format!("2026-11-{day}")).await;
+        env.turn_clock_to(&format!("2026-11-{day} 23:00:01"));
+        report_is_done(&env, &format!("2026-11-{day}")).await;
     }
 
     let ids: std::collections::BTreeSet<String> = reports(smtp.mails()).iter().map(Mail::message_id).collect();
     assert_eq!((ids.len(), reports(smtp.mails()).len()), (10, 10));
-    let both = town.service.log() + &second.log();
+    let both = env.service.log() + &second.log();
     assert_eq!(both.matches("made the nightly report").count(), 10, "{both}");
 }

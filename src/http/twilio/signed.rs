@@ -1,7 +1,7 @@
 //! Webhooks that Twilio calls: one extractor reads, checks and hands on the requests of all of them. Absent: what a request
 //! says (see the handlers), and what it is checked by (see `webhooks`).
 
-use super::{body, connections::Connection, deadline::now, error::Problem, state::AppState, webhooks};
+use crate::http::{body, connections::Connection, deadline::now, error::Problem, state::AppState, webhooks};
 use axum::{
     Extension, RequestExt,
     extract::{ConnectInfo, FromRequest, MatchedPath, RawQuery, Request},

@@ -1,13 +1,16 @@
 //! `POST /twilio/status`: status callbacks. Kept means committed; what could not be stored is never answered with 2xx.
-//! Absent: who sent it (see `twilio`).
+//! Absent: who sent it (see `signed`).
 
-use super::{
-    deadline::{in_time, now},
-    error::Problem,
-    state::SharedState,
-    twilio::SignedRequest,
+use super::signed::SignedRequest;
+use crate::{
+    carrier::twilio::receipt,
+    http::{
+        deadline::{in_time, now},
+        error::Problem,
+        state::SharedState,
+    },
+    store::Recorded,
 };
-use crate::{carrier::twilio::receipt, store::Recorded};
 use axum::{extract::State, http::StatusCode};
 
 /// Said when the database does not answer at all.

@@ -1,4 +1,4 @@
-//! The town: one service, one fake Twilio, one database, and people with phones.
+//! The test environment: one service, one fake Twilio, one database, and people with phones.
 
 use super::{
     clock::Clock,
@@ -15,9 +15,9 @@ use std::collections::BTreeMap;
 pub const INTAKE: &str = "intake-token";
 pub const ADMIN: &str = "admin-token";
 /// Differs from the bound address, as behind a proxy: receipts must be checked against this one.
-pub const PUBLIC: &str = "https://bell.example.test/behind/proxy";
+pub const PUBLIC: &str = "https://nightbell.example.test/behind/proxy";
 
-/// A town under construction.
+/// How a test environment is to be set up.
 pub struct Plan {
     database: Database,
     settings: BTreeMap<String, String>,
@@ -75,7 +75,7 @@ impl Plan {
     pub fn mailing(self, smtp: &Smtp) -> Self {
         let url = smtp.url("");
         self.set("REPORT__TO", "Duty <duty@example.test>, boss@example.test")
-            .set("REPORT__FROM", "Nightbell <bell@example.test>")
+            .set("REPORT__FROM", "Nightbell <nightbell@example.test>")
             .set("REPORT__SMTP_URL", &url)
             .environment("SSL_CERT_FILE", smtp.authority.to_str().unwrap())
     }
@@ -94,12 +94,12 @@ impl Plan {
         Some(self)
     }
 
-    pub async fn build(self) -> Town {
+    pub async fn build(self) -> TestEnv {
         let twilio = Twilio::start().await;
         let plan = self.set("TWILIO__BASE_URL", &twilio.url);
         twilio.set_clock(plan.clock.as_ref().map_or(0, Clock::ahead_s));
         let service = Service::start(&plan.settings, plan.database.folder.path());
-        Town {
+        TestEnv {
             service,
             twilio,
             database: plan.database,
@@ -110,7 +110,7 @@ impl Plan {
     }
 }
 
-pub struct Town {
+pub struct TestEnv {
     pub service: Service,
     pub twilio: Twilio,
     pub database: Database,
@@ -127,7 +127,7 @@ pub struct Reply {
     pub body: Value,
 }
 
-impl Town {
+impl TestEnv {
     pub async fn on(database: Database) -> Self {
         Plan::on(database).build().await
     }
@@ -292,23 +292,8 @@ impl Town {
 
     /// Posts a receipt without a code; `None` if there was no answer.
     pub async fn try_report(&self, message: &Message, status: &str) -> Option<u16> {
-        let form = [
-            ("AccountSid", ACCOUNT),
-            ("To", message.to.as_str()),
-            ("MessageSid", &message.sid),
-            ("MessageStatus", status),
-        ];
-        let url = message.callback.clone().unwrap();
-        let query = url.split('#').next().unwrap().split_once('?').unwrap().1.to_owned();
-        let answer = self
-            .client
-            .post(format!("http://{}/twilio/status?{query}", self.service.address))
-            .header("x-twilio-signature", sign(AUTH_TOKEN, &url, &form))
-            .form(&form)
-            .timeout(std::time::Duration::from_millis(700))
-            .send()
-            .await;
-        Some(answer.ok()?.status().as_u16())
+        let posting = message.report_to(&self.client, &self.service.address, status, None);
+        tokio::time::timeout(super::ANSWER, posting).await.ok().flatten()
     }
 
     /// Posts a form to the path that the public address leads to, with this signature.

@@ -1,0 +1,203 @@
+//! Makes the modules' parts of the configuration. Absent: running them (see `serve`).
+
+use super::settings::Config;
+use crate::{
+    carrier::Carriers,
+    config::ChannelRules,
+    domain::{
+        event::Recipient,
+        message::Templates,
+        phone::{PhoneNumber, Region},
+        route::Channel,
+    },
+    http::{self, AppState, RateLimiter, Tokens, Webhooks},
+    intake::{Intake, Source, Texts},
+    mail::{self, Mailer},
+    store::{Db, LaterRecipients},
+    worker::{Nightly, NightlyRules, Rules, Worker},
+};
+use anyhow::Context;
+use secrecy::SecretString;
+use std::{path::Path, sync::Arc};
+use tokio::sync::Mutex;
+
+/// Makes the texts of messages as the configuration says.
+pub fn texts(config: &Config) -> Texts {
+    Texts {
+        templates: load_templates(config.templates_dir.as_deref()),
+        rules: config.sms.rules,
+    }
+}
+
+/// Reads the admin's own SMS template, if there is one; a bad one is said and not used.
+fn load_templates(dir: Option<&Path>) -> Templates {
+    let mut templates = Templates::built_in();
+    let Some(path) = dir.map(|dir| dir.join("sms/critical.txt")) else {
+        return templates;
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(source) => {
+            if let Err(error) = templates.set_own(source) {
+                tracing::warn!(path = %path.display(), %error, "the template cannot be used; the built-in one is");
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "the template cannot be read; the built-in one is used")
+        }
+    }
+    templates
+}
+
+/// Reads the admin's own mail templates, where there are some; a bad one is said and not used.
+fn load_mail_templates(dir: Option<&Path>) -> mail::Templates {
+    let mut templates = mail::Templates::built_in();
+    let Some(dir) = dir else {
+        return templates;
+    };
+    for name in mail::Templates::names() {
+        let path = dir.join("mail").join(name);
+        let error = match std::fs::read_to_string(&path) {
+            Ok(source) => templates.set_own(name, source).err().map(|error| format!("{error:#}")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = error {
+            tracing::warn!(path = %path.display(), error, "the template cannot be used; the built-in one is");
+        }
+    }
+    templates
+}
+
+/// Makes tokens where none are configured; only a loopback address gets this far without any.
+pub fn make_missing_tokens(config: &mut Config) -> Vec<(&'static str, String)> {
+    let mut made = Vec::new();
+    let mut fill = |purpose, tokens: &mut Vec<SecretString>| {
+        if tokens.is_empty() {
+            let token = format!("nightbell-{purpose}-{}", uuid::Uuid::new_v4().simple());
+            tokens.push(token.clone().into());
+            made.push((purpose, token));
+        }
+    };
+    fill("intake", &mut config.intake_tokens);
+    fill("admin", &mut config.admin_tokens);
+    made
+}
+
+pub fn make_app_state(config: &Config, store: &Db, carriers: &Carriers) -> anyhow::Result<AppState> {
+    let carrier = carriers.of(Channel::Sms).context("`sms.driver` is not set")?;
+    let rules = config.carriers.rules(Channel::Sms).context("`sms.driver` is not set")?;
+    let (mut intake_tokens, mut admin_tokens) = (Tokens::default(), Tokens::default());
+    intake_tokens.add(&config.intake_tokens, None);
+    for (name, source) in &config.sources {
+        intake_tokens.add(&source.tokens, Some(name));
+    }
+    admin_tokens.add(&config.admin_tokens, None);
+    let twilio = &config.carriers.sections.twilio;
+    Ok(AppState {
+        store: store.clone(),
+        intake: make_intake(config, store),
+        intake_tokens,
+        admin_tokens,
+        rate_limiter: RateLimiter::new(config.http_per_second, config.trusted_proxies.clone()),
+        default_region: config.sms.default_region,
+        time_zone: config.time_zone.clone(),
+        daily_limit: config.daily_limit,
+        poll_after: rules.poll_after,
+        route: Arc::clone(carrier.route()),
+        webhooks: Webhooks {
+            status_url: twilio.status_callback_url.clone(),
+            auth_tokens: twilio.auth_tokens.clone(),
+            ..Webhooks::default()
+        },
+        readiness: http::Readiness::default(),
+        nightly: config.nightly.time,
+        has_mail: config.nightly.mail.is_some(),
+    })
+}
+
+pub fn make_intake(config: &Config, store: &Db) -> Intake {
+    let sources = config.sources.iter().map(|(name, source)| {
+        let source = Source {
+            region: source.region,
+            fallback_recipients: source.fallback_recipients.clone(),
+            later_recipients: if source.each_later_recipient {
+                LaterRecipients::Each
+            } else {
+                LaterRecipients::Untold
+            },
+        };
+        (name.clone(), source)
+    });
+    Intake::new(store.clone(), sources.collect(), texts(config))
+}
+
+pub fn make_nightly(config: &Config, store: &Db) -> Nightly {
+    let fallback = |people: &[Recipient], region: Region| {
+        let numbers = people.iter().filter_map(|person| {
+            let phone = PhoneNumber::parse(person.phone.as_deref()?, person.region.unwrap_or(region))?;
+            Some(phone.as_e164().to_owned())
+        });
+        numbers.collect::<Vec<String>>()
+    };
+    Nightly {
+        store: store.clone(),
+        mailer: config
+            .nightly
+            .mail
+            .as_ref()
+            .map(|mail| Mailer::new(&mail.server, mail.addresses.clone())),
+        templates: load_mail_templates(config.templates_dir.as_deref()),
+        rules: NightlyRules {
+            time: config.nightly.time,
+            time_zone: config.time_zone.clone(),
+            daily_limit: config.daily_limit,
+            always: config.nightly.always,
+            receipt_days: config.nightly.receipt_days,
+            personal_days: config.nightly.personal_days,
+            fallback: config
+                .sources
+                .iter()
+                .map(|(name, source)| (name.clone(), fallback(&source.fallback_recipients, source.region)))
+                .collect(),
+        },
+        owner: uuid::Uuid::now_v7().simple().to_string(),
+    }
+}
+
+/// One worker for each channel that has a carrier.
+pub fn make_workers(config: &Config, store: &Db, carriers: &Carriers, owner: &str) -> Vec<Arc<Worker>> {
+    let clock = Arc::default();
+    let open = config
+        .carriers
+        .channels()
+        .filter_map(|(channel, _)| carriers.of(channel));
+    let routes: Vec<_> = open.map(|carrier| Arc::clone(carrier.route())).collect();
+    let make = |(channel, rules)| {
+        Some(Arc::new(Worker {
+            store: store.clone(),
+            carrier: carriers.of(channel)?,
+            rules: worker_rules(config, rules),
+            owner: owner.to_owned(),
+            clock: Arc::clone(&clock),
+            routes: routes.clone(),
+            wake: Mutex::new(store.wake()),
+        }))
+    };
+    config.carriers.channels().filter_map(make).collect()
+}
+
+fn worker_rules(config: &Config, channel: &ChannelRules) -> Rules {
+    Rules {
+        time_zone: config.time_zone.clone(),
+        daily_limit: config.daily_limit,
+        per_second: channel.per_second,
+        max_in_flight: channel.max_in_flight,
+        lease: channel.lease,
+        timeout: channel.timeout,
+        reconcile_after: channel.reconcile_after,
+        resend_when_absent: channel.resend_when_absent,
+        poll_after: channel.poll_after,
+        expire_after: channel.expire_after,
+    }
+}

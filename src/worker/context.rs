@@ -1,0 +1,52 @@
+//! What the jobs around deliveries work with, and what time it is.
+
+use super::clock::Clock;
+use crate::{
+    carrier::Carrier,
+    domain::{day::to_millisecond, route::Route},
+    store::Db,
+};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{Mutex, watch};
+
+/// How often most jobs ask whether there is something to do.
+pub const EVERY_SECOND: Duration = Duration::from_secs(1);
+
+/// How sends are made.
+pub struct Rules {
+    pub time_zone: TimeZone,
+    pub daily_limit: i64,
+    /// Messages a second; 0 is unpaced.
+    pub per_second: f64,
+    /// Calls to the provider at once.
+    pub max_in_flight: usize,
+    pub lease: SignedDuration,
+    pub timeout: SignedDuration,
+    /// Over which the looks are spread that prove a message absent.
+    pub reconcile_after: SignedDuration,
+    pub resend_when_absent: bool,
+    pub poll_after: SignedDuration,
+    pub expire_after: SignedDuration,
+}
+
+/// What the jobs around deliveries work with.
+pub struct Worker {
+    pub store: Db,
+    pub carrier: Arc<Carrier>,
+    /// Those of the carrier's channel.
+    pub rules: Rules,
+    /// Marks the leases of this process.
+    pub owner: String,
+    /// What is known of the wall clock.
+    pub clock: Arc<Clock>,
+    /// The routes of all carriers of this process: who else could ask about an attempt?
+    pub routes: Vec<Arc<Route>>,
+    /// Changes when a delivery may be due.
+    pub wake: Mutex<watch::Receiver<()>>,
+}
+
+/// The present, as the database keeps it. The edge: below here, time is an argument.
+pub fn now() -> Timestamp {
+    to_millisecond(Timestamp::now())
+}
