@@ -3,9 +3,16 @@
 //! provider on loopback; prints a table and, for programs, one line of JSON for each row.
 //!
 //!     cargo bench --bench figures [-- --pair alertmanager] [--pairs 5] [--seconds 4] [--rows N] [--only NAME,NAME]
+//!     cargo bench --bench figures -- --against ANOTHER-NIGHTBELL-BINARY [...]
 //!
 //! Runs of the two sides take turns (A B, B A, …); given are medians and the span. A row whose reference varies more than
-//! 1.5-fold over its runs says so and is void. `--rows` begins with a ledger of that many alerts.
+//! 1.5-fold over its runs says so and is void. `--rows` begins with a ledger of that many alerts. `--only` takes beginnings
+//! of names. `--against` compares every row with another build of Nightbell; NIGHTBELL_BENCH_BINARY takes the place of this
+//! build.
+//!
+//! In the `flow` rows both sides accept and send as events come, `_1` and `_64` being the connections. The provider is in the
+//! client's thread, or (`_threads`) a process of its own with a thread for each connection. In the `_paced` rows neither
+//! side sends what it accepts.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,30 +21,43 @@
 
 mod http;
 mod prefill;
+mod provider;
 mod rows;
 mod subject;
 
 use rows::Bench;
 use serde_json::json;
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use subject::Subject;
 
 /// What is asked for on the command line.
-struct Wish {
+struct Options {
+    ours: Subject,
     peer: Option<Subject>,
+    /// Another build of Nightbell.
+    before: Option<Subject>,
     pairs: usize,
     seconds: f64,
     rows: u64,
     only: Option<Vec<String>>,
 }
 
-fn wish() -> Wish {
+fn options() -> Options {
     let arguments: Vec<String> = std::env::args().collect();
     let value = |name: &str| {
         let at = arguments.iter().position(|argument| argument == name)?;
         arguments.get(at + 1).cloned()
     };
-    Wish {
+    let build = |path: PathBuf| Subject::Nightbell(Box::leak(path.into_boxed_path()));
+    Options {
+        ours: std::env::var_os("NIGHTBELL_BENCH_BINARY").map_or_else(
+            || Subject::Nightbell(Path::new(env!("CARGO_BIN_EXE_nightbell"))),
+            |path| build(path.into()),
+        ),
+        before: value("--against").map(|path| build(path.into())),
         peer: value("--pair").map(|name| match name.as_str() {
             "alertmanager" => Subject::Alertmanager,
             other => panic!("`--pair {other}` is no peer: `alertmanager` is"),
@@ -132,36 +152,40 @@ fn number(value: f64) -> String {
 }
 
 fn main() {
+    if std::env::args().any(|argument| argument == provider::THREADS_ARGUMENT) {
+        provider::Threads::run();
+    }
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, run(wish()));
+    tokio::task::LocalSet::new().block_on(&runtime, run(options()));
 }
 
-async fn run(wish: Wish) {
-    let database = if wish.rows > 0 {
-        println!("filling a ledger with {} alerts …", wish.rows);
-        Some(prefill::database(wish.rows).await)
+async fn run(options: Options) {
+    let database = if options.rows > 0 {
+        println!("filling a ledger with {} alerts …", options.rows);
+        // An older build could not open what a newer one made.
+        Some(prefill::database(options.before.unwrap_or(options.ours), options.rows).await)
     } else {
         None
     };
     println!(
         "2 cores or whatever this machine has, shared by the service, the client, the fake provider and the peer; WAL, \
          synchronous=FULL; ledger of {} alerts; {} runs of {} s a row\n",
-        wish.rows, wish.pairs, wish.seconds
+        options.rows, options.pairs, options.seconds
     );
-    let bench = Bench::start(Duration::from_secs_f64(wish.seconds), database.clone(), wish.rows).await;
+    let bench = Bench::start(Duration::from_secs_f64(options.seconds), database.clone(), options.rows).await;
     for plan in rows::ALL {
-        if wish
+        if options
             .only
             .as_ref()
             .is_some_and(|only| !only.iter().any(|name| plan.name.starts_with(name.as_str())))
         {
             continue;
         }
-        measure(&bench, plan, &wish).await;
+        measure(&bench, plan, &options).await;
     }
     if let Some(database) = database {
         let _ = std::fs::remove_dir_all(database.parent().unwrap());
@@ -169,15 +193,16 @@ async fn run(wish: Wish) {
 }
 
 /// Measures one plan, in turns with its reference, and prints its rows.
-async fn measure(bench: &Bench, plan: &rows::Plan, wish: &Wish) {
-    let reference = match plan.reference {
-        rows::Reference::None => None,
-        rows::Reference::Commits => Some(rows::Who::Commits),
-        rows::Reference::Peer => wish.peer.map(rows::Who::Subject),
+async fn measure(bench: &Bench, plan: &rows::Plan, options: &Options) {
+    let reference = match (options.before, plan.reference) {
+        (Some(before), _) => Some(rows::Who::Subject(before)),
+        (None, rows::Reference::None) => None,
+        (None, rows::Reference::Commits) => Some(rows::Who::Commits),
+        (None, rows::Reference::Peer) => options.peer.map(rows::Who::Subject),
     };
-    let us = rows::Who::Subject(Subject::Nightbell);
+    let us = rows::Who::Subject(options.ours);
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for pair in 0..wish.pairs {
+    for pair in 0..options.pairs {
         let turns = if pair % 2 == 0 { [true, false] } else { [false, true] };
         for is_ours in turns {
             if is_ours {
@@ -196,7 +221,7 @@ async fn measure(bench: &Bench, plan: &rows::Plan, wish: &Wish) {
             ours: sample(&ours),
             reference: reference
                 .filter(|_| theirs.iter().all(|run| run[at].is_finite()))
-                .map(|who| (who.name(), sample(&theirs))),
+                .map(|who| (options.before.map_or(who.name(), |_| "before"), sample(&theirs))),
         }
         .print();
     }

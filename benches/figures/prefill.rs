@@ -7,15 +7,15 @@ use std::path::PathBuf;
 /// The numbers from 1 to `$1`.
 const NUMBERS: &str = "with recursive n(n) as (select 1 union all select n + 1 from n where n < $1) ";
 
-/// Makes a database with `alerts` of them; returns the file.
-pub async fn database(alerts: u64) -> PathBuf {
+/// Makes a database with `alerts` of them, as `subject` has its tables; returns the file.
+pub async fn database(subject: Subject, alerts: u64) -> PathBuf {
     let setting = Setting {
         sends: false,
         database: None,
         receipts: false,
     };
     // The service itself makes the tables.
-    let running = Subject::Nightbell.start("127.0.0.1:1", &setting).await;
+    let running = subject.start("127.0.0.1:1", &setting).await;
     let folder = fresh_folder();
     let file = folder.join("filled.db");
     let mut made = connect(&running.folder.join("nightbell.db")).await;

@@ -1,7 +1,8 @@
 //! What is measured, row by row.
 
 use crate::{
-    http::{Connection, Provider, post},
+    http::{Connection, post},
+    provider::{InProcess, Provider, Threads},
     subject::{Running, Setting, Subject, fresh_folder, phone},
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -49,12 +50,15 @@ impl Who {
 
 #[derive(Clone, Copy)]
 pub enum What {
-    /// A peer that is `quiet` is told to hold its messages back for an hour; else it sends them as they come.
-    Accept {
+    /// Events are accepted and their messages sent as they come.
+    Flow {
         connections: usize,
-        quiet: bool,
+        provider: Kind,
     },
-    Deliver,
+    /// Events are accepted while messages hardly go: ours one a second, a peer's not at all.
+    AcceptPaced {
+        connections: usize,
+    },
     Latency,
     Duplicates,
     Receipts,
@@ -63,39 +67,77 @@ pub enum What {
     SlowProvider,
 }
 
+/// Which fake provider.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    InProcess,
+    Threads,
+}
+
 pub const ALL: &[Plan] = &[
     Plan {
-        name: "accept_1",
-        what: What::Accept {
+        name: "flow_1",
+        what: What::Flow {
             connections: 1,
-            quiet: true,
+            provider: Kind::InProcess,
         },
+        reference: Reference::Peer,
+        figures: &[
+            ("flow_1_accepted", "/s", ""),
+            ("flow_1_sent", "/s", ">= 1,500"),
+            ("flow_1_cpu", "us", ""),
+        ],
+    },
+    Plan {
+        name: "flow_64",
+        what: What::Flow {
+            connections: 64,
+            provider: Kind::InProcess,
+        },
+        reference: Reference::Peer,
+        figures: &[
+            ("flow_64_accepted", "/s", ""),
+            ("flow_64_sent", "/s", ">= 0.8 x"),
+            ("flow_64_cpu", "us", "<= 1 x"),
+        ],
+    },
+    Plan {
+        name: "flow_1_threads",
+        what: What::Flow {
+            connections: 1,
+            provider: Kind::Threads,
+        },
+        reference: Reference::Peer,
+        figures: &[
+            ("flow_1_threads_accepted", "/s", ""),
+            ("flow_1_threads_sent", "/s", ">= 1,500"),
+            ("flow_1_threads_cpu", "us", ""),
+        ],
+    },
+    Plan {
+        name: "flow_64_threads",
+        what: What::Flow {
+            connections: 64,
+            provider: Kind::Threads,
+        },
+        reference: Reference::Peer,
+        figures: &[
+            ("flow_64_threads_accepted", "/s", ""),
+            ("flow_64_threads_sent", "/s", ">= 0.8 x"),
+            ("flow_64_threads_cpu", "us", "<= 1 x"),
+        ],
+    },
+    Plan {
+        name: "accept_1_paced",
+        what: What::AcceptPaced { connections: 1 },
         reference: Reference::Commits,
-        figures: &[("accept_1", "/s", ">= 0.5 x one-row commits")],
+        figures: &[("accept_1_paced", "/s", ">= 0.5 x one-row commits")],
     },
     Plan {
-        name: "accept_64",
-        what: What::Accept {
-            connections: 64,
-            quiet: false,
-        },
+        name: "accept_64_paced",
+        what: What::AcceptPaced { connections: 64 },
         reference: Reference::Peer,
-        figures: &[("accept_64", "/s", ">= 10,000 and >= 1.2 x")],
-    },
-    Plan {
-        name: "accept_64_quiet_peer",
-        what: What::Accept {
-            connections: 64,
-            quiet: true,
-        },
-        reference: Reference::Peer,
-        figures: &[("accept_64_quiet_peer", "/s", "")],
-    },
-    Plan {
-        name: "deliver_64",
-        what: What::Deliver,
-        reference: Reference::Peer,
-        figures: &[("deliver_64", "/s", ">= 1 x"), ("deliver_64_cpu", "us", "<= 1 x")],
+        figures: &[("accept_64_paced", "/s", ">= 10,000")],
     },
     Plan {
         name: "latency_50",
@@ -149,7 +191,7 @@ pub const ALL: &[Plan] = &[
 
 /// What every run uses.
 pub struct Bench {
-    provider: Provider,
+    provider: InProcess,
     span: Duration,
     database: Option<PathBuf>,
     /// How many messages the filled ledger has to begin with.
@@ -161,7 +203,7 @@ const AT_ONCE: Duration = Duration::ZERO;
 impl Bench {
     pub async fn start(span: Duration, database: Option<PathBuf>, filled: u64) -> Self {
         Self {
-            provider: Provider::start().await,
+            provider: InProcess::start().await,
             span,
             database,
             filled: usize::try_from(filled).unwrap(),
@@ -176,62 +218,74 @@ impl Bench {
             Who::Commits => return vec![commits(self.span).await],
         };
         match what {
-            What::Accept { connections, quiet } => vec![self.accept(subject, connections, quiet).await],
-            What::Deliver => self.deliver(subject).await,
+            What::Flow { connections, provider } => match provider {
+                Kind::InProcess => self.flow(subject, connections, &self.provider).await,
+                Kind::Threads => self.flow(subject, connections, &Threads::start()).await,
+            },
+            What::AcceptPaced { connections } => vec![self.accept_paced(subject, connections).await],
             What::Latency => self.latency(subject, AT_ONCE).await,
             What::Duplicates => vec![self.duplicates(subject).await],
-            What::Receipts => vec![self.receipts().await],
-            What::Memory => self.memory().await,
-            What::Start => vec![self.begin(subject, false).await.start_took.as_secs_f64() * 1_000.0],
-            What::SlowProvider => self.slow_provider().await,
+            What::Receipts => vec![self.receipts(subject).await],
+            What::Memory => self.memory(subject).await,
+            What::Start => vec![
+                self.begin(subject, false, &self.provider)
+                    .await
+                    .start_took
+                    .as_secs_f64()
+                    * 1_000.0,
+            ],
+            What::SlowProvider => self.slow_provider(subject).await,
         }
     }
 
-    async fn begin(&self, subject: Subject, sends: bool) -> Running {
+    async fn begin(&self, subject: Subject, sends: bool, provider: &impl Provider) -> Running {
         let setting = Setting {
             sends,
-            database: self.database.clone().filter(|_| subject == Subject::Nightbell),
+            database: self.database.clone().filter(|_| subject.is_nightbell()),
             receipts: false,
         };
-        subject.start(&self.provider.address, &setting).await
+        subject.start(provider.address(), &setting).await
     }
 
-    /// Events accepted a second, while messages go at a long code's pace (a peer: as they come, or not at all).
-    async fn accept(&self, subject: Subject, connections: usize, quiet: bool) -> f64 {
-        let sends = subject != Subject::Nightbell && !quiet;
-        let running = self.begin(subject, sends).await;
+    /// Events accepted a second; the same from the first post to the last message at the provider, its id stored; and what
+    /// each cost.
+    async fn flow(&self, subject: Subject, connections: usize, provider: &impl Provider) -> Vec<f64> {
+        let running = self.begin(subject, true, provider).await;
+        let storm = Storm::of_events(&running, connections);
+        storm.run(self.span / 4).await;
+        self.all_arrived(&running, provider, storm.posted()).await;
+        let (cpu, begun) = (running.cpu(), Instant::now());
+        let stormed = storm.run(self.span).await;
+        self.all_arrived(&running, provider, storm.posted()).await;
+        let (took, cpu) = (begun.elapsed(), running.cpu() - cpu);
+        let count = stormed.count as f64;
+        vec![
+            stormed.per_second(),
+            count / took.as_secs_f64(),
+            cpu.as_secs_f64() * 1_000_000.0 / count,
+        ]
+    }
+
+    /// Events accepted a second while messages hardly go.
+    async fn accept_paced(&self, subject: Subject, connections: usize) -> f64 {
+        let running = self.begin(subject, false, &self.provider).await;
         let storm = Storm::of_events(&running, connections);
         storm.run(self.span / 4).await;
         storm.run(self.span).await.per_second()
     }
 
-    /// Events a second from the first post to the last message at the provider, its id stored. And what each cost.
-    async fn deliver(&self, subject: Subject) -> Vec<f64> {
-        let running = self.begin(subject, true).await;
-        let storm = Storm::of_events(&running, 64);
-        storm.run(self.span / 4).await;
-        self.all_arrived(&running, storm.posted()).await;
-        let (before, cpu, begun) = (storm.posted(), running.cpu(), Instant::now());
-        storm.run(self.span).await;
-        self.all_arrived(&running, storm.posted()).await;
-        let took = begun.elapsed();
-        let count = (storm.posted() - before) as f64;
-        let cpu = (running.cpu() - cpu).as_secs_f64();
-        vec![count / took.as_secs_f64(), cpu * 1_000_000.0 / count]
-    }
-
     /// Waits until every event has led to a message, and (Nightbell) its id is in the database.
-    async fn all_arrived(&self, running: &Running, count: usize) {
+    async fn all_arrived(&self, running: &Running, provider: &impl Provider, count: usize) {
         let waiting = Instant::now();
-        while self.provider.count() < count {
-            assert!(
-                waiting.elapsed() < Duration::from_secs(120),
-                "{} of {count}",
-                self.provider.count()
-            );
+        loop {
+            let arrived = provider.count().await;
+            if arrived >= count {
+                break;
+            }
+            assert!(waiting.elapsed() < Duration::from_secs(120), "{arrived} of {count}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        if running.subject == Subject::Nightbell {
+        if running.subject.is_nightbell() {
             while running.stored().await < count + self.filled {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -240,7 +294,7 @@ impl Bench {
 
     /// 50 events a second: from the post to the request at the provider, and to the answer.
     async fn latency(&self, subject: Subject, delay: Duration) -> Vec<f64> {
-        let running = self.begin(subject, true).await;
+        let running = self.begin(subject, true, &self.provider).await;
         self.provider.reset(delay);
         let rate = 50.0;
         let total = (rate * self.span.as_secs_f64() * 2.5) as usize;
@@ -274,7 +328,7 @@ impl Bench {
                 answers.push(answered);
             }
         }
-        while self.provider.count() < warm + total {
+        while self.provider.count().await < warm + total {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let arrivals = self.provider.arrivals.lock().unwrap();
@@ -293,30 +347,30 @@ impl Bench {
 
     /// Repeats a second of events of a thousand tickets.
     async fn duplicates(&self, subject: Subject) -> f64 {
-        let running = self.begin(subject, true).await;
+        let running = self.begin(subject, true, &self.provider).await;
         let first = Storm::of_events(&running, 16);
         first.run_for(1_000).await;
-        self.all_arrived(&running, 1_000).await;
+        self.all_arrived(&running, &self.provider, 1_000).await;
         let storm = Storm::new(&running.address, 16, &[200], move |number| {
             subject.event(number % 1_000)
         });
         storm.run(self.span / 4).await;
         let rate = storm.run(self.span).await.per_second();
-        assert_eq!(self.provider.count(), 1_000, "a repeat sent a message");
+        assert_eq!(self.provider.count().await, 1_000, "a repeat sent a message");
         rate
     }
 
     /// Signed receipts recorded a second: `sent`, then `delivered`, for every message.
-    async fn receipts(&self) -> f64 {
+    async fn receipts(&self, subject: Subject) -> f64 {
         let setting = Setting {
             sends: true,
             database: self.database.clone(),
             receipts: true,
         };
-        let running = Subject::Nightbell.start(&self.provider.address, &setting).await;
+        let running = subject.start(self.provider.address(), &setting).await;
         let messages = (10_000.0 * self.span.as_secs_f64() / 2.0) as usize;
         Storm::of_events(&running, 64).run_for(messages).await;
-        self.all_arrived(&running, messages).await;
+        self.all_arrived(&running, &self.provider, messages).await;
         let callbacks = std::mem::take(&mut self.provider.arrivals.lock().unwrap().callbacks);
         let requests: Vec<Vec<u8>> = ["sent", "delivered"]
             .iter()
@@ -327,15 +381,15 @@ impl Bench {
         storm.run_for(count).await.per_second()
     }
 
-    async fn memory(&self) -> Vec<f64> {
-        let running = self.begin(Subject::Nightbell, true).await;
+    async fn memory(&self, subject: Subject) -> Vec<f64> {
+        let running = self.begin(subject, true, &self.provider).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
         let idle = running.memory();
         let storm = Storm::of_events(&running, 64);
         let mut figures = vec![idle];
         for count in [1_000, 100_000] {
             storm.run_for(count - storm.posted()).await;
-            self.all_arrived(&running, count).await;
+            self.all_arrived(&running, &self.provider, count).await;
             tokio::time::sleep(Duration::from_secs(2)).await;
             figures.push(running.memory());
         }
@@ -343,19 +397,19 @@ impl Bench {
     }
 
     /// A provider that takes 150 ms: messages a second with plenty waiting, and what events feel of it.
-    async fn slow_provider(&self) -> Vec<f64> {
+    async fn slow_provider(&self, subject: Subject) -> Vec<f64> {
         let delay = Duration::from_millis(150);
         let rate = {
-            let running = self.begin(Subject::Nightbell, true).await;
+            let running = self.begin(subject, true, &self.provider).await;
             self.provider.reset(delay);
             let total = (430.0 * self.span.as_secs_f64() * 1.5) as usize;
             Storm::of_events(&running, 16).run_for(total).await;
-            let (from, begun) = (self.provider.count(), Instant::now());
+            let (from, begun) = (self.provider.count().await, Instant::now());
             tokio::time::sleep(self.span).await;
-            (self.provider.count() - from) as f64 / begun.elapsed().as_secs_f64()
+            (self.provider.count().await - from) as f64 / begun.elapsed().as_secs_f64()
         };
         self.provider.reset(delay);
-        let latency = self.latency(Subject::Nightbell, delay).await;
+        let latency = self.latency(subject, delay).await;
         vec![rate, latency[2]]
     }
 }

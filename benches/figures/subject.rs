@@ -10,14 +10,15 @@ use std::{
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
-    Nightbell,
+    /// By this binary.
+    Nightbell(&'static Path),
     Alertmanager,
 }
 
 /// How it is to be run.
 #[derive(Clone)]
 pub struct Setting {
-    /// Whether messages go out, as fast as they can; else only one a second, a long code's pace.
+    /// Whether messages go out as fast as they can; else only one a second, a long code's pace (a peer holds them all back).
     pub sends: bool,
     /// A database to begin with.
     pub database: Option<PathBuf>,
@@ -50,17 +51,16 @@ pub fn fresh_folder() -> PathBuf {
     folder
 }
 
-/// The binary under test: this build's, or the one that is named, to compare two of them.
-pub fn binary() -> PathBuf {
-    std::env::var_os("NIGHTBELL_BENCH_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_nightbell").into(), PathBuf::from)
-}
-
 impl Subject {
     pub fn name(self) -> &'static str {
         match self {
-            Self::Nightbell => "nightbell",
+            Self::Nightbell(_) => "nightbell",
             Self::Alertmanager => "alertmanager",
         }
+    }
+
+    pub fn is_nightbell(self) -> bool {
+        matches!(self, Self::Nightbell(_))
     }
 
     pub async fn start(self, provider: &str, setting: &Setting) -> Running {
@@ -75,10 +75,10 @@ impl Subject {
         }
         let started = Instant::now();
         let (child, address) = match self {
-            Self::Nightbell => start_nightbell(&folder, provider, setting),
+            Self::Nightbell(binary) => start_nightbell(binary, &folder, provider, setting),
             Self::Alertmanager => start_alertmanager(&folder, provider, setting),
         };
-        let path = if self == Self::Nightbell { "/readyz" } else { "/-/ready" };
+        let path = if self.is_nightbell() { "/readyz" } else { "/-/ready" };
         let request = format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n");
         while tokio::net::TcpStream::connect(&address).await.is_err() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -100,7 +100,7 @@ impl Subject {
     pub fn event(self, number: usize) -> Vec<u8> {
         let phone = phone(number);
         match self {
-            Self::Nightbell => post(
+            Self::Nightbell(_) => post(
                 "/v1/events",
                 "bench",
                 "application/json",
@@ -168,8 +168,8 @@ impl Running {
     }
 }
 
-fn start_nightbell(folder: &Path, provider: &str, setting: &Setting) -> (Child, String) {
-    let mut command = Command::new(binary());
+fn start_nightbell(binary: &Path, folder: &Path, provider: &str, setting: &Setting) -> (Child, String) {
+    let mut command = Command::new(binary);
     command.arg("serve").current_dir(folder).env_clear().envs([
         ("NIGHTBELL_LISTEN", "127.0.0.1:0"),
         ("NIGHTBELL_AUTH__INTAKE_TOKENS", "bench"),
