@@ -186,8 +186,10 @@ fn start_nightbell(binary: &Path, folder: &Path, provider: &str, setting: &Setti
     if setting.receipts {
         command.env("NIGHTBELL_PUBLIC_URL", "http://bench.example.com");
     }
-    // Passed on to a service under a profiler or with other runtime settings.
-    for name in ["TOKIO_WORKER_THREADS", "MALLOC_ARENA_MAX"] {
+    // Passed on, to try other settings.
+    let settings = std::env::vars().filter(|(name, _)| name.starts_with("NIGHTBELL_") && !name.contains("_BENCH_"));
+    command.envs(settings);
+    for name in ["TOKIO_WORKER_THREADS", "MALLOC_ARENA_MAX", "LD_PRELOAD"] {
         command.envs(std::env::var(name).map(|value| (name, value)));
     }
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
