@@ -11,7 +11,8 @@
 //! build.
 //!
 //! In the `flow` rows both sides accept and send as events come, `_1` and `_64` being the connections. The provider is in the
-//! client's thread, or (`_threads`) a process of its own with a thread for each connection. In the `_paced` rows neither
+//! client's thread, or (`_threads`) a process of its own with a thread for each connection, which
+//! (`_two_writes`) answers in two writes with Nagle's algorithm on: 40 ms for each call. In the `_paced` rows neither
 //! side sends what it accepts.
 #![allow(
     clippy::unwrap_used,

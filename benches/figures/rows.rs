@@ -72,6 +72,8 @@ pub enum What {
 pub enum Kind {
     InProcess,
     Threads,
+    /// Threads that answer in two writes.
+    TwoWrites,
 }
 
 pub const ALL: &[Plan] = &[
@@ -125,6 +127,19 @@ pub const ALL: &[Plan] = &[
             ("flow_64_threads_accepted", "/s", ""),
             ("flow_64_threads_sent", "/s", ">= 0.8 x"),
             ("flow_64_threads_cpu", "us", "<= 1 x"),
+        ],
+    },
+    Plan {
+        name: "flow_64_two_writes",
+        what: What::Flow {
+            connections: 64,
+            provider: Kind::TwoWrites,
+        },
+        reference: Reference::Peer,
+        figures: &[
+            ("flow_64_two_writes_accepted", "/s", ""),
+            ("flow_64_two_writes_sent", "/s", "sms.max_in_flight / 0.04 s at most"),
+            ("flow_64_two_writes_cpu", "us", ""),
         ],
     },
     Plan {
@@ -220,7 +235,8 @@ impl Bench {
         match what {
             What::Flow { connections, provider } => match provider {
                 Kind::InProcess => self.flow(subject, connections, &self.provider).await,
-                Kind::Threads => self.flow(subject, connections, &Threads::start()).await,
+                Kind::Threads => self.flow(subject, connections, &Threads::start(false)).await,
+                Kind::TwoWrites => self.flow(subject, connections, &Threads::start(true)).await,
             },
             What::AcceptPaced { connections } => vec![self.accept_paced(subject, connections).await],
             What::Latency => self.latency(subject, AT_ONCE).await,
