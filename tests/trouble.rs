@@ -45,7 +45,13 @@ async fn tasks_that_panic_are_said_and_started_anew(database: Database) {
     env.stand(&first, &["accepted"]).await;
 
     env.turn_clock_by(BEYOND_THE_CALENDAR);
-    for task in ["sweep", "reconcile", "make reports", "clean up", "begin to send"] {
+    for task in [
+        "sweep",
+        "reconcile",
+        "make the nightly report",
+        "clean up",
+        "begin to send",
+    ] {
         env.service.logged(&format!("task=\"{task}\"")).await;
     }
     env.turn_clock_by(0);

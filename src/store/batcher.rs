@@ -1,6 +1,6 @@
 //! Group commit. An fsync and a round trip to the database cost the same for one row and for a hundred, so what comes while
 //! a transaction is under way goes together in the next one, each job with its own result after the commit they share. A
-//! lone job goes at once; nobody waits for company.
+//! lone job goes at once, but for one that nobody is in a hurry about: that waits a moment for company.
 //!
 //! A batch that fails is rolled back and tried again job by job, so that one bad row fails nobody else; one that stood in
 //! the way of another transaction is first tried again as it is. While the database is not there, everybody who waits gets
@@ -20,6 +20,8 @@ const MAX_JOBS: usize = 256;
 pub const MAX_ROWS: usize = 2_000;
 /// More jobs than this do not wait: whoever comes then is told to come again.
 const QUEUE: usize = 4_096;
+/// How long jobs wait for company that can.
+const LINGER: Duration = Duration::from_millis(1);
 /// How often a batch is tried again as it is, if another transaction stood in its way.
 const RERUNS: usize = 3;
 
@@ -31,6 +33,9 @@ pub trait Work: Send + Sync + 'static {
     /// Whether it must be done though nobody waits for it any more. Who goes away from other jobs got no answer, and asks
     /// again.
     fn is_owed(&self) -> bool;
+
+    /// Whether it may wait a moment for company, so that an fsync serves them both.
+    fn can_wait(&self) -> bool;
 }
 
 /// A job that waits, and who for.
@@ -121,10 +126,12 @@ impl<R> Runner<R> {
                     None => return,
                 }
             }
-            while waiting.len() < MAX_JOBS
-                && let Ok(ask) = queue.try_recv()
+            fill(&mut waiting, queue);
+            if waiting.iter().all(|ask| ask.job.can_wait())
+                && let Ok(Some(ask)) = tokio::time::timeout(LINGER, queue.recv()).await
             {
                 waiting.push_back(ask);
+                fill(&mut waiting, queue);
             }
             let mut batch = first_rows(&mut waiting);
             batch.retain(|ask| ask.job.is_owed() || !ask.reply.is_closed());
@@ -199,6 +206,15 @@ impl<R> Runner<R> {
     }
 }
 
+/// Adds what is in the queue by now.
+fn fill<J, A>(waiting: &mut VecDeque<Ask<J, A>>, queue: &mut mpsc::Receiver<Ask<J, A>>) {
+    while waiting.len() < MAX_JOBS
+        && let Ok(ask) = queue.try_recv()
+    {
+        waiting.push_back(ask);
+    }
+}
+
 /// Takes the first jobs out, as many as share a transaction.
 fn first_rows<J: Work, A>(waiting: &mut VecDeque<Ask<J, A>>) -> Vec<Ask<J, A>> {
     let (mut taken, mut rows) = (Vec::with_capacity(waiting.len().min(MAX_JOBS)), 0);
@@ -237,6 +253,10 @@ mod tests {
         }
 
         fn is_owed(&self) -> bool {
+            self.owed
+        }
+
+        fn can_wait(&self) -> bool {
             self.owed
         }
     }

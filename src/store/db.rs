@@ -76,15 +76,18 @@ impl Db {
 
     /// Begins to send up to `most` deliveries that are due, unless the route is held (then one, if a try is due): claimed and
     /// begun in one transaction, durable when this returns. Says what became of each. If nothing is due, and all events come
-    /// through this process, waits for one or until `until` ends.
+    /// through this process, waits for one or until `until` ends; at once where `is_idle`, because the batch before was all
+    /// there was.
     pub async fn begin_due(
         &self,
         rules: BeginRules,
-        most: usize,
+        (most, is_idle): (usize, bool),
         now: Timestamp,
         until: impl Future<Output = ()>,
     ) -> Result<BegunBatch, StoreError> {
-        self.batchers.begin(order(rules, Which::Due(most), now), until).await
+        self.batchers
+            .begin(order(rules, Which::Due(most), now), is_idle, until)
+            .await
     }
 
     /// Begins to send a delivery that was claimed. The batch is empty if the claim was lost.
@@ -95,7 +98,7 @@ impl Db {
         now: Timestamp,
     ) -> Result<BegunBatch, StoreError> {
         let order = order(rules, Which::Claimed(claim), now);
-        self.batchers.begin(order, std::future::ready(())).await
+        self.batchers.begin(order, false, std::future::ready(())).await
     }
 
     /// Records what the provider answered. A late answer, after others took the attempt for lost, counts as news.

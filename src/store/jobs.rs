@@ -176,6 +176,8 @@ pub struct BegunBatch {
     /// Not later than the times that their leases run from.
     pub began_at: Instant,
     pub begun: Vec<Begun>,
+    /// Whether nothing else was due then.
+    pub is_all: bool,
 }
 
 impl BegunBatch {
@@ -183,6 +185,7 @@ impl BegunBatch {
         Self {
             began_at: Instant::now(),
             begun: Vec::new(),
+            is_all: false,
         }
     }
 }
@@ -254,6 +257,14 @@ impl Work for Job {
             Self::Answer(_) => true,
         }
     }
+
+    /// Nobody waits for an answer to be recorded but the slot of its call.
+    fn can_wait(&self) -> bool {
+        match self {
+            Self::Raise(_) | Self::Revisit(_) | Self::Begin(_) | Self::Receive(_) => false,
+            Self::Answer(_) => true,
+        }
+    }
 }
 
 /// What came of a job.
@@ -277,6 +288,10 @@ pub struct DuplicateQuery {
 impl Work for DuplicateQuery {
     fn rows(&self) -> usize {
         1
+    }
+
+    fn can_wait(&self) -> bool {
+        false
     }
 
     fn is_owed(&self) -> bool {
@@ -372,9 +387,17 @@ impl Batchers {
         }
     }
 
-    /// Begins what is due. If nothing is, and events come through this process alone, waits until one does or `until` ends.
-    /// The answer must be awaited: what was begun has to be called.
-    pub async fn begin(&self, order: Order, until: impl Future<Output = ()>) -> Result<BegunBatch, StoreError> {
+    /// Begins what is due. If nothing is, and events come through this process alone, waits until one does or `until` ends;
+    /// at once, if it is known that nothing is (`is_idle`). The answer must be awaited: what was begun has to be called.
+    pub async fn begin(
+        &self,
+        order: Order,
+        is_idle: bool,
+        until: impl Future<Output = ()>,
+    ) -> Result<BegunBatch, StoreError> {
+        if is_idle && let Some(standing) = &self.standing {
+            return Ok(standing.leave(order, until).await);
+        }
         let job = Arc::new(Job::Begin(order.clone()));
         let Done::Begun(batch) = self.begin.submit_waiting(job).await? else {
             return Err(StoreError::Broken);
@@ -471,6 +494,7 @@ mod tests {
             standing.carry_out(BegunBatch {
                 began_at: Instant::now(),
                 begun: vec![Begun::Later],
+                is_all: true,
             });
         }
         assert_eq!(leaving.await.begun.len(), 1);

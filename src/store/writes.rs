@@ -128,7 +128,7 @@ impl<'a> Batch<'a> {
             .cloned()
             .chain(standing.0.iter().map(|standing| standing.order.clone()))
             .collect();
-        let new = self.raise(&mut tx, &orders, began_at).await?;
+        let (new, is_all) = self.raise(&mut tx, &orders, began_at).await?;
         let newest = self.raises.iter().map(|raise| raise.at).max();
         let mut begun: Vec<Vec<Begun>> = Vec::with_capacity(orders.len());
         for (order, new) in orders.iter().zip(&new) {
@@ -142,13 +142,21 @@ impl<'a> Batch<'a> {
             false => tx.commit_asking(alerts::PRESENT, alerts::id_rows(&self.raises)).await?,
         };
         let present: HashSet<AlertId> = present.into_iter().map(|(id,)| id).collect();
-        let mut batches: Vec<BegunBatch> = begun.into_iter().map(|begun| BegunBatch { began_at, begun }).collect();
+        let mut batches: Vec<BegunBatch> = begun
+            .into_iter()
+            .map(|begun| BegunBatch {
+                began_at,
+                begun,
+                is_all: false,
+            })
+            .collect();
         for (batch, new) in batches.iter_mut().zip(new) {
             let there = new
                 .into_iter()
                 .flatten()
                 .filter(|(alert_id, _)| present.contains(alert_id));
             batch.begun.extend(there.map(|(_, begun)| begun));
+            batch.is_all = is_all;
         }
         let left = batches.split_off(self.orders.len());
         for (standing, batch) in standing.0.drain(..).zip(left) {
@@ -166,16 +174,17 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// Raises alerts. Of each order says what it begins in the same breath, if it does: that counts for those that are new.
+    /// Raises alerts. Of each order says what it begins in the same breath, if it does: that counts for those that are new;
+    /// and whether nothing else is due.
     async fn raise(
         &self,
         tx: &mut Tx,
         orders: &[Order],
         began_at: Instant,
-    ) -> Result<Vec<Option<Vec<(AlertId, Begun)>>>, StoreError> {
+    ) -> Result<(Vec<Option<Vec<(AlertId, Begun)>>>, bool), StoreError> {
         let mut begun: Vec<Option<Vec<(AlertId, Begun)>>> = orders.iter().map(|_| None).collect();
         let Some(newest) = self.raises.iter().map(|raise| raise.at).max() else {
-            return Ok(begun);
+            return Ok((begun, false));
         };
         let mut births: Vec<Birth> = Vec::new();
         for raise in &self.raises {
@@ -191,6 +200,7 @@ impl<'a> Batch<'a> {
                 }
             }
         }
+        let is_all = births.iter().all(|birth| birth.delivery.state != State::Pending);
         alerts::insert(tx, &self.raises);
         ledger::create(tx, &mut births, newest).await?;
         for (order, now) in attempts {
@@ -200,7 +210,7 @@ impl<'a> Batch<'a> {
                 .filter(|birth| birth.about.channel == channel && birth.delivery.state == State::Sending);
             ledger::create_attempts(tx, begun.map(|birth| &birth.delivery), &order.rules, now);
         }
-        Ok(begun)
+        Ok((begun, is_all))
     }
 }
 

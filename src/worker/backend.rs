@@ -23,22 +23,37 @@ pub const NAME: &str = "begin to send";
 
 /// The net under the wake-ups: how long a delivery can lie unseen if its notification was not heard.
 const LONGEST_NAP: Duration = Duration::from_secs(1);
+/// How long nothing has to come before it is asked when something will be due.
+const DOZE: Duration = Duration::from_millis(20);
 /// After a failure of the database. Long enough not to spin, short enough to be there when it is back.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
 /// One batch after the other, until `stop` turns true. Each is a task of its own, so that what it begins it also calls,
 /// though nobody may ask for it any more.
 pub fn batches(worker: Arc<Worker>, slots: Arc<Semaphore>, stop: watch::Receiver<bool>) -> BoxStream<'static, Tasks> {
-    let pace = new_pace(&worker);
-    stream::unfold((worker, slots, pace, stop), |(worker, slots, pace, stop)| async move {
-        let round = tokio::spawn(round(Arc::clone(&worker), Arc::clone(&slots), pace, stop.clone()));
-        match pass_panic_on(round.await) {
-            Some((Some(calls), pace)) => Some((calls, (worker, slots, pace, stop))),
-            // The monitor is about to end this stream.
-            Some((None, _)) | None => std::future::pending().await,
-        }
-    })
+    let state = State {
+        pace: new_pace(&worker),
+        is_idle: false,
+    };
+    stream::unfold(
+        (worker, slots, state, stop),
+        |(worker, slots, state, stop)| async move {
+            let round = tokio::spawn(round(Arc::clone(&worker), Arc::clone(&slots), state, stop.clone()));
+            match pass_panic_on(round.await) {
+                Some((Some(calls), state)) => Some((calls, (worker, slots, state, stop))),
+                // The monitor is about to end this stream.
+                Some((None, _)) | None => std::future::pending().await,
+            }
+        },
+    )
     .boxed()
+}
+
+/// What one round leaves to the next.
+struct State {
+    pace: Pace,
+    /// Whether what was begun last was all there was: then nothing is asked for until something comes.
+    is_idle: bool,
 }
 
 fn new_pace(worker: &Worker) -> Pace {
@@ -46,16 +61,16 @@ fn new_pace(worker: &Worker) -> Pace {
 }
 
 /// Begins what is due for the slots that are free, and makes its calls; waits for as long as nothing is due. Gives the
-/// pace back, and no calls at a stop.
+/// state back, and no calls at a stop.
 async fn round(
     worker: Arc<Worker>,
     slots: Arc<Semaphore>,
-    mut pace: Pace,
+    mut state: State,
     mut stop: watch::Receiver<bool>,
-) -> (Option<Vec<JoinHandle<()>>>, Pace) {
+) -> (Option<Vec<JoinHandle<()>>>, State) {
     let (mut napped, mut wait, mut looking) = (false, None, None);
     let Ok(mut free) = Arc::clone(&slots).acquire_owned().await else {
-        return (None, pace);
+        return (None, state);
     };
     while !*stop.borrow() {
         let more = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX);
@@ -63,16 +78,20 @@ async fn round(
             free.merge(more);
         }
         let most = tokio::select! {
-            most = wait_for_turn(&worker, &mut pace, free.num_permits(), &mut looking) => most,
+            most = wait_for_turn(&worker, &mut state.pace, free.num_permits(), &mut looking) => most,
             () = stopped(&mut stop) => break,
         };
         let next = match most {
-            Ok(most) => await_database(&worker, &mut wait, begin(&worker, most, &mut napped, &mut stop)).await,
+            Ok(most) => {
+                let beginning = begin(&worker, (most, state.is_idle), &mut napped, &mut stop);
+                await_database(&worker, &mut wait, beginning).await
+            }
             Err(error) => Err(error),
         };
         match next {
             Ok(Next::Nothing) => {
-                pace.rest();
+                state.pace.rest();
+                state.is_idle = false;
                 // Something is due and cannot be begun: it is held, or another replica has it.
                 if worker.store.is_shared() {
                     napped = true;
@@ -82,25 +101,33 @@ async fn round(
                     }
                 }
             }
-            Ok(Next::Begun(store::BegunBatch { began_at, begun })) => {
+            Ok(Next::Begun(store::BegunBatch {
+                began_at,
+                begun,
+                is_all,
+            })) => {
+                state.is_idle = is_all;
                 let mut calls = Vec::with_capacity(begun.len());
                 for sending in begun.into_iter().filter_map(to_send) {
                     let Some(slot) = free.split(1) else { break };
                     calls.push(call(slot, send::deliver(Arc::clone(&worker), sending, began_at)));
                 }
-                pace.used(calls.len(), napped);
-                return (Some(calls), pace);
+                state.pace.used(calls.len(), napped);
+                return (Some(calls), state);
             }
             Ok(Next::Claimed(claim)) => {
-                pace.used(1, napped);
+                state.pace.used(1, napped);
                 let slot = free.split(1).unwrap_or(free);
                 let calls = vec![call(slot, send::deliver_claimed(Arc::clone(&worker), claim))];
-                return (Some(calls), pace);
+                return (Some(calls), state);
             }
-            Err(error) => pause(&error).await,
+            Err(error) => {
+                state.is_idle = false;
+                pause(&error).await;
+            }
         }
     }
-    (None, pace)
+    (None, state)
 }
 
 /// A delivery under way, in its slot for as long as it lives.
@@ -164,7 +191,7 @@ enum Next {
 /// them keeps the others from it, claims the first alone: that is counted, and ends.
 async fn begin(
     worker: &Worker,
-    most: usize,
+    most: (usize, bool),
     napped: &mut bool,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Next, StoreError> {
@@ -204,6 +231,11 @@ async fn is_due(worker: &Worker) -> Result<bool, StoreError> {
 
 /// Sleeps until the next delivery will be due, somebody notifies, or the longest nap is over.
 async fn nap(worker: &Worker) {
+    let mut wake = worker.wake.lock().await;
+    // Under load something comes at once, and nothing has to be asked for.
+    if tokio::time::timeout(DOZE, wake.changed()).await.is_ok() {
+        return;
+    }
     let now = now();
     let due_in = match worker.store.next_due_at(worker.carrier.route().channel, now).await {
         Ok(Some(due)) => Duration::try_from(due.duration_since(now)).unwrap_or(LONGEST_NAP),
@@ -215,7 +247,6 @@ async fn nap(worker: &Worker) {
     } else {
         due_in.min(LONGEST_NAP)
     };
-    let mut wake = worker.wake.lock().await;
     // Its sender lives as long as the store.
     let _ = tokio::time::timeout(nap, wake.changed()).await;
 }
