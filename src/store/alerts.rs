@@ -7,7 +7,7 @@ use super::{
     jobs::{Addition, DuplicateQuery, LaterRecipients, NewDelivery, Raise, Raised},
     ledger::{self, Birth, Landing},
     query::Query,
-    sql::{Rows, Sql, args, sql},
+    sql::{Rows, Sql, args, row, sql},
     tx::Tx,
     types::{ms, new_id},
 };
@@ -17,7 +17,6 @@ use crate::domain::{
     id::{AlertId, DeliveryId},
 };
 use jiff::Timestamp;
-use serde::Serialize;
 use std::{cmp::Ordering, sync::Arc};
 
 /// What became of an event that ends an alert.
@@ -133,36 +132,45 @@ impl Db {
     }
 }
 
-#[derive(Serialize)]
-struct AlertRow<'a> {
-    id: &'a AlertId,
-    source: &'a str,
-    ticket_id: &'a str,
-    number: &'a Option<String>,
-    subject: &'a str,
-    url: &'a Option<String>,
-    client: &'a Option<String>,
-    organisation: &'a Option<String>,
-    hours: Option<f64>,
-    confidence: Option<f64>,
-    event_id: &'a Option<String>,
-    kind: &'a Option<String>,
-    occurred_at: i64,
-    received_at: i64,
+row! {
+    AlertRow<'a> {
+        id: &'a AlertId as text,
+        source: &'a str as text,
+        ticket_id: &'a str as text,
+        number: &'a Option<String> as text,
+        subject: &'a str as text,
+        url: &'a Option<String> as text,
+        client: &'a Option<String> as text,
+        organisation: &'a Option<String> as text,
+        hours: Option<f64> as real,
+        confidence: Option<f64> as real,
+        event_id: &'a Option<String> as text,
+        kind: &'a Option<String> as text,
+        occurred_at: i64 as number,
+        received_at: i64 as number,
+    }
 }
 
 const INSERT: Sql = sql!(
     "insert into alert (id, source, ticket_id, ticket_number, subject, url, client_name, client_organisation, estimated_hours,
         confidence_percent, event_id, event_type, occurred_at, received_at)
-     select r.value ->> 'id', r.value ->> 'source', r.value ->> 'ticket_id', r.value ->> 'number', r.value ->> 'subject',
-        r.value ->> 'url', r.value ->> 'client', r.value ->> 'organisation', cast(r.value ->> 'hours' as double precision),
-        cast(r.value ->> 'confidence' as double precision), r.value ->> 'event_id', r.value ->> 'kind',
-        cast(r.value ->> 'occurred_at' as bigint), cast(r.value ->> 'received_at' as bigint)
-     from rows($1) as r where true on conflict (source, ticket_id) do nothing"
+     select r.id, r.source, r.ticket_id, r.number, r.subject, r.url, r.client, r.organisation, r.hours, r.confidence,
+        r.event_id, r.kind, r.occurred_at, r.received_at
+     from ",
+    AlertRow::ROWS,
+    " where true on conflict (source, ticket_id) do nothing"
 );
 
+row! {
+    IdRow<'a> { id: &'a AlertId as text }
+}
+
 /// Which of these are there.
-pub const PRESENT: Sql = sql!("select a.id from rows($1) as r cross join alert a where a.id = r.value ->> 'id'");
+pub const PRESENT: Sql = sql!(
+    "select a.id from ",
+    IdRow::ROWS,
+    " cross join alert a where a.id = r.id"
+);
 
 /// Inserts alerts whose tickets have none. PostgreSQL waits for others that insert the same ticket: everybody in the same
 /// order.
@@ -193,11 +201,7 @@ pub fn insert(tx: &mut Tx, raises: &[Arc<Raise>]) {
 
 /// Alert ids as rows.
 pub fn id_rows(raises: &[Arc<Raise>]) -> Rows {
-    #[derive(Serialize)]
-    struct Row<'a> {
-        id: &'a AlertId,
-    }
-    raises.iter().map(|raise| Row { id: &raise.alert_id }).collect()
+    raises.iter().map(|raise| IdRow { id: &raise.alert_id }).collect()
 }
 
 /// An alert as a transaction has it: locked until the commit.

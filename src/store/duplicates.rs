@@ -6,10 +6,9 @@ use super::{
     error::StoreError,
     jobs::DuplicateQuery,
     query::Query,
-    sql::{Rows, Sql, args, sql},
+    sql::{Rows, Sql, args, row, sql},
 };
 use crate::domain::{delivery::State, id::AlertId};
-use serde::Serialize;
 use std::{
     hash::{BuildHasher, RandomState},
     sync::{
@@ -62,24 +61,23 @@ struct Found {
     seen: i64,
 }
 
+row! {
+    QueryRow<'a> { place: usize as number, source: &'a str as text, ticket_id: &'a str as text, event_id: &'a Option<String> as text }
+}
+
 const FIND: Sql = sql!(
-    "select cast(r.value ->> 'place' as bigint) as place, a.id, a.closed_at, d.state,
+    "select r.place as place, a.id, a.closed_at, d.state,
         (select count(*) from alert_event e where e.alert_id = a.id and e.kind = 'critical'
-            and e.event_id = r.value ->> 'event_id') + case when a.event_id = r.value ->> 'event_id' then 1 else 0 end as seen
-     from rows($1) as r cross join alert a cross join delivery d
-     where a.source = r.value ->> 'source' and a.ticket_id = r.value ->> 'ticket_id' and d.alert_id = a.id"
+            and e.event_id = r.event_id) + case when a.event_id = r.event_id then 1 else 0 end as seen
+     from ",
+    QueryRow::ROWS,
+    " cross join alert a cross join delivery d
+     where a.source = r.source and a.ticket_id = r.ticket_id and d.alert_id = a.id"
 );
 
 /// The alerts of tickets to which these events certainly add nothing.
 pub async fn find(engine: &Engine, queries: &[Arc<DuplicateQuery>]) -> Result<Vec<Option<AlertId>>, StoreError> {
-    #[derive(Serialize)]
-    struct Row<'a> {
-        place: usize,
-        source: &'a str,
-        ticket_id: &'a str,
-        event_id: &'a Option<String>,
-    }
-    let rows = queries.iter().enumerate().map(|(place, query)| Row {
+    let rows = queries.iter().enumerate().map(|(place, query)| QueryRow {
         place,
         source: &query.source,
         ticket_id: &query.ticket_id,

@@ -7,7 +7,7 @@ use super::{
     alarms::{self, About},
     error::StoreError,
     query::Query,
-    sql::{Sql, args, sql},
+    sql::{Sql, args, row, sql},
     tx::{Effect, Tx},
     types::{at, ms},
 };
@@ -19,7 +19,6 @@ use crate::domain::{
     route::Route,
 };
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 
 /// How often a held account is probed.
 const PROBE_EVERY: SignedDuration = SignedDuration::from_mins(1);
@@ -259,10 +258,13 @@ fn subject(provider: &str, account: &str, code: Option<i64>, day: LocalDay) -> S
 
 /// Ends the hold of a route.
 pub fn lift(tx: &mut Tx, route: &str) {
-    const LIFT: Sql = sql!("delete from route_hold where route in (select r.value ->> 'route' from rows($1) as r)");
-    #[derive(Serialize)]
-    struct Row<'a> {
-        route: &'a str,
+    const LIFT: Sql = sql!(
+        "delete from route_hold where route in (select r.route from ",
+        Row::ROWS,
+        ")"
+    );
+    row! {
+        Row<'a> { route: &'a str as text }
     }
     tx.queue(LIFT, [Row { route }].into_iter().collect());
 }

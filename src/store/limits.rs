@@ -5,13 +5,12 @@ use super::{
     Db,
     error::StoreError,
     query::Query,
-    sql::{Sql, args, sql},
+    sql::{Sql, args, row, sql},
     tx::Tx,
     types::ms,
 };
 use crate::domain::{day::LocalDay, delivery::State, id::DeliveryId, route::Channel};
 use jiff::Timestamp;
-use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// The limit as admins see it.
@@ -92,15 +91,13 @@ pub async fn lock_day(tx: &mut Tx, day: LocalDay) -> Result<i64, StoreError> {
 
 /// Takes a slot of a day for each of these deliveries that is there.
 pub fn take_slots<'a>(tx: &mut Tx, day: &str, ids: impl IntoIterator<Item = &'a DeliveryId>) {
-    #[derive(Serialize)]
-    struct Row<'a> {
-        id: &'a DeliveryId,
-        day: &'a str,
+    row! {
+        Row<'a> { id: &'a DeliveryId as text, day: &'a str as text }
     }
     const TAKE: Sql = sql!(
-        "insert into daily_count (day, used)
-         select r.value ->> 'day', count(*) from rows($1) as r cross join delivery d where d.id = r.value ->> 'id'
-         group by r.value ->> 'day'
+        "insert into daily_count (day, used) select r.day, count(*) from ",
+        Row::ROWS,
+        " cross join delivery d where d.id = r.id group by r.day
          on conflict (day) do update set used = daily_count.used + excluded.used"
     );
     tx.queue(TAKE, ids.into_iter().map(|id| Row { id, day }).collect());
@@ -108,15 +105,13 @@ pub fn take_slots<'a>(tx: &mut Tx, day: &str, ids: impl IntoIterator<Item = &'a 
 
 /// Gives slots back to their days, or takes them anew, even beyond the limit.
 pub fn move_slots(tx: &mut Tx, slots: BTreeMap<&str, i64>) {
-    #[derive(Serialize)]
-    struct Row<'a> {
-        day: &'a str,
-        slots: i64,
+    row! {
+        Row<'a> { day: &'a str as text, slots: i64 as number }
     }
     const MOVE: Sql = sql!(
-        "update daily_count set used = case when used + cast(r.value ->> 'slots' as bigint) < 0 then 0
-            else used + cast(r.value ->> 'slots' as bigint) end
-         from rows($1) as r where daily_count.day = r.value ->> 'day'"
+        "update daily_count set used = case when used + r.slots < 0 then 0 else used + r.slots end from ",
+        Row::ROWS,
+        " where daily_count.day = r.day"
     );
     let slots = slots.into_iter().filter(|(_, slots)| *slots != 0);
     tx.queue(MOVE, slots.map(|(day, slots)| Row { day, slots }).collect());

@@ -19,13 +19,12 @@ use crate::{
         jobs::{AnswerRules, Answered},
         limits, opt_outs,
         query::Query,
-        sql::{Rows, Sql, args, sql},
+        sql::{Rows, Sql, args, row, sql},
         tx::Tx,
         types::{at, ms},
     },
 };
 use jiff::Timestamp;
-use serde::Serialize;
 use std::{collections::HashMap, sync::Arc};
 
 /// An answered attempt, its delivery locked.
@@ -44,29 +43,28 @@ struct Found {
     held_route: Option<String>,
 }
 
+row! {
+    AnswerRow<'a> { place: usize as number, id: &'a DeliveryId as text, attempt: AttemptNo as number, message_id: &'a str as text }
+}
+
 const FIND: Sql = sql!(
-    "select cast(r.value ->> 'place' as bigint) as place,
-        (select count(*) from attempt o where o.provider = t.provider and o.message_id = r.value ->> 'message_id') as owners,
-        (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.value ->> 'message_id'
+    "select r.place as place,
+        (select count(*) from attempt o where o.provider = t.provider and o.message_id = r.message_id) as owners,
+        (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.message_id
             and w.applied_at is null) as waiting,
         (select h.route from route_hold h where h.route = t.route and h.since < t.begun_at) as held_route, ",
     delivery::COLUMNS,
     ", ",
     attempt::COLUMNS,
-    " from rows($1) as r cross join delivery d join alert a on a.id = d.alert_id
-        join attempt t on t.delivery_id = d.id and t.number = cast(r.value ->> 'attempt' as bigint)
-     where d.id = r.value ->> 'id' order by d.id for update of d"
+    " from ",
+    AnswerRow::ROWS,
+    " cross join delivery d join alert a on a.id = d.alert_id
+        join attempt t on t.delivery_id = d.id and t.number = r.attempt
+     where d.id = r.id order by d.id for update of d"
 );
 
 /// Records answers in the caller's transaction.
 pub async fn answer(tx: &mut Tx, answers: &[Arc<Answered>]) -> Result<(), StoreError> {
-    #[derive(Serialize)]
-    struct Row<'a> {
-        place: usize,
-        id: &'a DeliveryId,
-        attempt: AttemptNo,
-        message_id: &'a str,
-    }
     let Some(rules) = answers.first().map(|answered| answered.rules) else {
         return Ok(());
     };
@@ -75,7 +73,7 @@ pub async fn answer(tx: &mut Tx, answers: &[Arc<Answered>]) -> Result<(), StoreE
     if gives_back && tx.has_neighbours() {
         limits::lock_day(tx, rules.day).await?;
     }
-    let rows = answers.iter().enumerate().map(|(place, answered)| Row {
+    let rows = answers.iter().enumerate().map(|(place, answered)| AnswerRow {
         place,
         id: &answered.sending.delivery_id,
         attempt: answered.sending.attempt,
@@ -324,9 +322,11 @@ impl NotSent {
             "select d.id, a.closed_at, l.run, l.run_from, l.at as run_at, (select count(*) from attempt b
                 where b.delivery_id = d.id and b.outcome = 'broken') as broken, (select count(*) from attempt c
                 where c.delivery_id = d.id and c.number = d.attempts and c.clock_doubtful_at is not null) as doubtful
-             from rows($1) as r cross join delivery d join alert a on a.id = d.alert_id
+             from ",
+            delivery::IDS,
+            " cross join delivery d join alert a on a.id = d.alert_id
                 left join timeline l on l.delivery_id = d.id and l.seq = d.timeline_length - 1
-             where d.id = r.value ->> 'id'"
+             where d.id = r.id"
         );
         let rows = delivery::id_rows(ids);
         if rows.is_empty() {
@@ -421,6 +421,10 @@ impl Ending {
     }
 }
 
+row! {
+    NumberRow<'a> { id: &'a DeliveryId as text, number: i64 as number }
+}
+
 /// What a run of attempts has made superfluous: a provider that is out of reach for days leaves one entry of the timeline,
 /// not one for every try, and of the attempts the first and the newest. They surely never reached the provider.
 #[derive(Default)]
@@ -439,11 +443,6 @@ impl Overtaken {
         why: String,
         now: Timestamp,
     ) {
-        #[derive(Serialize)]
-        struct Row<'a> {
-            id: &'a DeliveryId,
-            number: i64,
-        }
         let (from, since) = before.unwrap_or((delivery.attempts, now));
         delivery.make_run(Run { why, from, at: since });
         if before.is_none() {
@@ -451,22 +450,26 @@ impl Overtaken {
         }
         let (id, newest) = (&delivery.id, delivery.timeline_length);
         for number in [newest - 2, newest - 1] {
-            self.entries.push(&Row { id, number });
+            self.entries.push(&NumberRow { id, number });
         }
         let number = delivery.attempts.0 - 1;
         if number > from.0 {
-            self.attempts.push(&Row { id, number });
+            self.attempts.push(&NumberRow { id, number });
         }
     }
 
     fn delete(self, tx: &mut Tx) {
         const ENTRIES: Sql = sql!(
             "delete from timeline where (delivery_id, seq) in (
-                select r.value ->> 'id', cast(r.value ->> 'number' as bigint) from rows($1) as r)"
+                select r.id, r.number from ",
+            NumberRow::ROWS,
+            ")"
         );
         const ATTEMPTS: Sql = sql!(
             "delete from attempt where (delivery_id, number) in (
-                select r.value ->> 'id', cast(r.value ->> 'number' as bigint) from rows($1) as r)
+                select r.id, r.number from ",
+            NumberRow::ROWS,
+            ")
                 and message_id is null and slot_returned_at is not null and outcome in ('not_sent', 'halted')"
         );
         tx.queue(ENTRIES, self.entries);

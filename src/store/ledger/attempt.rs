@@ -10,13 +10,12 @@ use crate::{
         error::StoreError,
         jobs::BeginRules,
         limits,
-        sql::{Rows, Sql, sql},
+        sql::{Rows, Sql, row, sql},
         tx::Tx,
         types::ms,
     },
 };
 use jiff::Timestamp;
-use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 
 /// The columns of an [`Attempt`], of `attempt t`.
@@ -94,28 +93,29 @@ impl Attempt {
     }
 }
 
-#[derive(Serialize)]
-struct NewRow<'a> {
-    id: &'a DeliveryId,
-    number: AttemptNo,
-    provider: &'static str,
-    account: &'a str,
-    route: &'a str,
-    day: &'a str,
-    begun_at: i64,
-    deadline_at: i64,
-    machine_start: Option<&'a str>,
-    uptime: Option<i64>,
+row! {
+    NewRow<'a> {
+        id: &'a DeliveryId as text,
+        number: AttemptNo as number,
+        provider: &'static str as text,
+        account: &'a str as text,
+        route: &'a str as text,
+        day: &'a str as text,
+        begun_at: i64 as number,
+        deadline_at: i64 as number,
+        machine_start: Option<&'a str> as text,
+        uptime: Option<i64> as number,
+    }
 }
 
 /// Only of deliveries that are there.
 const CREATE: Sql = sql!(
     "insert into attempt (delivery_id, number, provider, account, route, limit_day, begun_at, deadline_at, machine_start,
         begun_uptime)
-     select d.id, cast(r.value ->> 'number' as bigint), r.value ->> 'provider', r.value ->> 'account', r.value ->> 'route',
-        r.value ->> 'day', cast(r.value ->> 'begun_at' as bigint), cast(r.value ->> 'deadline_at' as bigint),
-        r.value ->> 'machine_start', cast(r.value ->> 'uptime' as bigint)
-     from rows($1) as r cross join delivery d where d.id = r.value ->> 'id'"
+     select d.id, r.number, r.provider, r.account, r.route, r.day, r.begun_at, r.deadline_at, r.machine_start, r.uptime
+     from ",
+    NewRow::ROWS,
+    " cross join delivery d where d.id = r.id"
 );
 
 /// Creates the attempts that these deliveries have just begun, and takes a slot of the day for each; only of deliveries
@@ -146,23 +146,24 @@ pub fn create<'a>(tx: &mut Tx, begun: impl IntoIterator<Item = &'a Delivery>, ru
     }
 }
 
-#[derive(Serialize)]
-struct SaveRow<'a> {
-    id: &'a DeliveryId,
-    number: AttemptNo,
-    message_id: &'a Option<String>,
-    answered_at: Option<i64>,
-    outcome: &'a Option<String>,
-    code: Option<i64>,
-    returned_at: Option<i64>,
+row! {
+    SaveRow<'a> {
+        id: &'a DeliveryId as text,
+        number: AttemptNo as number,
+        message_id: &'a Option<String> as text,
+        answered_at: Option<i64> as number,
+        outcome: &'a Option<String> as text,
+        code: Option<i64> as number,
+        returned_at: Option<i64> as number,
+    }
 }
 
 const SAVE: Sql = sql!(
-    "update attempt set message_id = r.value ->> 'message_id', answered_at = cast(r.value ->> 'answered_at' as bigint),
-        outcome = r.value ->> 'outcome', error_code = cast(r.value ->> 'code' as bigint),
-        slot_returned_at = cast(r.value ->> 'returned_at' as bigint)
-     from rows($1) as r
-     where attempt.delivery_id = r.value ->> 'id' and attempt.number = cast(r.value ->> 'number' as bigint)"
+    "update attempt set message_id = r.message_id, answered_at = r.answered_at, outcome = r.outcome, error_code = r.code,
+        slot_returned_at = r.returned_at
+     from ",
+    SaveRow::ROWS,
+    " where attempt.delivery_id = r.id and attempt.number = r.number"
 );
 
 /// Deliveries and attempts that one transaction works on, each there once, so that everybody sees what those before them

@@ -20,13 +20,12 @@ use crate::{
         jobs::{BeginRules, Begun, Order, Sending, Which},
         limits,
         query::Query,
-        sql::{Argument, Rows, Sql, sql},
+        sql::{Argument, Rows, Sql, row, sql},
         tx::Tx,
         types::{at, ms},
     },
 };
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 use std::time::Instant;
 
 /// How long a delivery steps aside for those before it.
@@ -263,16 +262,15 @@ async fn stop(
 
 /// Lets these deliveries wait for a moment. Not a move: nothing is written on their timelines.
 fn step_aside(tx: &mut Tx, ids: &[DeliveryId], now: Timestamp) {
-    #[derive(Serialize)]
-    struct Row<'a> {
-        id: &'a DeliveryId,
-        due_at: i64,
-        at: i64,
+    row! {
+        Row<'a> { id: &'a DeliveryId as text, due_at: i64 as number, at: i64 as number }
     }
     const STEP_ASIDE: Sql = sql!(
-        "update delivery set lease_token = null, lease_until = null, claims = 0, due_at = cast(r.value ->> 'due_at' as bigint),
-            updated_at = cast(r.value ->> 'at' as bigint)
-         from rows($1) as r where delivery.id = r.value ->> 'id'"
+        "update delivery set lease_token = null, lease_until = null, claims = 0, due_at = r.due_at,
+            updated_at = r.at
+         from ",
+        Row::ROWS,
+        " where delivery.id = r.id"
     );
     let rows = ids.iter().map(|id| Row {
         id,
@@ -293,9 +291,13 @@ struct NewFacts {
     others: i64,
 }
 
+row! {
+    PersonRow<'a> { place: usize as number, phone: &'a str as text }
+}
+
 const NEW_FACTS: Sql = sql!(
-    "select cast(r.value ->> 'place' as bigint) as place,
-        (select count(*) from opt_out o where o.phone = r.value ->> 'phone') as opted_out,
+    "select r.place as place,
+        (select count(*) from opt_out o where o.phone = r.phone) as opted_out,
         coalesce((select c.used from daily_count c where c.day = $2), 0) as used,
         (select s.value from setting s where s.name = 'daily_limit') as limit_set,
         (select count(*) from route_hold h where h.route = $3) as held,
@@ -304,7 +306,8 @@ const NEW_FACTS: Sql = sql!(
     ") and l.channel in (",
     Channel::KNOWN,
     ") limit 1) as line) as others
-     from rows($1) as r"
+     from ",
+    PersonRow::ROWS
 );
 
 /// Begins deliveries that are not there yet, in memory, if nobody else waits before them: they are created as begun, which
@@ -317,11 +320,6 @@ pub async fn begin_new(
     newest: Option<Timestamp>,
     began_at: Instant,
 ) -> Result<Option<(Timestamp, Vec<(AlertId, Sending)>)>, StoreError> {
-    #[derive(Serialize)]
-    struct Row<'a> {
-        place: usize,
-        phone: &'a str,
-    }
     let rules = order.rules.as_ref();
     let Some(now) = order.at(began_at, newest) else {
         return Ok(None);
@@ -332,7 +330,7 @@ pub async fn begin_new(
         .enumerate()
         .filter(|(_, birth)| birth.about.channel == channel && birth.delivery.state == State::Pending)
         .filter_map(|(place, birth)| {
-            Some(Row {
+            Some(PersonRow {
                 place,
                 phone: birth.delivery.phone.as_deref()?,
             })

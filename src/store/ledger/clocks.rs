@@ -1,7 +1,7 @@
 //! What a wrong clock leaves behind: attempts of which nobody can say when they began, and times of a future that is over.
 //! Absent: how it is seen that a clock is or was wrong (`domain::clock`, `worker::clock`).
 
-use super::delivery::{id_rows, lock};
+use super::delivery::{IDS, id_rows, lock};
 use crate::{
     domain::{alarm::AlarmKind, day::after, delivery::State, id::DeliveryId},
     store::{
@@ -65,8 +65,10 @@ impl Db {
             let is_last = is_less_than_a_batch(open.len());
             tx.execute(
                 sql!(
-                    "update attempt set clock_doubtful_at = $2 from rows($1) as r, delivery d
-                     where d.id = r.value ->> 'id' and attempt.delivery_id = d.id and attempt.number = d.attempts"
+                    "update attempt set clock_doubtful_at = $2 from ",
+                    IDS,
+                    ", delivery d
+                     where d.id = r.id and attempt.delivery_id = d.id and attempt.number = d.attempts"
                 ),
                 args![id_rows(&open), ms(now)],
             )
@@ -177,7 +179,9 @@ impl Db {
                 State::OWED,
                 ") and received_at > $3 then $3 else received_at end,
                 updated_at = $3
-             from rows($1) as r where delivery.id = r.value ->> 'id' and delivery.updated_at > $2"
+             from ",
+                IDS,
+                " where delivery.id = r.id and delivery.updated_at > $2"
             ),
             args![id_rows(&ids), far, ms(now), ms(rules.tomorrow), lease_end],
         )

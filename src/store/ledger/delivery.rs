@@ -12,13 +12,12 @@ use crate::{
         error::StoreError,
         jobs::{Addition, NewDelivery},
         query::Query,
-        sql::{Rows, Sql, sql},
+        sql::{Rows, Sql, row, sql},
         tx::{Effect, Tx},
         types::{at, ms, new_id},
     },
 };
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 use std::collections::BTreeSet;
 
 /// The columns of a [`Delivery`], of `delivery d join alert a`.
@@ -54,7 +53,7 @@ pub struct Delivery {
 }
 
 /// The provider's own words that stand beside our state.
-#[derive(Clone, Debug, Default, sqlx::FromRow, Serialize)]
+#[derive(Clone, Debug, Default, sqlx::FromRow)]
 struct Words {
     provider_message_id: Option<String>,
     provider_status: Option<String>,
@@ -66,21 +65,21 @@ struct Words {
 #[derive(Debug, Default)]
 struct Edits {
     has_moved: bool,
+    /// Whether its age begins anew.
+    is_as_new: bool,
     /// Something beside its state was noted, at this time.
     noted_at: Option<i64>,
     entries: Vec<Entry>,
 }
 
 /// An entry of the timeline.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 struct Entry {
     seq: i64,
     at: i64,
     what: &'static str,
     detail: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     run: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     run_from: Option<AttemptNo>,
 }
 
@@ -287,6 +286,7 @@ impl Delivery {
     /// As old as the event that says so: it is owed anew.
     pub fn restart_age(&mut self, now: Timestamp) {
         self.received_at = ms(now);
+        self.edits.is_as_new = true;
     }
 
     fn add_entry(&mut self, what: &'static str, detail: String, now: Timestamp) {
@@ -307,8 +307,9 @@ pub async fn lock(tx: &mut Tx, ids: &[DeliveryId]) -> Result<Vec<Delivery>, Stor
     const LOCK: Sql = sql!(
         "select ",
         COLUMNS,
-        " from rows($1) as r cross join delivery d join alert a on a.id = d.alert_id
-          where d.id = r.value ->> 'id' order by d.id for update of d"
+        " from ",
+        IDS,
+        " cross join delivery d join alert a on a.id = d.alert_id where d.id = r.id order by d.id for update of d"
     );
     let rows = id_rows(ids);
     if rows.is_empty() {
@@ -317,13 +318,16 @@ pub async fn lock(tx: &mut Tx, ids: &[DeliveryId]) -> Result<Vec<Delivery>, Stor
     tx.all(LOCK, [rows.into()]).await
 }
 
+row! {
+    IdRow<'a> { id: &'a DeliveryId as text }
+}
+
+/// What selects [`id_rows`], as `r`.
+pub const IDS: &str = IdRow::ROWS;
+
 /// Ids as rows.
 pub fn id_rows(ids: &[DeliveryId]) -> Rows {
-    #[derive(Serialize)]
-    struct Row<'a> {
-        id: &'a DeliveryId,
-    }
-    ids.iter().map(|id| Row { id }).collect()
+    ids.iter().map(|id| IdRow { id }).collect()
 }
 
 /// A delivery on its way into the table, with what it is about.
@@ -370,29 +374,30 @@ impl Birth {
     }
 }
 
-#[derive(Serialize)]
-struct BirthRow<'a> {
-    id: &'a DeliveryId,
-    alert_id: &'a AlertId,
-    channel: &'static str,
-    phone: &'a Option<String>,
-    phone_raw: Option<&'a str>,
-    round: i64,
-    resend_of: &'a Option<DeliveryId>,
-    staff_id: &'a Option<String>,
-    role: &'a Option<String>,
-    name: &'a Option<String>,
-    message: &'a str,
-    segments: usize,
-    state: &'static str,
-    reason: &'a Option<String>,
-    attempts: AttemptNo,
-    due_at: Option<i64>,
-    lease_until: Option<i64>,
-    length: i64,
-    provider: &'a Option<String>,
-    received_at: i64,
-    moved_at: i64,
+row! {
+    BirthRow<'a> {
+        id: &'a DeliveryId as text,
+        alert_id: &'a AlertId as text,
+        channel: &'static str as text,
+        phone: &'a Option<String> as text,
+        phone_raw: Option<&'a str> as text,
+        round: i64 as number,
+        resend_of: &'a Option<DeliveryId> as text,
+        staff_id: &'a Option<String> as text,
+        role: &'a Option<String> as text,
+        name: &'a Option<String> as text,
+        message: &'a str as text,
+        segments: usize as number,
+        state: &'static str as text,
+        reason: &'a Option<String> as text,
+        attempts: AttemptNo as number,
+        due_at: Option<i64> as number,
+        lease_until: Option<i64> as number,
+        length: i64 as number,
+        provider: &'a Option<String> as text,
+        received_at: i64 as number,
+        moved_at: i64 as number,
+    }
 }
 
 /// Only those whose alert is there.
@@ -400,15 +405,12 @@ const CREATE: Sql = sql!(
     "insert into delivery (id, alert_id, channel, phone, phone_raw, round, resend_of, staff_id, role, name, message, segments,
         state, reason, attempts, due_at, lease_until, timeline_length, provider, received_at, created_at, moved_at, updated_at,
         claims, looks)
-     select r.value ->> 'id', a.id, r.value ->> 'channel', r.value ->> 'phone', r.value ->> 'phone_raw',
-        cast(r.value ->> 'round' as bigint), r.value ->> 'resend_of', r.value ->> 'staff_id', r.value ->> 'role',
-        r.value ->> 'name', r.value ->> 'message', cast(r.value ->> 'segments' as bigint), r.value ->> 'state',
-        r.value ->> 'reason', cast(r.value ->> 'attempts' as bigint), cast(r.value ->> 'due_at' as bigint),
-        cast(r.value ->> 'lease_until' as bigint), cast(r.value ->> 'length' as bigint), r.value ->> 'provider',
-        cast(r.value ->> 'received_at' as bigint), cast(r.value ->> 'received_at' as bigint),
-        cast(r.value ->> 'moved_at' as bigint), cast(r.value ->> 'moved_at' as bigint), 0, 0
-     from rows($1) as r cross join alert a where a.id = r.value ->> 'alert_id'
-     on conflict (alert_id, channel, phone, round) do nothing"
+     select r.id, a.id, r.channel, r.phone, r.phone_raw, r.round, r.resend_of, r.staff_id, r.role, r.name, r.message,
+        r.segments, r.state, r.reason, r.attempts, r.due_at, r.lease_until, r.length, r.provider, r.received_at, r.received_at,
+        r.moved_at, r.moved_at, 0, 0
+     from ",
+    BirthRow::ROWS,
+    " cross join alert a where a.id = r.alert_id on conflict (alert_id, channel, phone, round) do nothing"
 );
 
 /// Creates deliveries with their first entries; what was begun already is created as begun. An alert that brings nobody who
@@ -457,80 +459,109 @@ pub async fn create(tx: &mut Tx, births: &mut [Birth], now: Timestamp) -> Result
         delivery.edits = Edits::default();
     }
     tx.queue(CREATE, rows);
-    tx.queue(ADD_ENTRIES, entries);
+    tx.queue(ADD_FIRST_ENTRIES, entries);
     if is_due {
         tx.then(Effect::Wake);
     }
     super::told::check(tx, untold.difference(&told).map(|id| (id.clone(), now)).collect()).await
 }
 
-/// Only of deliveries that are there.
+row! {
+    EntryRow<'a> {
+        id: &'a DeliveryId as text,
+        seq: i64 as number,
+        at: i64 as number,
+        what: &'static str as text,
+        detail: &'a Option<String> as text,
+        run: &'a Option<String> as text,
+        run_from: Option<AttemptNo> as number,
+    }
+}
+
 const ADD_ENTRIES: Sql = sql!(
     "insert into timeline (delivery_id, seq, at, what, detail, run, run_from)
-     select d.id, cast(r.value ->> 'seq' as bigint), cast(r.value ->> 'at' as bigint), r.value ->> 'what',
-        r.value ->> 'detail', r.value ->> 'run', cast(r.value ->> 'run_from' as bigint)
-     from rows($1) as r cross join delivery d where d.id = r.value ->> 'id'"
+     select r.id, r.seq, r.at, r.what, r.detail, r.run, r.run_from from ",
+    EntryRow::ROWS
+);
+/// Only of deliveries that are there.
+const ADD_FIRST_ENTRIES: Sql = sql!(
+    "insert into timeline (delivery_id, seq, at, what, detail)
+     select d.id, r.seq, r.at, r.what, r.detail from ",
+    EntryRow::ROWS,
+    " cross join delivery d where d.id = r.id"
 );
 
 fn push_entries(delivery: &Delivery, rows: &mut Rows) {
-    #[derive(Serialize)]
-    struct Row<'a> {
-        id: &'a DeliveryId,
-        #[serde(flatten)]
-        entry: &'a Entry,
-    }
     for entry in &delivery.edits.entries {
-        rows.push(&Row {
+        rows.push(&EntryRow {
             id: &delivery.id,
-            entry,
+            seq: entry.seq,
+            at: entry.at,
+            what: entry.what,
+            detail: &entry.detail,
+            run: &entry.run,
+            run_from: entry.run_from,
         });
     }
 }
 
-#[derive(Serialize)]
-struct SaveRow<'a> {
-    id: &'a DeliveryId,
-    state: &'static str,
-    reason: &'a Option<String>,
-    due_at: Option<i64>,
-    lease_until: Option<i64>,
-    attempts: AttemptNo,
-    at: i64,
-    length: i64,
-    provider: &'a Option<String>,
-    received_at: i64,
-    read_at: Option<i64>,
-    #[serde(flatten)]
-    words: &'a Words,
+row! {
+    SaveRow<'a> {
+        id: &'a DeliveryId as text,
+        state: &'static str as text,
+        reason: &'a Option<String> as text,
+        due_at: Option<i64> as number,
+        lease_until: Option<i64> as number,
+        attempts: AttemptNo as number,
+        at: i64 as number,
+        length: i64 as number,
+        provider: &'a Option<String> as text,
+        read_at: Option<i64> as number,
+        message_id: &'a Option<String> as text,
+        word: &'a Option<String> as text,
+        error_code: Option<i64> as number,
+        provider_at: Option<i64> as number,
+    }
 }
 
-/// What a move changes.
+/// What a move changes. No column more: SQLite writes every index of what is named here, also where it stays as it is.
 const SAVE_MOVED: Sql = sql!(
-    "update delivery set state = r.value ->> 'state', reason = r.value ->> 'reason',
-        due_at = cast(r.value ->> 'due_at' as bigint), lease_token = null,
-        lease_until = cast(r.value ->> 'lease_until' as bigint), attempts = cast(r.value ->> 'attempts' as bigint),
-        claims = 0, looks = 0, report_day = null, moved_at = cast(r.value ->> 'at' as bigint),
-        updated_at = cast(r.value ->> 'at' as bigint), timeline_length = cast(r.value ->> 'length' as bigint),
-        provider = r.value ->> 'provider', received_at = cast(r.value ->> 'received_at' as bigint),
-        read_at = cast(r.value ->> 'read_at' as bigint), provider_message_id = r.value ->> 'provider_message_id',
-        provider_status = r.value ->> 'provider_status', error_code = cast(r.value ->> 'error_code' as bigint),
-        provider_at = cast(r.value ->> 'provider_at' as bigint)
-     from rows($1) as r where delivery.id = r.value ->> 'id'"
+    "update delivery set state = r.state, reason = r.reason, due_at = r.due_at, lease_token = null,
+        lease_until = r.lease_until, attempts = r.attempts, claims = 0, looks = 0, report_day = null, moved_at = r.at,
+        updated_at = r.at, timeline_length = r.length, provider = r.provider, read_at = r.read_at,
+        provider_message_id = r.message_id, provider_status = r.word, error_code = r.error_code, provider_at = r.provider_at
+     from ",
+    SaveRow::ROWS,
+    " where delivery.id = r.id"
 );
 
 /// What is noted beside a state that stays.
 const SAVE_NOTED: Sql = sql!(
-    "update delivery set updated_at = cast(r.value ->> 'at' as bigint),
-        timeline_length = cast(r.value ->> 'length' as bigint), read_at = cast(r.value ->> 'read_at' as bigint),
-        provider_message_id = r.value ->> 'provider_message_id', provider_status = r.value ->> 'provider_status',
-        error_code = cast(r.value ->> 'error_code' as bigint), provider_at = cast(r.value ->> 'provider_at' as bigint)
-     from rows($1) as r where delivery.id = r.value ->> 'id'"
+    "update delivery set updated_at = r.at, timeline_length = r.length, read_at = r.read_at,
+        provider_message_id = r.message_id, provider_status = r.word, error_code = r.error_code, provider_at = r.provider_at
+     from ",
+    SaveRow::ROWS,
+    " where delivery.id = r.id"
+);
+
+row! {
+    AgeRow<'a> {
+        id: &'a DeliveryId as text,
+        received_at: i64 as number,
+    }
+}
+
+const SAVE_AGE: Sql = sql!(
+    "update delivery set received_at = r.received_at from ",
+    AgeRow::ROWS,
+    " where delivery.id = r.id"
 );
 
 /// Saves what was done to deliveries, each of which is there once. What follows from their states follows from here: who
 /// waits for work is woken, and of an alert that nobody is told of any more an alarm is raised.
 pub async fn save(tx: &mut Tx, deliveries: &mut [Delivery]) -> Result<(), StoreError> {
     let (mut moved, mut noted, mut entries) = (Rows::default(), Rows::default(), Rows::default());
+    let mut ages = Rows::default();
     let mut untold: Vec<(AlertId, Timestamp)> = Vec::new();
     for delivery in deliveries.iter_mut() {
         let edits = &delivery.edits;
@@ -552,10 +583,18 @@ pub async fn save(tx: &mut Tx, deliveries: &mut [Delivery]) -> Result<(), StoreE
             at: at_ms,
             length: delivery.timeline_length,
             provider: &delivery.provider,
-            received_at: delivery.received_at,
             read_at: delivery.read_at,
-            words: &delivery.words,
+            message_id: &delivery.words.provider_message_id,
+            word: &delivery.words.provider_status,
+            error_code: delivery.words.error_code,
+            provider_at: delivery.words.provider_at,
         };
+        if edits.is_as_new {
+            ages.push(&AgeRow {
+                id: &delivery.id,
+                received_at: delivery.received_at,
+            });
+        }
         if edits.has_moved {
             moved.push(&row);
             if delivery.state == State::Pending && delivery.due_at.is_some_and(|due_at| due_at <= delivery.moved_at) {
@@ -572,6 +611,7 @@ pub async fn save(tx: &mut Tx, deliveries: &mut [Delivery]) -> Result<(), StoreE
     }
     tx.queue(SAVE_MOVED, moved);
     tx.queue(SAVE_NOTED, noted);
+    tx.queue(SAVE_AGE, ages);
     tx.queue(ADD_ENTRIES, entries);
     if tx.has_neighbours() {
         for (alert_id, at) in untold.iter().cloned() {

@@ -26,13 +26,12 @@ use crate::{
         error::StoreError,
         limits, opt_outs,
         query::Query,
-        sql::{Rows, Sql, args, sql},
+        sql::{Rows, Sql, args, row, sql},
         tx::Tx,
         types::{at, ms},
     },
 };
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 use std::{collections::HashSet, sync::Arc};
 
 /// A delivery that is due to be asked about, and the newest attempt of it.
@@ -98,6 +97,10 @@ pub struct Looker<'a> {
 /// Marks the lease of a delivery that is being asked about at this moment: then not even its owner takes it.
 const BUSY: &str = "/busy";
 
+row! {
+    TextRow<'a> { text: &'a str as text }
+}
+
 /// Deliveries that are due to be asked about. $2: the owner, $3: now, $4: how many.
 const DUE: &str = const_format::concatcp!(
     "select d.id from delivery d cross join attempt t
@@ -111,19 +114,18 @@ const DUE: &str = const_format::concatcp!(
 const OURS: &str = const_format::concatcp!(
     DUE,
     " and d.channel = $5 and t.provider = $6 and t.account = $7
-        and d.phone not in (select r.value ->> 'text' from rows($1) as r) order by due_at, id limit $4"
+        and d.phone not in (select r.text from ",
+    TextRow::ROWS,
+    ") order by due_at, id limit $4"
 );
 /// Through none of the accounts in $1.
 const OTHERS: &str = const_format::concatcp!(
     DUE,
-    " and d.channel || '/' || t.provider || '/' || t.account not in (select r.value ->> 'text' from rows($1) as r)
+    " and d.channel || '/' || t.provider || '/' || t.account not in (select r.text from ",
+    TextRow::ROWS,
+    ")
      order by due_at, id limit $4"
 );
-
-#[derive(Serialize)]
-struct TextRow<'a> {
-    text: &'a str,
-}
 
 fn texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> Rows {
     let mut rows: Rows = texts.into_iter().map(|text| TextRow { text }).collect();
@@ -216,8 +218,10 @@ impl Db {
     /// Which of these messages belong to attempts already.
     pub async fn owned_messages(&self, provider: &str, list: &[Listed]) -> Result<HashSet<String>, StoreError> {
         const OWNED: Sql = sql!(
-            "select t.message_id from rows($1) as r cross join attempt t
-             where t.provider = $2 and t.message_id = r.value ->> 'text'"
+            "select t.message_id from ",
+            TextRow::ROWS,
+            " cross join attempt t
+             where t.provider = $2 and t.message_id = r.text"
         );
         let rows = texts(list.iter().map(|message| message.message_id.as_str()));
         let owned: Vec<String> = self.reads().scalars(OWNED, args![rows, provider]).await?;
@@ -426,9 +430,11 @@ async fn read_lookups(
         "select d.id as delivery_id, d.state, t.number as attempt, d.channel, t.provider, t.account,
             coalesce(d.provider_message_id, t.message_id) as message_id, d.phone, d.message, t.begun_at, t.answered_at,
             d.looks, d.received_at, d.round, a.closed_at, t.clock_doubtful_at, t.machine_start, t.begun_uptime
-         from rows($1) as r cross join delivery d join alert a on a.id = d.alert_id
+         from ",
+        delivery::IDS,
+        " cross join delivery d join alert a on a.id = d.alert_id
             join attempt t on t.delivery_id = d.id and t.number = d.attempts
-         where d.id = r.value ->> 'id' order by d.due_at, d.id"
+         where d.id = r.id order by d.due_at, d.id"
     );
     if ids.is_empty() {
         return Ok(Vec::new());

@@ -1,6 +1,6 @@
 //! Which report has told of a bad outcome: each is told once. A move makes a new outcome, which is told anew.
 
-use super::delivery::id_rows;
+use super::delivery::{IDS, id_rows};
 use crate::{
     domain::{day::LocalDay, delivery::State, id::DeliveryId},
     store::{
@@ -20,8 +20,11 @@ pub async fn mark_outcomes(tx: &mut Tx, day: LocalDay, cutoff: Timestamp, most: 
         State::BAD,
         ") and moved_at < $1 order by id limit $2 for update"
     );
-    const MARK: Sql =
-        sql!("update delivery set report_day = $2 from rows($1) as r where delivery.id = r.value ->> 'id'");
+    const MARK: Sql = sql!(
+        "update delivery set report_day = $2 from ",
+        IDS,
+        " where delivery.id = r.id"
+    );
     let untold: Vec<DeliveryId> = tx.scalars(UNTOLD, args![ms(cutoff), most]).await?;
     if !untold.is_empty() {
         tx.execute(MARK, args![id_rows(&untold), day.to_string()]).await?;

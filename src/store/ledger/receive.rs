@@ -13,12 +13,11 @@ use crate::{
         jobs::{Received, Recorded},
         opt_outs,
         query::Query,
-        sql::{Rows, Sql, sql},
+        sql::{Rows, Sql, row, sql},
         tx::Tx,
         types::{ms, new_id},
     },
 };
-use serde::Serialize;
 use std::collections::HashSet;
 
 /// The attempt that a receipt speaks of, its delivery locked: the owner of its message, else the one that our own (signed)
@@ -38,30 +37,44 @@ struct Found {
     waiting: i64,
 }
 
+row! {
+    AskRow<'a> {
+        place: usize as number,
+        message_id: &'a str as text,
+        status: &'a str as text,
+        code: &'a str as text,
+        id: &'a str as text,
+        attempt: i64 as number,
+        provider: &'static str as text,
+    }
+}
+
 const FIND: Sql = sql!(
-    "select cast(r.value ->> 'place' as bigint) as place,
-        (select count(*) from attempt o where o.provider = t.provider and o.message_id = r.value ->> 'message_id') as owners,
-        (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.value ->> 'message_id'
-            and w.status = r.value ->> 'status' and w.error_code = r.value ->> 'code'
-            and w.delivery_id = r.value ->> 'id' and w.attempt = cast(r.value ->> 'attempt' as bigint)) as repeats,
-        (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.value ->> 'message_id'
+    "select r.place as place,
+        (select count(*) from attempt o where o.provider = t.provider and o.message_id = r.message_id) as owners,
+        (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.message_id
+            and w.status = r.status and w.error_code = r.code
+            and w.delivery_id = r.id and w.attempt = r.attempt) as repeats,
+        (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.message_id
             and w.applied_at is null) as waiting, ",
     delivery::COLUMNS,
     ", ",
     attempt::COLUMNS,
-    " from rows($1) as r cross join attempt t join delivery d on d.id = t.delivery_id
+    " from ",
+    AskRow::ROWS,
+    " cross join attempt t join delivery d on d.id = t.delivery_id
         join alert a on a.id = d.alert_id
-     where t.provider = r.value ->> 'provider'
+     where t.provider = r.provider
         and t.delivery_id = coalesce((select o.delivery_id from attempt o
-            where o.provider = r.value ->> 'provider' and o.message_id = r.value ->> 'message_id'), r.value ->> 'id')
+            where o.provider = r.provider and o.message_id = r.message_id), r.id)
         and t.number = coalesce((select o.number from attempt o
-            where o.provider = r.value ->> 'provider' and o.message_id = r.value ->> 'message_id'),
-            cast(r.value ->> 'attempt' as bigint))
-     order by d.id, cast(r.value ->> 'place' as bigint) for update of d"
+            where o.provider = r.provider and o.message_id = r.message_id),
+            r.attempt)
+     order by d.id, r.place for update of d"
 );
 
 /// What makes a receipt the same as another: no two rows have it.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Key<'a> {
     message_id: &'a str,
     status: &'a str,
@@ -93,17 +106,19 @@ impl<'a> Key<'a> {
 /// Records receipts in the caller's transaction. Every delivery that they speak of is locked in one go and in order, so that
 /// two batches never wait for each other; they are inserted in an order of their own for the same reason.
 pub async fn receive(tx: &mut Tx, receipts: &[&Received]) -> Result<Vec<Recorded>, StoreError> {
-    #[derive(Serialize)]
-    struct Row<'a> {
-        place: usize,
-        #[serde(flatten)]
-        key: &'a Key<'a>,
-    }
     if receipts.is_empty() {
         return Ok(Vec::new());
     }
     let keys: Vec<Key<'_>> = receipts.iter().map(|received| Key::of(&received.receipt)).collect();
-    let asked = keys.iter().enumerate().map(|(place, key)| Row { place, key });
+    let asked = keys.iter().enumerate().map(|(place, key)| AskRow {
+        place,
+        message_id: key.message_id,
+        status: key.status,
+        code: &key.code,
+        id: key.id,
+        attempt: key.attempt,
+        provider: key.provider,
+    });
     let found: Vec<Found> = tx.all(FIND, [asked.collect::<Rows>().into()]).await?;
 
     let mut recorded: Vec<Option<Recorded>> = receipts.iter().map(|_| None).collect();
@@ -154,26 +169,32 @@ pub async fn receive(tx: &mut Tx, receipts: &[&Received]) -> Result<Vec<Recorded
         .collect())
 }
 
-#[derive(Serialize)]
-struct NewRow<'a> {
-    row: String,
-    #[serde(flatten)]
-    key: &'a Key<'a>,
-    news: Option<&'static str>,
-    read_at: Option<i64>,
-    opted_out_at: Option<i64>,
-    received_at: i64,
-    applied_at: Option<i64>,
+row! {
+    NewRow<'a> {
+        row: &'a str as text,
+        message_id: &'a str as text,
+        status: &'a str as text,
+        code: &'a str as text,
+        id: &'a str as text,
+        attempt: i64 as number,
+        provider: &'static str as text,
+        news: Option<&'static str> as text,
+        read_at: Option<i64> as number,
+        opted_out_at: Option<i64> as number,
+        received_at: i64 as number,
+        applied_at: Option<i64> as number,
+    }
 }
 
-const INSERT: &str = "insert into receipt (id, provider, message_id, status, news, error_code, read_at, opted_out_at, delivery_id,
-        attempt, received_at, applied_at)
-     select r.value ->> 'row', r.value ->> 'provider', r.value ->> 'message_id', r.value ->> 'status', r.value ->> 'news',
-        r.value ->> 'code', cast(r.value ->> 'read_at' as bigint), cast(r.value ->> 'opted_out_at' as bigint),
-        r.value ->> 'id', cast(r.value ->> 'attempt' as bigint), cast(r.value ->> 'received_at' as bigint),
-        cast(r.value ->> 'applied_at' as bigint)
-     from rows($1) as r where true
-     on conflict (provider, message_id, status, error_code, delivery_id, attempt) do nothing";
+const INSERT: &str = const_format::concatcp!(
+    "insert into receipt (id, provider, message_id, status, news, error_code, read_at, opted_out_at, delivery_id, attempt,
+        received_at, applied_at)
+     select r.row, r.provider, r.message_id, r.status, r.news, r.code, r.read_at, r.opted_out_at, r.id, r.attempt,
+        r.received_at, r.applied_at
+     from ",
+    NewRow::ROWS,
+    " where true on conflict (provider, message_id, status, error_code, delivery_id, attempt) do nothing"
+);
 
 /// Keeps receipts: those that were applied, and those that wait, of which it is said here which are new.
 async fn insert(
@@ -194,9 +215,15 @@ async fn insert(
             Some(Recorded::Repeat) => continue,
             Some(Recorded::Waiting) | None => None,
         };
+        let id = new_id();
         let row = NewRow {
-            row: new_id(),
-            key,
+            row: &id,
+            message_id: key.message_id,
+            status: key.status,
+            code: &key.code,
+            id: key.id,
+            attempt: key.attempt,
+            provider: key.provider,
             news: receipt.news.map(News::as_str),
             read_at: receipt.read.then_some(ms(*now)),
             opted_out_at: receipt.opted_out.then_some(ms(*now)),
@@ -207,7 +234,7 @@ async fn insert(
             applied.push(&row);
         } else {
             waiting.push(&row);
-            rows_of.push((place, row.row));
+            rows_of.push((place, id));
         }
     }
     tx.queue(KEEP, applied);

@@ -6,13 +6,12 @@ use crate::{
         alarms::{self, About},
         error::StoreError,
         query::Query,
-        sql::{Rows, Sql, sql},
+        sql::{Rows, Sql, row, sql},
         tx::Tx,
         types::at,
     },
 };
 use jiff::Timestamp;
-use serde::Serialize;
 
 #[derive(sqlx::FromRow)]
 struct Untold {
@@ -23,11 +22,17 @@ struct Untold {
     at: i64,
 }
 
+row! {
+    AlertRow<'a> { id: &'a AlertId as text, at: i64 as number }
+}
+
 const UNTOLD: Sql = sql!(
     "select a.id, a.source, a.ticket_id, (select count(*) from delivery c where c.alert_id = a.id) as people,
-        cast(r.value ->> 'at' as bigint) as at
-     from rows($1) as r cross join alert a
-     where a.id = r.value ->> 'id' and a.closed_at is null and not exists (select 1 from delivery d
+        r.at as at
+     from ",
+    AlertRow::ROWS,
+    " cross join alert a
+     where a.id = r.id and a.closed_at is null and not exists (select 1 from delivery d
         where d.alert_id = a.id and d.state <> 'deferred' and d.state in (",
     State::TOLD,
     "))"
@@ -35,17 +40,12 @@ const UNTOLD: Sql = sql!(
 
 /// Raises the alarm for those of these alerts that it holds for.
 pub async fn check(tx: &mut Tx, alerts: Vec<(AlertId, Timestamp)>) -> Result<(), StoreError> {
-    #[derive(Serialize)]
-    struct Row<'a> {
-        id: &'a AlertId,
-        at: i64,
-    }
     if alerts.is_empty() {
         return Ok(());
     }
     let rows: Rows = alerts
         .iter()
-        .map(|(id, at)| Row {
+        .map(|(id, at)| AlertRow {
             id,
             at: at.as_millisecond(),
         })

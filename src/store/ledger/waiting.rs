@@ -14,13 +14,12 @@ use crate::{
         error::StoreError,
         opt_outs,
         query::Query,
-        sql::{Rows, Sql, sql},
+        sql::{Rows, Sql, row, sql},
         tx::Tx,
         types::ms,
     },
 };
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 
 /// A message whose attempt is known now.
 pub struct Known {
@@ -56,29 +55,28 @@ struct Waiting {
     opted_out_at: Option<i64>,
 }
 
+row! {
+    KnownRow<'a> { place: usize as number, id: &'a DeliveryId as text, attempt: AttemptNo as number, message_id: &'a str as text }
+}
+
 /// What came for a message that belongs to its attempt, or to none and names this one.
 const WAITING: Sql = sql!(
-    "select cast(r.value ->> 'place' as bigint) as place, w.id, w.status, w.news, w.error_code, w.read_at, w.opted_out_at
-     from rows($1) as r cross join attempt t join receipt w on w.provider = t.provider
-     where t.delivery_id = r.value ->> 'id' and t.number = cast(r.value ->> 'attempt' as bigint)
-        and w.message_id = r.value ->> 'message_id' and w.applied_at is null
+    "select r.place as place, w.id, w.status, w.news, w.error_code, w.read_at, w.opted_out_at
+     from ",
+    KnownRow::ROWS,
+    " cross join attempt t join receipt w on w.provider = t.provider
+     where t.delivery_id = r.id and t.number = r.attempt
+        and w.message_id = r.message_id and w.applied_at is null
         and coalesce(t.message_id, w.message_id) = w.message_id
      order by w.received_at, w.id"
 );
 
 /// Applies what waits for these messages.
 pub async fn apply(tx: &mut Tx, set: &mut WorkingSet, known: &[Known]) -> Result<(), StoreError> {
-    #[derive(Serialize)]
-    struct Row<'a> {
-        place: usize,
-        id: &'a DeliveryId,
-        attempt: AttemptNo,
-        message_id: &'a str,
-    }
     if known.is_empty() {
         return Ok(());
     }
-    let rows = known.iter().enumerate().map(|(place, known)| Row {
+    let rows = known.iter().enumerate().map(|(place, known)| KnownRow {
         place,
         id: &known.id,
         attempt: known.attempt,
@@ -120,12 +118,12 @@ pub async fn apply(tx: &mut Tx, set: &mut WorkingSet, known: &[Known]) -> Result
     Ok(())
 }
 
-#[derive(Serialize)]
-struct Applied<'a> {
-    id: &'a str,
-    at: i64,
+row! {
+    Applied<'a> { id: &'a str as text, at: i64 as number }
 }
 
 const MARK_APPLIED: Sql = sql!(
-    "update receipt set applied_at = cast(r.value ->> 'at' as bigint) from rows($1) as r where receipt.id = r.value ->> 'id'"
+    "update receipt set applied_at = r.at from ",
+    Applied::ROWS,
+    " where receipt.id = r.id"
 );
