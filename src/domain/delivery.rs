@@ -217,7 +217,7 @@ pub struct BeforeSend {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
     Send,
-    /// Others are before it in the line for the last slots: ask again in a moment.
+    /// Others are before it in the queue for the last slots: ask again in a moment.
     Wait,
     Stop(Change, Reason),
 }

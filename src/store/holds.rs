@@ -24,7 +24,7 @@ use serde::Serialize;
 /// How often a held account is probed.
 const PROBE_EVERY: SignedDuration = SignedDuration::from_mins(1);
 /// How often one delivery is tried while all is held. Not configurable: it protects an account from being closed for
-/// knocking, and people from waiting for long.
+/// too many refused calls, and people from waiting for long.
 const TRIAL_EVERY: SignedDuration = SignedDuration::from_mins(3);
 /// Deliveries that were received longer before a hold say nothing of the account after it: they are over.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(72);
@@ -181,7 +181,7 @@ impl Db {
 /// Whether a delivery may be tried while all is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trials {
-    /// It would tell what the probe cannot.
+    /// It would show what the probe cannot.
     Open,
     /// It would surely be refused.
     Closed,
@@ -200,7 +200,7 @@ async fn lock(tx: &mut Tx, route: &Route) -> Result<Option<HoldRow>, StoreError>
     .await
 }
 
-/// Keeps the hold until the next probe, and tells people again once a day.
+/// Keeps the hold until the next probe, and raises the alarm again once a day.
 async fn put_off(
     tx: &mut Tx,
     route: &Route,
@@ -355,8 +355,8 @@ pub async fn hold(
     }
     let (provider, account) = (&culprit.provider, &culprit.account);
     let detail = halt.detail(provider);
-    // A try that is refused for another fault than before tells of that one from now on.
-    let told = tx
+    // A try that is refused for another fault than before is reported from now on.
+    let reported = tx
         .execute(
             sql!(
                 "insert into route_hold (route, since, error_code, probe_at, fault, detail)
@@ -375,7 +375,7 @@ pub async fn hold(
         )
         .await?
         > 0;
-    if told {
+    if reported {
         let subject = subject(provider, account, halt.code, day);
         alarms::raise(tx, halt.fault.alarm(), &subject, About::default(), detail, now).await?;
     }

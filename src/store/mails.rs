@@ -143,7 +143,7 @@ impl Db {
         Ok(key)
     }
 
-    /// Alarms that no mail has told yet, the oldest first, if a mail of alarms may be made now.
+    /// Alarms that no mail has named yet, the oldest first, if a mail of alarms may be made now.
     pub async fn alarms_to_mail(&self, most: i64, now: Timestamp) -> Result<Vec<Alarm>, StoreError> {
         let rows: Vec<AlarmRow> = self.reads().all(sql!("select m.id, m.kind, m.raised_at, m.detail, a.source, a.ticket_id, a.ticket_number, a.subject, a.url,
                     d.name, coalesce(d.phone, d.phone_raw) as phone
@@ -179,7 +179,7 @@ impl Db {
                 )
                 .await?;
             if marked == 0 {
-                // Another process, whose clock is ahead of ours, told of it between our look and now.
+                // Another process, whose clock is ahead of ours, named it between our reading and now.
                 return Ok(false);
             }
         }

@@ -1,4 +1,4 @@
-//! What replicas on one PostgreSQL share beside the rows themselves: the pace of sends, and the bell that rings in every
+//! What replicas on one PostgreSQL share beside the rows themselves: the pace of sends, and the notification of every
 //! process when a delivery is due. SQLite has one process and needs neither. Absent: waiting (see `worker::pace`).
 
 use super::{
