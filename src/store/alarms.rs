@@ -1,5 +1,5 @@
 //! Alarms: a row here and a line in the log, once for each thing they are about; and the check whether an opt-out left
-//! a source with nobody to tell. Absent: their mails (see `mails`).
+//! a source with nobody to tell. Absent: their mails (see `outbox`).
 
 use super::{
     Db,

@@ -1,5 +1,6 @@
 //! Export and import: the tables as they stand, out of one database and into another, and a back-up while the service runs.
-//! Rows travel as JSON, one on each line, which both databases read and write themselves. Absent: files (see `app::transfer`).
+//! Rows travel as JSON, one on each line, which both databases read and write themselves. Absent: files (see
+//! `app::transfer`).
 
 use super::{
     Db,

@@ -1,4 +1,5 @@
-//! Mails: kept here from the moment they are made until the mail server took them. Absent: SMTP, and who they go to.
+//! The mail outbox: mails are kept here from the moment they are made until the mail server took them. Absent: SMTP, and who
+//! they go to.
 
 use super::{
     Db,
@@ -112,7 +113,7 @@ struct ReportRow {
 
 /// The time between two mails of alarms, so that a storm makes one mail a minute.
 const ALARM_PAUSE: SignedDuration = SignedDuration::from_secs(60);
-/// Alarms older than this are not news: somebody switched mail on later.
+/// Alarms older than this are not mailed any more: somebody switched mail on later.
 const ALARM_AGE: SignedDuration = SignedDuration::from_hours(24);
 
 impl Db {
