@@ -12,7 +12,7 @@ use super::{
     types::{at, ms},
 };
 use crate::domain::{
-    answer::Fault,
+    answer::HoldCause,
     day::{LocalDay, after},
     id::{AttemptNo, DeliveryId},
     report::Explanation,
@@ -34,13 +34,13 @@ const MAX_HOLDS: i64 = 3;
 /// A hold, as admins see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Held {
-    pub fault: Fault,
+    pub fault: HoldCause,
     pub since: Timestamp,
 }
 
 /// What the provider refused, for a hold.
 pub struct Halt<'a> {
-    pub fault: Fault,
+    pub fault: HoldCause,
     pub code: Option<i64>,
     pub explanation: &'a Explanation,
 }
@@ -72,11 +72,11 @@ struct HoldRow {
 
 impl HoldRow {
     /// A version that knew no other fault wrote none.
-    fn fault(&self) -> Fault {
+    fn fault(&self) -> HoldCause {
         self.fault
             .as_deref()
-            .and_then(Fault::parse)
-            .unwrap_or(Fault::Credentials)
+            .and_then(HoldCause::parse)
+            .unwrap_or(HoldCause::Credentials)
     }
 }
 
@@ -296,12 +296,12 @@ struct Culprit {
 impl Culprit {
     /// Whether the account has been shown to work since this delivery brought its first hold: only then is the next one
     /// the delivery's doing. It takes a message that was accepted: an account may answer questions and take no message.
-    fn is_to_blame(&self, fault: Fault) -> bool {
+    fn is_to_blame(&self, fault: HoldCause) -> bool {
         fault.may_be_one_delivery() && self.others_accepted > 0
     }
 
     /// How many holds it has on its account after this one: the first is remembered, later ones are counted.
-    fn holds_after(&self, fault: Fault) -> i64 {
+    fn holds_after(&self, fault: HoldCause) -> i64 {
         if self.holds == 0 || self.is_to_blame(fault) {
             self.holds + 1
         } else {
@@ -402,13 +402,13 @@ mod tests {
     #[test]
     fn a_hold_counts_against_a_delivery_only_if_others_were_accepted_since() {
         let rows = [
-            (Fault::Credentials, 0, 1),
-            (Fault::Credentials, 1, 2),
-            (Fault::Sender, 0, 1),
-            (Fault::Sender, 1, 2),
+            (HoldCause::Credentials, 0, 1),
+            (HoldCause::Credentials, 1, 2),
+            (HoldCause::Sender, 0, 1),
+            (HoldCause::Sender, 1, 2),
             // Never about one message.
-            (Fault::Account, 1, 1),
-            (Fault::Settings, 1, 1),
+            (HoldCause::Account, 1, 1),
+            (HoldCause::Settings, 1, 1),
         ];
 
         for (fault, others_accepted, holds) in rows {
@@ -422,6 +422,6 @@ mod tests {
 
     #[test]
     fn the_first_hold_is_remembered_and_proves_nothing() {
-        assert_eq!(culprit(0, 1).holds_after(Fault::Credentials), 1);
+        assert_eq!(culprit(0, 1).holds_after(HoldCause::Credentials), 1);
     }
 }

@@ -45,8 +45,8 @@ impl Limits {
         }
     }
 
-    /// What the server is to end by itself: a lock that somebody else keeps, a statement that runs away, a transaction whose process is
-    /// frozen (that one is cut before others give up waiting for its locks), a client that is gone without closing.
+    /// What the server is to end by itself: a lock that somebody else keeps, a statement that runs away, a transaction whose
+    /// process is frozen (that one is cut before others give up waiting for its locks), a client that is gone without closing.
     fn settings(self) -> [(&'static str, String); 6] {
         let ms = |time: Duration| format!("{}ms", time.as_millis());
         [
@@ -185,7 +185,7 @@ impl Session {
                     after_s = self.call_time().as_secs(),
                     "the database does not answer; its connections are made anew"
                 );
-                Err(silent())
+                Err(no_answer())
             }
         }
     }
@@ -245,7 +245,7 @@ impl Drop for Session {
 }
 
 /// The error of a wait that was given up.
-pub fn silent() -> sqlx::Error {
+pub fn no_answer() -> sqlx::Error {
     let kind = std::io::ErrorKind::TimedOut;
     sqlx::Error::Io(std::io::Error::new(kind, "the database did not answer in time"))
 }

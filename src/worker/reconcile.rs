@@ -1,5 +1,6 @@
 //! Asks the provider about deliveries: searches its list for those whose answer was lost, and asks by id about those
-//! that have been without a new status for long. Absent: what the lists of a search prove (see `proof`); everything else is in the database.
+//! that have been without a new status for long. Absent: what the lists of a search prove (see `proof`); everything else
+//! is in the database.
 
 use super::{
     clock::uptime,
@@ -225,18 +226,18 @@ async fn ask(worker: &Worker, lookup: &Lookup) -> Result<(), StoreError> {
         Some(_) | None => None,
     };
     let is_new = |listed: &Listed| {
-        listed.news.is_some_and(|news| {
+        listed.status.is_some_and(|status| {
             lookup
                 .state
-                .after(Change::Tell {
-                    news,
+                .after(Change::Update {
+                    status,
                     newest_attempt: true,
                 })
                 .is_some()
         })
     };
     if let Some(listed) = listed.filter(is_new) {
-        tracing::info!(delivery.id = %lookup.delivery_id, status = %listed.status, "the provider reported it when asked");
+        tracing::info!(delivery.id = %lookup.delivery_id, status = %listed.word, "the provider reported it when asked");
         if worker
             .store
             .record_found(lookup, &listed, worker.rules.poll_after, now())
@@ -357,7 +358,7 @@ async fn search_list(worker: &Worker, lookup: &Lookup, whole: bool) -> Result<Se
     list.retain(|message| wanted.is_around(message));
     let owned = worker.store.owned_messages(&lookup.provider, &list).await?;
     let found = match search::judge(wanted, &list, &owned) {
-        Verdict::Found(place) if !worker.store.has_twin_on_its_way(lookup).await? => place,
+        Verdict::Found(place) if !worker.store.has_identical_on_its_way(lookup).await? => place,
         Verdict::NotThere if lookup.is_doubtful || clock::differs(ahead) => return Ok(Searched::Not(Seen::Open)),
         Verdict::NotThere => return Ok(Searched::Not(Seen::NotThere { whole })),
         Verdict::Found(_) | Verdict::CannotTell => return Ok(Searched::Not(Seen::Open)),
