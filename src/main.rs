@@ -1,48 +1,65 @@
 //! Nightbell stands beside a helpdesk. When a ticket turns critical it texts the people who must know: one SMS for
 //! each of them per ticket, never twice, never lost, and it can prove afterwards what became of every message.
 //!
-//! # The map of the house
+//! # The map
 //!
 //! ```text
-//! main.rs        this map; parse, run, print the error chain, exit code
-//! cli.rs         the commands; each is a few lines that call a room
-//! config/        reads settings out of file + environment into domain types, all faults at once; sections of no carrier
-//! app/           composition root: settings (the whole configuration); opens the rooms, runs them together, stops them in
-//!                order; commands that use them
+//! main.rs        this map; parses, runs, prints the error chain, sets the exit code
+//! cli/           the commands, one file a subject; each is a few lines that call a module
+//! app/           the composition root: the whole configuration, the parts made of it, running and stopping them in order;
+//!                what commands do with the same parts (nightly jobs now, test mail, migrate, back-up, export, import)
+//! config/        reads a file under environment variables, all faults at once; the sections that belong to no carrier
 //! telemetry.rs   the log
 //! supervise.rs   tasks that panic or end early are started anew, or end the process
-//! domain/        event, phone, message, delivery (the state machine), answer, route, database_url, search, clock, day; nightly (when a run is due),
-//!                report, alarm, letter   no I/O, no clock
-//! store/         all SQL: tx (a transaction and its trips), writer (SQLite's one connection), session (PostgreSQL's, each
-//!                wait with an end), migrate, waits; group (what comes together shares
-//!                a transaction); alerts, deliveries, sending, receipts, looks, limits, opt-outs, holds, contact, clocks, alarms, lists; and of the
-//!                night: job_runs (the ledger), reports, mails, cleanup
-//! carrier/       who carries messages: the registry and which of them each channel has; driver (what each answers); log
-//!                (test mode), twilio. Each reads its own section of the configuration
+//! http/          connections and their caps, tokens, limits; events, Twilio's webhooks, the admin API, health
+//! intake/        what becomes of an event: who is told, in which words
+//! worker/        one job, one file, run by apalis: deliveries (backend, pace, send), sweep, reconcile (with proof), probe,
+//!                clock_watch, listener, nightly, alarms, outbox, cleanup
+//! store/         all SQL: connections, transactions, group commit; ledger/, the only writer of deliveries, attempts and
+//!                timelines; alerts, opt-outs, limits, holds; lists and reports; job runs, outbox, clean-up; transfer
+//! carrier/       who carries messages: the registry, what every carrier answers (driver), log, twilio/
 //! mail/          how mails look, and SMTP
-//! worker/        workers (all jobs under one apalis monitor); backend (begins deliveries), pace, send, sweep (what time alone
-//!                decides), probe, reconcile (asking again), proof, clock (is ours right?), listener (other processes);
-//!                nightly (reports), alarms (mails of them), outbox (sends mails), cleanup
-//! http/          the doors: connections, events, receipts, admin API, reports, health
+//! domain/        event, phone, message, delivery (the state machine), route, answer, search, clock, day, nightly, report,
+//!                alarm, mail: no I/O, no clock
 //! ```
 //!
-//! Who may import whom: `main -> cli -> app -> {http, worker} -> {store, carrier, mail} -> domain`; `carrier` reads its
-//! settings through `config::Reader`. `http` and `worker` never import each other, nor do `store`, `carrier` and `mail`:
-//! they meet in the database. Only `store` contains SQL, only `carrier::twilio` knows Twilio's words, only
-//! `worker::backend` names apalis.
+//! Who may import whom: `main -> cli -> app -> {http, worker} -> intake -> {store, carrier, mail} -> domain`, each also what is
+//! further to the right. Beside the line stand `config` (each carrier reads its own section with its `Reader`), `telemetry` and
+//! `supervise`. `http` and `worker` never import each other, nor do `store`, `carrier` and `mail`: they meet in the database.
+//! No file imports another in a circle. Only `store` contains SQL, only `carrier::twilio` knows Twilio's words, only
+//! `worker::workers` names apalis. A test keeps it so (`tests/architecture.rs`).
 //!
-//! # The path of an event
+//! # The walk of an event
 //!
-//! 1. In: `http::events` -> `intake` -> `store::alerts` -> `store::group` (alert and deliveries, one transaction) -> 202,
-//!    and the worker is notified.
-//! 2. Out: `worker::backend` begins what is due (`store::sending`, durable; on SQLite with the event itself) ->
-//!    `worker::send`: `carrier`, `finish`.
-//! 3. Back: `http::receipts` -> `carrier::twilio::{signature, receipt}` -> `store::receipts`.
-//! 4. Mend: `worker::sweep` -> `store::deliveries`: calls that never came back, what waited for a slot, or for too long;
-//!    `worker::reconcile` -> `carrier` -> `domain::search` -> `store::looks`: answers that were lost, messages gone silent.
+//! ```text
+//! in     http/server -> http/events -> http/auth (the token) -> http/body -> domain/json -> domain/event
+//!        -> intake/mod -> intake/compose -> domain/phone, domain/message
+//!        -> store/alerts -> store/duplicates (is it known?) -> store/jobs -> store/batcher -> store/writes
+//!        -> store/ledger/delivery (alert and deliveries, one transaction) -> store/tx: committed, 202, the worker is notified
+//! out    worker/workers -> worker/backend -> worker/pace -> store/db -> store/ledger/begin -> store/ledger/attempt: durable
+//!        -> worker/send -> carrier/mod -> carrier/twilio/messages (the call) -> carrier/twilio/answer -> store/ledger/answer
+//! ```
 //!
-//! 5. Nightly: `worker::nightly` -> `store::job_runs` elects -> `store::reports` -> `mail::render` -> `store::mails` keeps the
-//!    mail -> `worker::outbox` -> `mail`; beside it `worker::cleanup` -> `store::cleanup`.
+//! Every later write goes from jobs to tx by the same files, named once. On SQLite a new event is begun in the very
+//! transaction that raises it. Every move of a delivery is decided by `domain/delivery`.
+//!
+//! # The walk of a receipt
+//!
+//! ```text
+//! back   http/twilio/receipts -> http/twilio/signed -> http/webhooks -> carrier/twilio/signature: it is Twilio
+//!        -> carrier/twilio/receipt (what its words mean) -> store/ledger/receive: kept and applied, 204
+//!        -> store/ledger/waiting: kept until somebody knows its message
+//! ```
+//!
+//! # Without anybody asking
+//!
+//! ```text
+//! mend   worker/sweep -> store/ledger/aging: calls that never came back, what waited for a slot, or for too long
+//!        worker/reconcile -> store/ledger/lookups -> domain/search -> worker/proof: answers that were lost, messages without
+//!        a new status
+//! daily  worker/nightly -> store/job_runs (elects a process) -> store/reports -> mail/render -> store/outbox (kept)
+//!        -> worker/outbox -> mail/mod; beside it worker/cleanup -> store/cleanup
+//! ```
 //!
 //! The row whose commit made the 202 true is the job; there is no second queue.
 

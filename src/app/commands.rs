@@ -1,4 +1,4 @@
-//! What the commands do with the same rooms as the service: the nightly jobs now, and a mail that only shows that mail
+//! What the commands do with the same parts as the service: the nightly jobs now, and a mail that only shows that mail
 //! works. Absent: reading arguments (see `cli`).
 
 use super::{
@@ -29,7 +29,7 @@ pub struct ReportRequest {
 }
 
 /// How long a running service may take to make a report.
-const PATIENCE: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Runs the nightly jobs now, or shows the report that they would make. Prints the report; fails if its mail did not go.
 pub async fn nightly(loaded: Loaded, request: ReportRequest) -> anyhow::Result<()> {
@@ -133,7 +133,7 @@ async fn await_report(nightly: &Nightly, day: LocalDay) -> anyhow::Result<Option
     let begun = Instant::now();
     loop {
         let kept = nightly.store.report_of(day).await.map_err(explained)?;
-        if kept.is_some() || begun.elapsed() > PATIENCE / 6 {
+        if kept.is_some() || begun.elapsed() > LONGEST_WAIT / 6 {
             return Ok(kept);
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -165,7 +165,7 @@ async fn send_kept(nightly: &Nightly, key: &str, is_mail: bool) -> anyhow::Resul
     Ok(())
 }
 
-/// Mails how the day stands so far. The night's own report comes nevertheless, with everything in it.
+/// Mails how the day stands so far. The nightly report comes nevertheless, with everything in it.
 async fn mail_interim(nightly: &Nightly, day: LocalDay, now: Timestamp) -> anyhow::Result<()> {
     let mail = nightly.preview(day, now).await.map_err(explained)?;
     print_report(&mail.subject, &mail.text);
@@ -217,13 +217,13 @@ async fn ask_service(mut config: Config, day: LocalDay) -> anyhow::Result<()> {
                 .context("the service answered something that is not JSON")?;
             let waits = report["mail"]["state"] == "mailing" && report["mail"]["last_error"].is_null();
             if !waits {
-                return tell(&report, was_done);
+                return show(&report, was_done);
             }
         }
         if was_done && answer_is_absent {
             bail!("the report of {day} was made, but so long ago that it is not kept any more");
         }
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > LONGEST_WAIT {
             bail!("the service at {address} has not made the report yet: look at its log");
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -231,7 +231,7 @@ async fn ask_service(mut config: Config, day: LocalDay) -> anyhow::Result<()> {
 }
 
 /// Says what came of the report that the service made.
-fn tell(report: &Value, was_done: bool) -> anyhow::Result<()> {
+fn show(report: &Value, was_done: bool) -> anyhow::Result<()> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     print_report(&text(&report["subject"]), &text(&report["text"]));
     let mail = &report["mail"];

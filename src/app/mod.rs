@@ -1,14 +1,14 @@
 //! The composition root: `settings` reads the whole configuration, `parts` makes the modules' parts of it, `serve` runs them
-//! together and stops them in order. What commands do with the same parts stands in `commands` and `moving`.
+//! together and stops them in order. What commands do with the same parts stands in `commands` and `transfer`.
 
 mod commands;
-mod moving;
 mod parts;
 mod serve;
 mod settings;
+mod transfer;
 
 pub use commands::{ReportRequest, nightly, send_test_mail};
-pub use moving::{backup, export, import, migrate};
 pub use parts::texts;
 pub use serve::{Role, serve};
 pub use settings::{Loaded, load};
+pub use transfer::{backup, export, import, migrate};

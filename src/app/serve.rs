@@ -128,7 +128,7 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
         tokio::join!(worker_store.close(), nightly_store.close());
         store.close().await;
     };
-    // Whatever a database does that has fallen silent, the process ends.
+    // The process ends, also if the database answers nothing any more.
     match tokio::time::timeout(drain + CLOSE, stopping).await {
         Ok(()) => tracing::info!("stopped"),
         Err(_) => tracing::warn!("stopped without waiting any longer for what was under way"),
@@ -170,6 +170,6 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
 /// Tells systemd, if it started us.
 fn notify_systemd(state: sd_notify::NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "cannot tell systemd how we are");
+        tracing::warn!(%error, "cannot notify systemd of our state");
     }
 }

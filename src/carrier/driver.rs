@@ -46,7 +46,7 @@ pub struct Outgoing<'a> {
 pub struct Capabilities {
     /// Lists all messages to a recipient, so that a message whose answer was lost can be found, or proven absent.
     pub searches_lists: bool,
-    /// Tells of one message by its id, so that one without a status for long can be asked about.
+    /// Reports one message by its id, so that one without a status for long can be asked about.
     pub looks_up_by_id: bool,
 }
 

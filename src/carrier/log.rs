@@ -5,7 +5,7 @@ use crate::{
     config::Reader,
     domain::{
         answer::Answer,
-        delivery::News,
+        delivery::MessageStatus,
         route::{Channel, ProviderName, Route},
         sms::{self, Size},
     },
@@ -43,8 +43,8 @@ impl Driver for Log {
         tracing::info!(delivery.id = message.delivery_id, attempt = message.attempt, to = %message.to, segments, text = ?message.text, "SMS (test mode, nothing was sent)");
         Answer::Accepted {
             message_id: format!("log-{}-{}", message.delivery_id, message.attempt),
-            status: "delivered".into(),
-            news: Some(News::Delivered),
+            word: "delivered".into(),
+            status: Some(MessageStatus::Delivered),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Alarms: what people must hear of at once, and what to do about it. Absent: raising them (`store::alarms`).
+//! Alarms: what people must know at once, and what to do about it. Absent: raising them (`store::alarms`).
 
 use super::words::words;
 use jiff::Timestamp;
@@ -24,7 +24,7 @@ words! {
         Unconfirmed = "unconfirmed",
         /// The daily limit was reached for the first time today.
         LimitReached = "limit_reached",
-        /// Everybody that a source tells has opted out.
+        /// Everybody that a source names has opted out.
         LastRecipientOptedOut = "last_recipient_opted_out",
         /// Our clock and the provider's differ.
         ClockDiffers = "clock_differs",
@@ -71,11 +71,11 @@ impl AlarmKind {
                 "Check the settings that the provider refuses, and restart. Everything is kept: a delivery is tried every 3 minutes; all go on when one is accepted."
             }
             Self::ProviderUnreachable => {
-                "Check that this machine reaches the provider: its name server, its firewall, its proxy, and the provider's status page. Everything is kept and tried again; tell urgent news in another way meanwhile."
+                "Check that this machine reaches the provider: its name server, its firewall, its proxy, and the provider's status page. Everything is kept and tried again; tell people of urgent tickets in another way meanwhile."
             }
             Self::ProviderReachable => "Nothing: what waited is being sent.",
             Self::Unconfirmed => {
-                "Call the person, or send it again by POST /v1/deliveries/<id>/resend with {\"force\": true}. Nightbell goes on looking for the message."
+                "Call the person, or send it again by POST /v1/deliveries/<id>/resend with {\"force\": true}. Nightbell goes on searching for the message."
             }
             Self::LimitReached => {
                 "What comes now waits until a slot is free, at the latest tomorrow. Raise the limit by PUT /v1/limit if these alerts are real."
@@ -108,7 +108,7 @@ impl AlarmKind {
     }
 }
 
-/// An alarm as its mail tells it.
+/// An alarm as its mail shows it.
 #[derive(Clone, Debug)]
 pub struct Alarm {
     pub id: String,

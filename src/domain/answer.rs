@@ -2,12 +2,12 @@
 //! words into these at its edge; the store applies them.
 
 use super::route::ProviderName;
-use super::{alarm::AlarmKind, delivery::News, report::Explanation, words::words};
+use super::{alarm::AlarmKind, delivery::MessageStatus, report::Explanation, words::words};
 use jiff::SignedDuration;
 
 words! {
     /// What is at fault where the provider would refuse every message, whoever it is for.
-    Fault {
+    HoldCause {
         /// Who signs in.
         Credentials = "credentials",
         /// Who the message is from.
@@ -19,7 +19,7 @@ words! {
     }
 }
 
-impl Fault {
+impl HoldCause {
     /// Whether the account works again if the provider answers a question that sends nothing. It signs in as a message
     /// does, and has neither a sender nor a price.
     pub fn is_mended_by_an_answer(self) -> bool {
@@ -52,11 +52,11 @@ impl Fault {
 /// What the provider answered to one attempt. The variants say what to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// The provider has it. `status` is its own word, `news` what that means.
+    /// The provider has it. `word` is its own word, `status` what that means.
     Accepted {
         message_id: String,
-        status: String,
-        news: Option<News>,
+        word: String,
+        status: Option<MessageStatus>,
     },
     /// Surely not sent: try again, not before `retry_after`. `why` is for the timeline.
     NotSent {
@@ -68,7 +68,7 @@ pub enum Answer {
     Refused { code: Option<i64>, opted_out: bool },
     /// Every message would be refused: hold everything.
     Halted {
-        fault: Fault,
+        fault: HoldCause,
         code: Option<i64>,
         /// What it means and what to do, for people.
         explanation: Explanation,
@@ -105,9 +105,9 @@ pub struct Receipt {
     pub provider: ProviderName,
     pub message_id: String,
     /// The provider's own word.
-    pub status: String,
+    pub word: String,
     /// What it means; `None` for a word that we do not know.
-    pub news: Option<News>,
+    pub status: Option<MessageStatus>,
     pub error_code: Option<i64>,
     /// Whether the code says that the person opted out.
     pub opted_out: bool,

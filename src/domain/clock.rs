@@ -10,7 +10,7 @@ use std::{
 
 /// Clocks that differ by more, or are turned by more, cannot prove that a message is absent.
 const TOLERANCE: SignedDuration = SignedDuration::from_mins(2);
-/// Turned forward by more than this, a clock makes everything look old.
+/// Turned forward by more than this, a clock makes everything seem old.
 const JUMP: SignedDuration = SignedDuration::from_hours(1);
 /// Over which steps are added up, and for which nothing expires after a jump.
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -80,7 +80,7 @@ pub struct Watch {
 
 impl Watch {
     /// Takes a reading of both clocks. A step that it shows is `unsettled` until the caller has dealt with it.
-    pub fn look(&mut self, at: Instant, wall: Timestamp) {
+    pub fn read(&mut self, at: Instant, wall: Timestamp) {
         let Some((base_at, base_wall)) = self.base else {
             self.base = Some((at, wall));
             return;
@@ -106,7 +106,7 @@ impl Watch {
         }
     }
 
-    /// Whether things may look old only because the clock jumped: within an hour nothing expires and nothing is forgotten.
+    /// Whether things may seem old only because the clock jumped: within an hour nothing expires and nothing is forgotten.
     pub fn holds(&self, at: Instant) -> bool {
         self.held_until.is_some_and(|until| at < until)
     }
@@ -147,7 +147,7 @@ pub struct Uptime {
 
 impl Uptime {
     /// When an attempt was begun and ended, by our clock of `now` (this reading's moment). What was written by a clock that
-    /// is turned since, as `begun` tells, is widened to both times.
+    /// is turned since, as `begun` shows, is widened to both times.
     pub fn span_of(
         &self,
         begun: &Self,
@@ -211,7 +211,7 @@ mod tests {
     fn watch() -> (Watch, Instant, Timestamp) {
         let (mut watch, start) = (Watch::default(), Instant::now());
         for second in 0..=60 {
-            watch.look(
+            watch.read(
                 start + Duration::from_secs(second),
                 wall(NOON) + SignedDuration::from_secs(second as i64),
             );
@@ -259,7 +259,7 @@ mod tests {
             // A freeze of an hour that loses two seconds: both clocks go on meanwhile.
             at += HOUR;
             wall += SignedDuration::from_secs(3_598);
-            watch.look(at, wall);
+            watch.read(at, wall);
         }
 
         assert!(watch.unsettled().is_empty() && !watch.holds(at));
@@ -271,8 +271,8 @@ mod tests {
             let (mut watch, at, wall) = watch();
             let by = SignedDuration::from_mins(minutes);
 
-            watch.look(at + Duration::from_secs(1), wall + by + SignedDuration::from_secs(1));
-            watch.look(at + Duration::from_secs(2), wall + by + SignedDuration::from_secs(2));
+            watch.read(at + Duration::from_secs(1), wall + by + SignedDuration::from_secs(1));
+            watch.read(at + Duration::from_secs(2), wall + by + SignedDuration::from_secs(2));
 
             assert_eq!(watch.unsettled(), [Step { by, is_jump: false }], "{minutes}");
             assert!(!watch.holds(at + Duration::from_secs(2)));
@@ -288,7 +288,7 @@ mod tests {
         for _ in 0..45 {
             at += Duration::from_secs(1);
             wall += SignedDuration::from_secs(91);
-            watch.look(at, wall);
+            watch.read(at, wall);
         }
 
         assert!(watch.unsettled().iter().any(|step| step.is_jump), "{watch:?}");
@@ -300,12 +300,12 @@ mod tests {
         let (mut watch, at, wall) = watch();
 
         let jumped = at + Duration::from_secs(1);
-        watch.look(jumped, wall + SignedDuration::from_hours(73));
+        watch.read(jumped, wall + SignedDuration::from_hours(73));
 
         assert!(watch.unsettled()[0].is_jump);
         assert!(watch.holds(jumped) && watch.holds(jumped + HOUR - Duration::from_secs(1)));
         assert!(!watch.holds(jumped + HOUR));
-        watch.look(jumped + Duration::from_secs(1), wall);
+        watch.read(jumped + Duration::from_secs(1), wall);
         assert!(
             watch.holds(jumped + Duration::from_secs(1)),
             "also when it is set right again"
@@ -319,7 +319,7 @@ mod tests {
         let stamp = |at| Stamp { date: wall, at };
         assert!(watch.trusts(&stamp(at)));
 
-        watch.look(at + Duration::from_secs(1), wall + SignedDuration::from_hours(3));
+        watch.read(at + Duration::from_secs(1), wall + SignedDuration::from_hours(3));
 
         assert!(!watch.trusts(&stamp(at)) && watch.trusts(&stamp(at + Duration::from_secs(2))));
     }

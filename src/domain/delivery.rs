@@ -71,8 +71,8 @@ words! {
 }
 
 words! {
-    /// News of a message from its provider: an answer, a receipt or a look-up, all alike. In order of rank.
-    News {
+    /// What a provider says of a message: by an answer, a receipt or a lookup, all alike. In order of rank.
+    MessageStatus {
         Accepted = "accepted",
         Sent = "sent",
         Undelivered = "undelivered",
@@ -81,7 +81,7 @@ words! {
     }
 }
 
-impl News {
+impl MessageStatus {
     /// Whether the message is on its way or there.
     pub fn is_good(self) -> bool {
         match self {
@@ -90,7 +90,7 @@ impl News {
         }
     }
 
-    /// The state that this news alone would lead to.
+    /// The state that this status alone would lead to.
     pub fn state(self) -> State {
         match self {
             Self::Accepted => State::Accepted,
@@ -129,8 +129,11 @@ pub enum Change {
     Lose,
     /// Looking for the newest attempt led nowhere.
     GiveUp,
-    /// The provider told something of an attempt.
-    Tell { news: News, newest_attempt: bool },
+    /// The provider reported the status of an attempt's message.
+    Update {
+        status: MessageStatus,
+        newest_attempt: bool,
+    },
 }
 
 impl State {
@@ -152,9 +155,9 @@ impl State {
             // A process that was frozen long enough for its attempt to be written off, and then sent after all.
             (Change::Lose, Sending | Pending | Deferred | Canceled) => Some(Unknown),
             (Change::GiveUp, Unknown) => Some(Unconfirmed),
-            (Change::Tell { news, newest_attempt }, state) => {
-                let counts = news.is_good() || newest_attempt;
-                (counts && news.state().rank() > state.rank()).then(|| news.state())
+            (Change::Update { status, newest_attempt }, state) => {
+                let counts = status.is_good() || newest_attempt;
+                (counts && status.state().rank() > state.rank()).then(|| status.state())
             }
             (
                 Change::Begin
@@ -175,7 +178,7 @@ impl State {
         }
     }
 
-    /// How much the provider has told: news only ever raises it, so repeats and order do not matter.
+    /// How much the provider has reported: a status only ever raises it, so repeats and order do not matter.
     fn rank(self) -> u8 {
         match self {
             Self::Pending
@@ -217,7 +220,7 @@ pub struct BeforeSend {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
     Send,
-    /// Others are before it in the line for the last slots: ask again in a moment.
+    /// Others are before it in the queue for the last slots: ask again in a moment.
     Wait,
     Stop(Change, Reason),
 }
@@ -269,14 +272,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn tell(news: News, newest_attempt: bool) -> Change {
-        Change::Tell { news, newest_attempt }
+    fn update(status: MessageStatus, newest_attempt: bool) -> Change {
+        Change::Update { status, newest_attempt }
     }
 
-    fn told(start: State, story: &[News]) -> State {
-        story
-            .iter()
-            .fold(start, |state, news| state.after(tell(*news, true)).unwrap_or(state))
+    fn updated(start: State, story: &[MessageStatus]) -> State {
+        story.iter().fold(start, |state, status| {
+            state.after(update(*status, true)).unwrap_or(state)
+        })
     }
 
     /// Every pair that leads somewhere, written out: a change to the machine must change this list.
@@ -320,25 +323,25 @@ mod tests {
             for newest in [true, false] {
                 drawn.extend(
                     [
-                        (News::Accepted, Accepted),
-                        (News::Sent, Sent),
-                        (News::Delivered, Delivered),
+                        (MessageStatus::Accepted, Accepted),
+                        (MessageStatus::Sent, Sent),
+                        (MessageStatus::Delivered, Delivered),
                     ]
-                    .map(|(news, to)| (from, tell(news, newest), to)),
+                    .map(|(status, to)| (from, update(status, newest), to)),
                 );
             }
-            drawn.push((from, tell(News::Undelivered, true), Undelivered));
-            drawn.push((from, tell(News::Failed, true), Failed));
+            drawn.push((from, update(MessageStatus::Undelivered, true), Undelivered));
+            drawn.push((from, update(MessageStatus::Failed, true), Failed));
         }
         for newest in [true, false] {
-            drawn.push((Accepted, tell(News::Sent, newest), Sent));
+            drawn.push((Accepted, update(MessageStatus::Sent, newest), Sent));
             for from in [Accepted, Sent, Undelivered, Failed] {
-                drawn.push((from, tell(News::Delivered, newest), Delivered));
+                drawn.push((from, update(MessageStatus::Delivered, newest), Delivered));
             }
         }
         for from in [Accepted, Sent] {
-            drawn.push((from, tell(News::Undelivered, true), Undelivered));
-            drawn.push((from, tell(News::Failed, true), Failed));
+            drawn.push((from, update(MessageStatus::Undelivered, true), Undelivered));
+            drawn.push((from, update(MessageStatus::Failed, true), Failed));
         }
 
         let mut changes = vec![
@@ -357,9 +360,9 @@ mod tests {
             Change::GiveUp,
         ];
         changes.extend(
-            News::ALL
+            MessageStatus::ALL
                 .iter()
-                .flat_map(|news| [tell(*news, true), tell(*news, false)]),
+                .flat_map(|status| [update(*status, true), update(*status, false)]),
         );
         for from in State::ALL {
             for change in &changes {
@@ -374,14 +377,14 @@ mod tests {
 
     #[test]
     fn a_late_sent_does_not_overwrite_delivered() {
-        assert_eq!(State::Delivered.after(tell(News::Sent, true)), None);
+        assert_eq!(State::Delivered.after(update(MessageStatus::Sent, true)), None);
     }
 
     #[test]
     fn bad_news_of_an_older_attempt_does_not_count_but_good_news_does() {
-        assert_eq!(State::Pending.after(tell(News::Failed, false)), None);
+        assert_eq!(State::Pending.after(update(MessageStatus::Failed, false)), None);
         assert_eq!(
-            State::Pending.after(tell(News::Delivered, false)),
+            State::Pending.after(update(MessageStatus::Delivered, false)),
             Some(State::Delivered)
         );
     }
@@ -447,18 +450,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_and_repeats_of_news_do_not_matter(story in prop::collection::vec(prop::sample::select(News::ALL), 0..12), seed: u64) {
+        fn order_and_repeats_of_updates_do_not_matter(story in prop::collection::vec(prop::sample::select(MessageStatus::ALL), 0..12), seed: u64) {
             let mut shuffled = story.clone();
             let length = shuffled.len();
             for index in 0..length {
                 shuffled.swap(index, (seed as usize).wrapping_mul(index + 7) % length);
             }
-            let (one, other) = (told(State::Sending, &story), told(State::Sending, &shuffled));
+            let (one, other) = (updated(State::Sending, &story), updated(State::Sending, &shuffled));
 
             // At equal rank the first stays, so these two are the exception that the contract names.
             let same = |state| if state == State::Undelivered { State::Failed } else { state };
             prop_assert_eq!(same(one), same(other));
-            prop_assert_eq!(told(one, &story), one, "telling it all again changes nothing");
+            prop_assert_eq!(updated(one, &story), one, "reporting it all again changes nothing");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a helpdesk says about a ticket: read once at the door, every bad field named. Absent: mappings of particular
+//! What a helpdesk says about a ticket: read once, as it comes in, every bad field named. Absent: mappings of particular
 //! helpdesks, and whether the ticket is known already (the store knows).
 
 use super::{
@@ -17,7 +17,7 @@ const MAX_LINE: usize = 1_000;
 const MAX_NAME: usize = 200;
 /// Browsers and Twilio's link handling stop about here; a longer "link" is a mistake.
 const MAX_URL: usize = 2_000;
-/// An event older than this is a helpdesk with a wrong clock, not news.
+/// An event older than this is a helpdesk with a wrong clock.
 const MAX_AGE: SignedDuration = SignedDuration::from_hours(366 * 24);
 /// A time zone taken for another moves a time by at most 14 hours.
 const MAX_AHEAD: SignedDuration = SignedDuration::from_hours(24);

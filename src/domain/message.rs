@@ -238,7 +238,7 @@ impl<'a> Fields<'a> {
                 .or(event.client.name.as_deref())
                 .map(|client| capped(client, MAX_CLIENT)),
             urgency: Some("CRITICAL"),
-            // Rounded, because "95.37 %" is a false precision in a text at night; the range is checked at the door.
+            // Rounded, because "95.37 %" is a false precision in a text at night; the range is checked as the event is read.
             confidence: ticket.confidence_percent.map(|percent| percent.round() as i64),
             estimated_hours: ticket
                 .estimated_hours

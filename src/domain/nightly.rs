@@ -11,7 +11,7 @@ use std::str::FromStr;
 pub const MAX_SINGLE_DAYS: usize = 7;
 
 words! {
-    /// What is done every night. Two jobs, so that a dead mail server never stops the clean-up.
+    /// What is done every night: two jobs, so that a dead mail server never stops the clean-up.
     NightlyJob { Report = "report", Cleanup = "cleanup" }
 }
 
@@ -132,7 +132,7 @@ mod tests {
         LocalDay::parse(text).unwrap()
     }
 
-    /// Lives through the years, looking every `step`; returns every day that got a run, in order.
+    /// Lives through the years, checking every `step`; returns every day that got a run, in order.
     fn live(schedule: &str, zone: &TimeZone, from: &str, until: &str, steps: &[SignedDuration]) -> Vec<LocalDay> {
         let time = NightlyTime::parse(schedule).unwrap();
         let (mut now, until): (Timestamp, Timestamp) = (from.parse().unwrap(), until.parse().unwrap());

@@ -1,6 +1,6 @@
-//! Phone numbers: read once at the door to E.164, masked whenever they are shown. A number goes to the person it names or
-//! to nobody: what can be read in two ways is not read. Absent: whether a number may be texted (opt-outs live in the
-//! store).
+//! Phone numbers: read once, as they come in, to E.164, masked whenever they are shown. A number goes to the person it
+//! names or to nobody: what can be read in two ways is not read. Absent: whether a number may be texted (opt-outs live in
+//! the store).
 
 mod plan;
 mod written;

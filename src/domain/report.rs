@@ -1,4 +1,4 @@
-//! The failure report of a night: what it counts, and what each bad outcome means to a person who has to do something
+//! The nightly failure report: what it counts, and what each bad outcome means to a person who has to do something
 //! about it. Absent: reading it from the database (`store::reports`) and how it looks (`mail::render`).
 
 use super::{
@@ -14,7 +14,7 @@ pub const TREND_DAYS: usize = 14;
 /// More rows than this are in nobody's interest; the report says how many there are.
 pub const MAX_ROWS: usize = 20_000;
 
-/// What one report tells.
+/// What one report shows.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub days: Span,
@@ -22,7 +22,7 @@ pub struct Report {
     pub so_far: bool,
     /// The deliveries received on these days, by where they stand now.
     pub totals: Vec<(State, i64)>,
-    /// Bad outcomes that no earlier report told, at most [`MAX_ROWS`].
+    /// Bad outcomes that no earlier report listed, at most [`MAX_ROWS`].
     pub rows: Vec<BadOutcome>,
     /// How many there are in all.
     pub row_count: i64,
@@ -32,7 +32,7 @@ pub struct Report {
     pub used: i64,
     pub limit: i64,
     pub opt_outs_gained: i64,
-    /// Opt-outs that a person should compare with the helpdesk, told by no earlier report; at most [`MAX_ROWS`].
+    /// Opt-outs that a person should compare with the helpdesk, listed by no earlier report; at most [`MAX_ROWS`].
     pub doubtful_opt_outs: Vec<DoubtfulOptOut>,
     /// How many there are in all.
     pub doubtful_opt_out_count: i64,
@@ -160,7 +160,7 @@ impl DoubtfulOptOut {
     pub fn explanation() -> Explanation {
         Explanation {
             meaning: "An earlier version stored this number without the text it was read from, and it could misread \
-                      numbers from abroad: then a stranger is never texted, and the person who opted out still is."
+                      numbers from abroad: then somebody else is never texted, and the person who opted out still is."
                 .to_owned(),
             advice:
                 "Compare it with the helpdesk: `GET /v1/opt-outs` shows the whole number. Delete a wrong one and add \

@@ -4,7 +4,7 @@
 //! The marker of a message is its text, with its number and its time. It survives what carriers do to texts: other
 //! punctuation and blanks for the same (smart encoding), and trimmed blanks.
 
-use super::{clock::Stamp, day::after, delivery::News};
+use super::{clock::Stamp, day::after, delivery::MessageStatus};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashSet;
 
@@ -27,8 +27,8 @@ pub struct Listing {
 pub struct Listed {
     pub message_id: String,
     /// The provider's own word, and what it means.
-    pub status: String,
-    pub news: Option<News>,
+    pub word: String,
+    pub status: Option<MessageStatus>,
     pub error_code: Option<i64>,
     /// Whether the code says that the person opted out.
     pub opted_out: bool,
@@ -160,8 +160,8 @@ mod tests {
     fn listed(id: &str, second: i64, text: Option<&str>) -> Listed {
         Listed {
             message_id: id.into(),
-            status: "sent".into(),
-            news: Some(News::Sent),
+            word: "sent".into(),
+            status: Some(MessageStatus::Sent),
             error_code: None,
             opted_out: false,
             text: text.map(str::to_owned),

@@ -78,7 +78,7 @@ fn split(text: &str, units: usize, single: usize, part: usize, cost: impl Fn(cha
 }
 
 /// The nearest text in the GSM alphabet: letters it has stay (`ä`, `ñ`), others are transliterated, emoji and other
-/// pictures go. Fewer segments, at the price of looks.
+/// pictures go. Fewer segments, at the price of how it looks.
 pub fn to_gsm(text: &str) -> String {
     let mut gsm = String::with_capacity(text.len());
     for c in text.chars() {

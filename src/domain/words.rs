@@ -25,7 +25,7 @@ macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[allow(dead_code, reason = "the contract's words are all here, also those of rooms still to come")]
+        #[allow(dead_code, reason = "the contract's words are all here, also those of modules still to come")]
         pub enum $name { $($(#[$doc])* $variant),+ }
 
         #[allow(dead_code, reason = "not every set of words is listed or read back")]

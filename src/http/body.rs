@@ -87,7 +87,7 @@ pub async fn read_optional_json(headers: &HeaderMap, raw: Body) -> Result<Option
     parse_json(&bytes).map(Some)
 }
 
-/// JSON by its content type; none at all passes, since the body will tell.
+/// JSON by its content type; none at all passes, since the body will show it.
 fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
     let Some(given) = headers.get(header::CONTENT_TYPE) else {
         return Ok(());

@@ -77,7 +77,7 @@ fn unknown_source(name: &str) -> Fault {
 #[derive(Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum EventAnswer {
-    /// The alert is new, or it now tells more people.
+    /// The alert is new, or more people are told of it now.
     Accepted {
         alert_id: AlertId,
         deliveries: Vec<NewDelivery>,

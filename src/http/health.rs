@@ -88,8 +88,8 @@ impl MailStatus {
 /// Whether the provider takes messages; if not, what is wrong and since when.
 async fn provider_status(app: &AppState) -> String {
     let (store, route) = (&app.store, &app.route);
-    let (held, silent_since) = (store.held(route).await, store.silent_since(route).await);
-    match (held, silent_since) {
+    let (held, unreachable_since) = (store.held(route).await, store.unreachable_since(route).await);
+    match (held, unreachable_since) {
         (Ok(Some(Held { fault, since })), _) => format!("refuses our {fault}; sends are held since {since}"),
         (_, Ok(Some(since))) => format!("cannot be reached since {since}"),
         (Ok(None), Ok(None)) => "ok".into(),

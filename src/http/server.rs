@@ -35,7 +35,7 @@ use tokio::{
 
 /// How often connections are checked.
 const TICK: Duration = Duration::from_millis(500);
-/// Room for a request head, and for what is read of a body at a time; a longer head is answered 431.
+/// Space for a request head, and for what is read of a body at a time; a longer head is answered 431.
 const MAX_BUFFER: usize = 16 * 1024;
 /// A problem that lasts is logged so often.
 const LOG_EVERY: Duration = Duration::from_secs(60);
@@ -98,7 +98,7 @@ async fn accept(
             Admission::InPlaceOfAnother(open) => {
                 spawn(stream, peer, open, &router, &alive, &stopping);
                 if let Some(count) = evictions.add() {
-                    tracing::warn!(count, caps = ?connections.caps, "closed connections that only waited, to make room for new ones");
+                    tracing::warn!(count, caps = ?connections.caps, "closed connections that only waited, to take new ones");
                 }
                 // Lets the other one close its socket, and new ones read what has come.
                 tokio::task::yield_now().await;

@@ -65,7 +65,7 @@ impl Webhooks {
 #[derive(Default)]
 pub struct Rejections(Mutex<(u64, VecDeque<Rejection>)>);
 
-/// A request that was rejected: when, why, and what it looked like; no values.
+/// A request that was rejected: when, why, and which fields it had; no values.
 #[derive(Clone)]
 pub struct Rejection {
     pub at: Timestamp,

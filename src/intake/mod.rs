@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 /// What became of an event. Whatever it says is committed.
 pub enum Outcome {
-    /// The alert is new, or it now tells more people.
+    /// The alert is new, or more people are told of it now.
     Accepted {
         alert_id: AlertId,
         deliveries: Vec<Addition>,

@@ -1,10 +1,10 @@
-//! The attachment of a report: every bad outcome and every opt-out to look at, for a spreadsheet. Absent: the mail that it
+//! The attachment of a report: every bad outcome and every opt-out to check, for a spreadsheet. Absent: the mail that it
 //! goes with (see `render`).
 
 use crate::domain::report::{DoubtfulOptOut, Report};
 use jiff::{Timestamp, tz::TimeZone};
 
-/// Every bad outcome, and every opt-out to look at, for a spreadsheet: UTF-8 with its mark, so that Excel reads it too.
+/// Every bad outcome, and every opt-out to check, for a spreadsheet: UTF-8 with its mark, so that Excel reads it too.
 pub fn write(report: &Report, zone: &TimeZone) -> String {
     let mut writer = csv::Writer::from_writer(vec![0xEF, 0xBB, 0xBF]);
     let _ = writer.write_record([
@@ -96,7 +96,7 @@ fn harmless(text: &str) -> String {
     cell
 }
 
-/// What may be trimmed before a spreadsheet looks at a cell: blanks, quotes, what is not seen.
+/// What may be trimmed before a spreadsheet reads a cell: blanks, quotes, what is not seen.
 fn is_trimmed(c: char) -> bool {
     c.is_whitespace()
         || c.is_control()

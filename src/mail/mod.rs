@@ -1,4 +1,4 @@
-//! Sends mail: one SMTP talk for each try, by lettre. Knows nothing of the database: callers record what it returns.
+//! Sends mail: one SMTP session for each try, by lettre. Knows nothing of the database: callers record what it returns.
 //! Absent: what the mails say (see `render`) and when they are tried again (`worker::outbox`).
 
 mod csv;
@@ -29,13 +29,13 @@ use secrecy::ExposeSecret;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Until the server is ready to hear of a mail. Slower ones are as good as gone; the mail is kept.
+/// Until the server is ready to take a mail. Slower ones are as good as gone; the mail is kept.
 const CONNECT_TIME: Duration = Duration::from_secs(30);
-/// For one mail to everybody it is for. A server may think long about a mail it has (RFC 5321, 4.5.3.2.6, has ten minutes):
+/// For one mail to everybody it is for. A server may take long for a mail it has (RFC 5321, 4.5.3.2.6, has ten minutes):
 /// who hangs up too early sends it twice. Callers hold their right to send for longer.
-pub const TALK_TIME: Duration = Duration::from_secs(300);
-/// For the goodbye, which changes nothing: the server has the mail.
-const GOODBYE_TIME: Duration = Duration::from_secs(2);
+pub const SESSION_TIME: Duration = Duration::from_secs(300);
+/// For closing the connection, which changes nothing: the server has the mail.
+const CLOSE_TIME: Duration = Duration::from_secs(2);
 
 /// Why a mail did not go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Mailer {
         if to.is_empty() {
             return Outcome::default();
         }
-        let deadline = Instant::now() + TALK_TIME;
+        let deadline = Instant::now() + SESSION_TIME;
         let mail = match self.write(mail, message_id, written_at) {
             Ok(mail) => mail.formatted(),
             Err(why) => {
@@ -155,13 +155,13 @@ impl Mailer {
         let connecting = timeout_at(deadline.min(Instant::now() + CONNECT_TIME), self.connect());
         let mut connection = connecting
             .await
-            .map_err(|_| too_slow("it was not ready to hear of a mail"))?
+            .map_err(|_| too_slow("it was not ready to take a mail"))?
             .map_err(|error| self.understand(&error))?;
         timeout_at(deadline, connection.send(&envelope, mail))
             .await
             .map_err(|_| too_slow("it may have the mail; a second copy has the same Message-ID"))?
             .map_err(|error| self.understand(&error))?;
-        let _ = timeout(GOODBYE_TIME, connection.quit()).await;
+        let _ = timeout(CLOSE_TIME, connection.quit()).await;
         Ok(())
     }
 

@@ -226,7 +226,7 @@ fn headline(report: &Report) -> String {
     format!("{failed}{doubtful}")
 }
 
-/// The opt-outs that a person should look at, and why; nothing where there are none.
+/// The opt-outs that a person should check, and why; nothing where there are none.
 fn opt_outs_view(report: &Report, zone: &TimeZone) -> Value {
     let opt_outs = &report.doubtful_opt_outs;
     let shown = &opt_outs[..opt_outs.len().min(SHOWN_ROWS)];

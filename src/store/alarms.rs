@@ -1,5 +1,5 @@
-//! Alarms: a row here and a line in the log, once for each thing they are about; and the look at whether an opt-out left
-//! a source with nobody to tell. Absent: their mails (see `mails`).
+//! Alarms: a row here and a line in the log, once for each thing they are about; and the check whether an opt-out left
+//! a source with nobody to tell. Absent: their mails (see `outbox`).
 
 use super::{
     Db,
@@ -25,7 +25,7 @@ pub struct About<'a> {
     pub delivery_id: Option<&'a str>,
 }
 
-/// Who a source told in this time is somebody that it tells.
+/// Whom a source named within this time, it still names.
 const RECENT: SignedDuration = SignedDuration::from_hours(24 * 30);
 
 /// Raises an alarm about `subject`, unless it was raised already.
@@ -103,7 +103,7 @@ impl AlarmRow {
 }
 
 impl Db {
-    /// Looks at opt-outs that nobody has looked at yet: where everybody that a source tells has opted out, its alarm is
+    /// Checks opt-outs that nobody has checked yet: where everybody that a source names has opted out, its alarm is
     /// raised. `fallback` holds the configured numbers of each source, in E.164.
     pub async fn check_opt_outs(
         &self,
@@ -134,7 +134,7 @@ impl Db {
             }
             if all_out {
                 let detail = format!(
-                    "everybody that source {source} tells has opted out of texts; {} was the last",
+                    "everybody that source {source} names has opted out of texts; {} was the last",
                     phone::mask(&phone)
                 );
                 let subject = format!("{source}/{opted_out_at}");
@@ -150,7 +150,7 @@ impl Db {
         tx.commit().await
     }
 
-    /// The numbers that were told lately by each source that told this one.
+    /// The numbers that were lately told of alerts of each source that also named this one.
     async fn people_of_sources(
         &self,
         phone: &str,

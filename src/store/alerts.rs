@@ -1,4 +1,4 @@
-//! Alerts: raising one with its deliveries in a single transaction, adding to one that nobody heard of, and closing it.
+//! Alerts: raising one with its deliveries in a single transaction, adding to one that nobody was told of, and closing it.
 //! Absent: reading them back (see `lists`).
 
 use super::{
@@ -215,7 +215,7 @@ struct Alert {
 }
 
 impl Alert {
-    /// Whether an event tells of a time before the alert was closed. A close that lies ahead was dated by a clock that has
+    /// Whether an event speaks of a time before the alert was closed. A close that lies ahead was dated by a clock that has
     /// gone back since.
     fn was_closed_after(&self, event: &Event, now: Timestamp) -> bool {
         let ended_at = self

@@ -8,7 +8,7 @@
 //!
 //! Absent: what the jobs are and what is done with them (see `writes`).
 
-use super::{error::StoreError, session::silent};
+use super::{error::StoreError, session::no_answer};
 use crate::supervise::{self, Fatal, keep_running};
 use futures::FutureExt;
 use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -195,7 +195,7 @@ impl<R> Runner<R> {
                 // Each call was answered in time, so there were too many.
                 Err(_) => {
                     was_slow = true;
-                    Err(silent().into())
+                    Err(no_answer().into())
                 }
             };
             match outcome {

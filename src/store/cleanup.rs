@@ -1,6 +1,6 @@
 //! Forgetting: old receipts go, personal data is taken out of old alerts, counters and mails that nobody needs go too.
 //! Every function does one small batch, so that nobody waits long for the writer. Never goes: an alert's source and
-//! ticket id, the dedup key; and opt-outs, which are wishes. Absent: when, how much, and how fast (`worker::cleanup`).
+//! ticket id, the dedup key; and opt-outs, which people asked for. Absent: when, how much, and how fast (`worker::cleanup`).
 
 use super::{
     Db,

@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 
 /// People are told after so long without any answer.
 const TELL_AFTER: SignedDuration = SignedDuration::from_mins(10);
-/// Two tries further apart than this are not one silence: nobody tried in between, or the clock jumped. While calls fail
+/// Two tries further apart than this are not one outage: nobody tried in between, or the clock jumped. While calls fail
 /// there is a probe every minute.
 const FARTHEST_TRIES: SignedDuration = SignedDuration::from_mins(10);
 /// How often an account that does not answer is asked whether it is back.
@@ -25,13 +25,13 @@ const WRITE_EVERY: SignedDuration = SignedDuration::from_secs(10);
 
 /// What is known of an account that does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
-struct Silence {
+struct Outage {
     silent_since: Option<i64>,
     failed_at: Option<i64>,
     alarmed_at: Option<i64>,
 }
 
-impl Silence {
+impl Outage {
     /// What it is after a call failed at `now`.
     fn after_failure(self, now: Timestamp) -> Self {
         let goes_on = |since: &i64| {
@@ -62,7 +62,7 @@ fn ms_of(span: SignedDuration) -> i64 {
 }
 
 impl Db {
-    async fn silence(&self, route: &Route) -> Result<Option<Silence>, StoreError> {
+    async fn outage(&self, route: &Route) -> Result<Option<Outage>, StoreError> {
         self.reads()
             .optional(
                 sql!("select silent_since, failed_at, alarmed_at from route_contact where route = $1"),
@@ -72,9 +72,9 @@ impl Db {
     }
 
     /// Since when no call to this account has been answered, if that is so.
-    pub async fn silent_since(&self, route: &Route) -> Result<Option<Timestamp>, StoreError> {
-        let silence = self.silence(route).await?;
-        Ok(silence.and_then(|silence| silence.silent_since).map(at))
+    pub async fn unreachable_since(&self, route: &Route) -> Result<Option<Timestamp>, StoreError> {
+        let outage = self.outage(route).await?;
+        Ok(outage.and_then(|outage| outage.silent_since).map(at))
     }
 
     /// Whether an account that does not answer is to be asked now.
@@ -105,8 +105,8 @@ impl Db {
 
     /// Calls were made and none was answered. After a while people are told, once.
     pub async fn note_failed_calls(&self, route: &Route, now: Timestamp) -> Result<(), StoreError> {
-        let known = self.silence(route).await?;
-        if known.is_some_and(|silence| silence.is_fresh(now)) {
+        let known = self.outage(route).await?;
+        if known.is_some_and(|outage| outage.is_fresh(now)) {
             return Ok(());
         }
         let mut tx = self.begin().await?;
@@ -118,7 +118,7 @@ impl Db {
             args![route.key(), ms(after(now, PROBE_EVERY))],
         )
         .await?;
-        let silence: Silence = tx
+        let outage: Outage = tx
             .one(
                 sql!(
                     "select silent_since, failed_at, alarmed_at from route_contact where route = $1",
@@ -127,7 +127,7 @@ impl Db {
                 args![route.key()],
             )
             .await?;
-        let next = silence.after_failure(now);
+        let next = outage.after_failure(now);
         tx.execute(
             sql!(
                 "update route_contact set silent_since = $2, failed_at = $3, alarmed_at = $4,
@@ -139,12 +139,12 @@ impl Db {
                 next.silent_since,
                 next.failed_at,
                 next.alarmed_at,
-                i64::from(silence.silent_since.is_some()),
+                i64::from(outage.silent_since.is_some()),
                 ms(after(now, PROBE_EVERY))
             ],
         )
         .await?;
-        if silence.alarmed_at.is_none()
+        if outage.alarmed_at.is_none()
             && let (Some(since), Some(_)) = (next.silent_since, next.alarmed_at)
         {
             let detail = format!("no call to {} has been answered since {}", route.provider, at(since));
@@ -157,12 +157,12 @@ impl Db {
 
     /// A call was answered, whatever the answer was. People who were told that none is are told that too.
     pub async fn note_answered_call(&self, route: &Route, now: Timestamp) -> Result<(), StoreError> {
-        let known = self.silence(route).await?;
-        if known.is_none_or(|silence| silence.silent_since.is_none()) {
+        let known = self.outage(route).await?;
+        if known.is_none_or(|outage| outage.silent_since.is_none()) {
             return Ok(());
         }
         let mut tx = self.begin().await?;
-        let silence: Silence = tx
+        let outage: Outage = tx
             .one(
                 sql!(
                     "select silent_since, failed_at, alarmed_at from route_contact where route = $1",
@@ -179,7 +179,7 @@ impl Db {
             args![route.key()],
         )
         .await?;
-        if let (Some(since), Some(_)) = (silence.silent_since, silence.alarmed_at) {
+        if let (Some(since), Some(_)) = (outage.silent_since, outage.alarmed_at) {
             let detail = format!("{} answers again; it had not since {}", route.provider, at(since));
             let subject = format!("{}/{}/{since}", route.provider, route.account);
             let kind = AlarmKind::ProviderReachable;
@@ -193,16 +193,16 @@ impl Db {
 mod tests {
     use super::*;
 
-    const KNOWN_TO_ANSWER: Silence = Silence {
+    const KNOWN_TO_ANSWER: Outage = Outage {
         silent_since: None,
         failed_at: None,
         alarmed_at: None,
     };
 
     /// What it is after calls failed at these minutes.
-    fn failed_at(minutes: &[i64]) -> Silence {
-        minutes.iter().fold(KNOWN_TO_ANSWER, |silence, minute| {
-            silence.after_failure(at(minute * 60_000))
+    fn failed_at(minutes: &[i64]) -> Outage {
+        minutes.iter().fold(KNOWN_TO_ANSWER, |outage, minute| {
+            outage.after_failure(at(minute * 60_000))
         })
     }
 

@@ -101,13 +101,13 @@ impl Db {
         self.batchers.begin(order, false, std::future::ready(())).await
     }
 
-    /// Records what the provider answered. A late answer, after others took the attempt for lost, counts as news.
+    /// Records what the provider answered. A late answer, after others took the attempt for lost, counts as a status update.
     pub async fn answer(&self, answered: &Arc<Answered>) -> Result<(), StoreError> {
         self.batchers.answer(Arc::clone(answered)).await
     }
 
     /// Keeps a receipt and lets it speak for its delivery. Durable when this returns. A message still on its way is asked
-    /// about after `poll_after` without further news.
+    /// about after `poll_after` without a new status.
     pub async fn receive(
         &self,
         receipt: Receipt,

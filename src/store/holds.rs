@@ -12,7 +12,7 @@ use super::{
     types::{at, ms},
 };
 use crate::domain::{
-    answer::Fault,
+    answer::HoldCause,
     day::{LocalDay, after},
     id::{AttemptNo, DeliveryId},
     report::Explanation,
@@ -23,7 +23,7 @@ use jiff::{SignedDuration, Timestamp};
 /// How often a held account is probed.
 const PROBE_EVERY: SignedDuration = SignedDuration::from_mins(1);
 /// How often one delivery is tried while all is held. Not configurable: it protects an account from being closed for
-/// knocking, and people from waiting for long.
+/// too many refused calls, and people from waiting for long.
 const TRIAL_EVERY: SignedDuration = SignedDuration::from_mins(3);
 /// Deliveries that were received longer before a hold say nothing of the account after it: they are over.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(72);
@@ -33,13 +33,13 @@ const MAX_HOLDS: i64 = 3;
 /// A hold, as admins see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Held {
-    pub fault: Fault,
+    pub fault: HoldCause,
     pub since: Timestamp,
 }
 
 /// What the provider refused, for a hold.
 pub struct Halt<'a> {
-    pub fault: Fault,
+    pub fault: HoldCause,
     pub code: Option<i64>,
     pub explanation: &'a Explanation,
 }
@@ -71,11 +71,11 @@ struct HoldRow {
 
 impl HoldRow {
     /// A version that knew no other fault wrote none.
-    fn fault(&self) -> Fault {
+    fn fault(&self) -> HoldCause {
         self.fault
             .as_deref()
-            .and_then(Fault::parse)
-            .unwrap_or(Fault::Credentials)
+            .and_then(HoldCause::parse)
+            .unwrap_or(HoldCause::Credentials)
     }
 }
 
@@ -180,7 +180,7 @@ impl Db {
 /// Whether a delivery may be tried while all is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trials {
-    /// It would tell what the probe cannot.
+    /// It would show what the probe cannot.
     Open,
     /// It would surely be refused.
     Closed,
@@ -199,7 +199,7 @@ async fn lock(tx: &mut Tx, route: &Route) -> Result<Option<HoldRow>, StoreError>
     .await
 }
 
-/// Keeps the hold until the next probe, and tells people again once a day.
+/// Keeps the hold until the next probe, and raises the alarm again once a day.
 async fn put_off(
     tx: &mut Tx,
     route: &Route,
@@ -298,12 +298,12 @@ struct Culprit {
 impl Culprit {
     /// Whether the account has been shown to work since this delivery brought its first hold: only then is the next one
     /// the delivery's doing. It takes a message that was accepted: an account may answer questions and take no message.
-    fn is_to_blame(&self, fault: Fault) -> bool {
+    fn is_to_blame(&self, fault: HoldCause) -> bool {
         fault.may_be_one_delivery() && self.others_accepted > 0
     }
 
     /// How many holds it has on its account after this one: the first is remembered, later ones are counted.
-    fn holds_after(&self, fault: Fault) -> i64 {
+    fn holds_after(&self, fault: HoldCause) -> i64 {
         if self.holds == 0 || self.is_to_blame(fault) {
             self.holds + 1
         } else {
@@ -357,8 +357,8 @@ pub async fn hold(
     }
     let (provider, account) = (&culprit.provider, &culprit.account);
     let detail = halt.detail(provider);
-    // A try that is refused for another fault than before tells of that one from now on.
-    let told = tx
+    // A try that is refused for another fault than before is reported from now on.
+    let reported = tx
         .execute(
             sql!(
                 "insert into route_hold (route, since, error_code, probe_at, fault, detail)
@@ -377,7 +377,7 @@ pub async fn hold(
         )
         .await?
         > 0;
-    if told {
+    if reported {
         let subject = subject(provider, account, halt.code, day);
         alarms::raise(tx, halt.fault.alarm(), &subject, About::default(), detail, now).await?;
     }
@@ -404,13 +404,13 @@ mod tests {
     #[test]
     fn a_hold_counts_against_a_delivery_only_if_others_were_accepted_since() {
         let rows = [
-            (Fault::Credentials, 0, 1),
-            (Fault::Credentials, 1, 2),
-            (Fault::Sender, 0, 1),
-            (Fault::Sender, 1, 2),
+            (HoldCause::Credentials, 0, 1),
+            (HoldCause::Credentials, 1, 2),
+            (HoldCause::Sender, 0, 1),
+            (HoldCause::Sender, 1, 2),
             // Never about one message.
-            (Fault::Account, 1, 1),
-            (Fault::Settings, 1, 1),
+            (HoldCause::Account, 1, 1),
+            (HoldCause::Settings, 1, 1),
         ];
 
         for (fault, others_accepted, holds) in rows {
@@ -424,6 +424,6 @@ mod tests {
 
     #[test]
     fn the_first_hold_is_remembered_and_proves_nothing() {
-        assert_eq!(culprit(0, 1).holds_after(Fault::Credentials), 1);
+        assert_eq!(culprit(0, 1).holds_after(HoldCause::Credentials), 1);
     }
 }

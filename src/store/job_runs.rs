@@ -217,7 +217,7 @@ fn run_state((composed_at, finished_at): (Option<i64>, Option<i64>)) -> RunState
     }
 }
 
-/// Begins with a write, so that processes look at the ledger one after the other.
+/// Begins with a write, so that processes read the ledger one after the other.
 async fn take_turns(tx: &mut Tx, now: Timestamp) -> Result<(), StoreError> {
     tx.execute(
         sql!(

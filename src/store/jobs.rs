@@ -198,7 +198,7 @@ pub struct AnswerRules {
     pub configured_limit: i64,
     /// From 0 to 1; spreads the next tries of many deliveries.
     pub jitter: f64,
-    /// How long an accepted message may stay without news before it is asked about.
+    /// How long an accepted message may stay without a new status before it is asked about.
     pub poll_after: SignedDuration,
 }
 

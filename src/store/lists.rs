@@ -79,7 +79,7 @@ impl DeliveryView {
     }
 }
 
-/// One line of what happened to a delivery.
+/// One entry of what happened to a delivery.
 #[derive(Clone)]
 pub struct TimelineLine {
     pub at: Timestamp,

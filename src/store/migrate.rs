@@ -5,7 +5,7 @@
 
 use super::{
     error::{OpenError, is_locked_out},
-    session::silent,
+    session::no_answer,
 };
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, migrate::Migrator, postgres::PgConnectOptions,
@@ -63,7 +63,7 @@ async fn take_lock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         let asking = sqlx::query_scalar("select pg_try_advisory_lock($1)")
             .bind(LOCK)
             .fetch_one(&mut *connection);
-        let is_ours: bool = timeout(CONNECT, asking).await.map_err(|_| silent())??;
+        let is_ours: bool = timeout(CONNECT, asking).await.map_err(|_| no_answer())??;
         if is_ours {
             return Ok(());
         }
@@ -83,7 +83,7 @@ async fn drop_broken_indexes(connection: &mut PgConnection, migrator: &Migrator)
          where not i.indisvalid and n.nspname = current_schema()",
     )
     .fetch_all(&mut *connection);
-    let broken: Vec<String> = timeout(CONNECT, asking).await.map_err(|_| silent())??;
+    let broken: Vec<String> = timeout(CONNECT, asking).await.map_err(|_| no_answer())??;
     let is_ours = |name: &String| {
         let ours = format!("concurrently if not exists {name} on ");
         migrator.iter().any(|migration| migration.sql.as_str().contains(&ours))

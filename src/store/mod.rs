@@ -5,7 +5,7 @@
 //! From below: `session` and `writer` (connections), `engine`, `tx` (a transaction, and what follows its commit), `query`,
 //! `sql`; tables of their own (`alarms`, `holds`, `limits`, `opt_outs`, `contact`, …); `ledger` (the only writer of deliveries,
 //! attempts and timelines); `alerts`, `duplicates`; `jobs`, `batcher`, `writes` (group commit); `db`, `open`. Beside them what
-//! only reads (`lists`, `reports`), and what is of the night (`job_runs`, `mails`, `cleanup`).
+//! only reads (`lists`, `reports`), and what the nightly jobs need (`job_runs`, `outbox`, `cleanup`).
 //!
 //! Locks are always taken in this order, so that PostgreSQL has no deadlocks: setting, alert, daily count, delivery.
 
@@ -24,17 +24,17 @@ mod jobs;
 mod ledger;
 mod limits;
 mod lists;
-mod mails;
 mod migrate;
-mod moving;
 mod open;
 mod opt_outs;
+mod outbox;
 mod pace;
 mod page;
 mod query;
 mod reports;
 mod session;
 mod sql;
+mod transfer;
 mod tx;
 mod types;
 mod waits;
@@ -54,10 +54,10 @@ pub use jobs::{
 pub use ledger::{ClampRules, Looker, Lookup, Resent, SweepRules};
 pub use limits::LimitStatus;
 pub use lists::{AlertFilter, AlertView, DeliveryFilter, DeliveryView};
-pub use mails::{KeptReport, Mail, Mails, report_key};
-pub use moving::{PAGE, SUPERSEDED, TABLES};
 pub use opt_outs::OptOut;
+pub use outbox::{KeptReport, Mail, Mails, report_key};
 pub use page::Page;
 pub use reports::Outcomes;
 pub use session::Limits;
+pub use transfer::{PAGE, SUPERSEDED, TABLES};
 pub use waits::Wait;

@@ -73,7 +73,7 @@ impl Db {
             .collect())
     }
 
-    /// Opens the database for looking only, also beside a process that writes to it.
+    /// Opens the database for reading only, also beside a process that writes to it.
     pub async fn open_read_only(url: &DatabaseUrl) -> Result<Self, OpenError> {
         let db = Self::open_as_it_is(url).await?;
         let newest = newest_version(&match &db.engine.kind {
@@ -94,7 +94,7 @@ impl Db {
             .await
     }
 
-    /// Like [`Db::open_read_only`], of whatever version its tables are, and for as long as a look takes.
+    /// Like [`Db::open_read_only`], of whatever version its tables are, and for as long as one reading takes.
     pub async fn open_as_it_is(url: &DatabaseUrl) -> Result<Self, OpenError> {
         let url = match url {
             DatabaseUrl::Sqlite(url) => url,
@@ -211,7 +211,7 @@ fn postgres_options(url: &SecretString) -> Result<PgConnectOptions, OpenError> {
 /// Asks once more whether anybody is told of these alerts, now that everybody's commit can be seen. By itself: what was
 /// committed stands, and what was begun must be called, whatever becomes of this. Ends with the last way to the database.
 async fn check_told_again(kind: Kind, mut alerts: mpsc::UnboundedReceiver<(AlertId, Timestamp)>) {
-    // What this finds out needs no third look, and this task must not keep itself alive.
+    // What this finds out needs no third check, and this task must not keep itself alive.
     let effects = Effects {
         wake: watch::Sender::new(()),
         check_told: mpsc::unbounded_channel().0,

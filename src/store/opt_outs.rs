@@ -22,7 +22,7 @@ pub struct OptOut {
     pub opted_out_at: Timestamp,
 }
 
-/// The reason noted when the provider told us.
+/// The reason noted when the provider reported it.
 pub const BY_PROVIDER: &str = "the provider says that this person opted out";
 
 impl Db {

@@ -1,11 +1,11 @@
-//! What replicas on one PostgreSQL share beside the rows themselves: the pace of sends, and the bell that rings in every
+//! What replicas on one PostgreSQL share beside the rows themselves: the pace of sends, and the notification of every
 //! process when a delivery is due. SQLite has one process and needs neither. Absent: waiting (see `worker::pace`).
 
 use super::{
     Db,
     engine::Kind,
     error::StoreError,
-    session::{call, silent},
+    session::{call, no_answer},
     tx::DUE_CHANNEL,
 };
 use crate::domain::route::Route;
@@ -62,7 +62,7 @@ impl Db {
         let own = pool.for_listener();
         let mut listener = timeout(limit, PgListener::connect_with(&own))
             .await
-            .map_err(|_| silent())??;
+            .map_err(|_| no_answer())??;
         let lost = self.hear(&mut listener, limit).await;
         // Closed before the listener goes, so that nobody asks it for that sign.
         drop(own.close());
@@ -75,7 +75,7 @@ impl Db {
         match timeout(limit, listener.listen(DUE_CHANNEL)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return error,
-            Err(_) => return silent(),
+            Err(_) => return no_answer(),
         }
         loop {
             match timeout(QUIET, listener.try_recv()).await {
@@ -87,7 +87,7 @@ impl Db {
                 Err(_) => match timeout(limit, sqlx::query("select 1").execute(&mut *listener)).await {
                     Ok(Ok(_)) => {}
                     Ok(Err(error)) => return error,
-                    Err(_) => return silent(),
+                    Err(_) => return no_answer(),
                 },
             }
         }

@@ -62,7 +62,7 @@ struct DoubtfulRow {
 }
 
 impl Db {
-    /// Marks every bad outcome recorded before `cutoff` that no report has told as this run's, so that it is told once.
+    /// Marks every bad outcome recorded before `cutoff` that no report has listed as this run's, so that it is listed once.
     /// Returns whether the run is still ours.
     pub async fn mark_outcomes(&self, run: &Run, cutoff: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
         loop {
@@ -78,7 +78,7 @@ impl Db {
         }
     }
 
-    /// Marks every opt-out whose original text is not known as this run's, so that it is told once. What the provider told
+    /// Marks every opt-out whose original text is not known as this run's, so that it is listed once. What the provider told
     /// us is the number that was texted: it needs no text. Returns whether the run is still ours.
     pub async fn mark_doubtful_opt_outs(&self, run: &Run, now: Timestamp) -> Result<bool, StoreError> {
         let mut last = String::new();

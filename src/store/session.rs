@@ -1,5 +1,5 @@
 //! Connections to PostgreSQL, each lent for one use. No wait here is without an end: the server cuts a statement after
-//! its time, and if the server itself falls silent (a network that swallows what is sent, a machine that is gone), our side
+//! its time, and if the server itself does not answer (a network that swallows what is sent, a machine that is gone), our side
 //! gives up a moment later. A connection that was given up, or dropped in mid-call, is closed and never lent again: what
 //! comes over it next would belong to somebody else's question. Absent: SQLite (see `writer`), and what is asked.
 
@@ -15,9 +15,9 @@ use tokio::time::{error::Elapsed, timeout};
 const ACQUIRE: Duration = Duration::from_secs(5);
 /// For what a connection is asked when it comes back (a rollback, a sign of life).
 const GIVE_BACK: Duration = Duration::from_secs(5);
-/// To say goodbye to the server when the process ends.
-const GOODBYE: Duration = Duration::from_secs(1);
-/// What our side waits longer than the server, so that a slow statement is told from a silent server.
+/// To close the connections when the process ends.
+const CLOSE: Duration = Duration::from_secs(1);
+/// What our side waits longer than the server, so that a slow statement is distinguished from a server that does not answer.
 const BEYOND_SERVER: Duration = Duration::from_secs(1);
 
 /// What one part of the process may take of the server: intake, receipts and the admin API are one, the worker is another,
@@ -45,8 +45,8 @@ impl Limits {
         }
     }
 
-    /// What the server is told: a lock that somebody else keeps, a statement that runs away, a transaction whose process is
-    /// frozen (that one is cut before others give up waiting for its locks), a client that is gone without a goodbye.
+    /// What the server is to end by itself: a lock that somebody else keeps, a statement that runs away, a transaction whose
+    /// process is frozen (that one is cut before others give up waiting for its locks), a client that is gone without closing.
     fn settings(self) -> [(&'static str, String); 6] {
         let ms = |time: Duration| format!("{}ms", time.as_millis());
         [
@@ -131,7 +131,7 @@ impl Pool {
             .connect_lazy_with(self.pool.connect_options().as_ref().clone())
     }
 
-    /// A connection that falls silent is rarely alone: those that lie idle are given up too, so that nobody has to find out
+    /// A connection that does not answer is rarely alone: those that lie idle are given up too, so that nobody has to find out
     /// about each of them.
     fn give_up_idle(&self) {
         while let Some(connection) = self.pool.try_acquire() {
@@ -141,7 +141,7 @@ impl Pool {
 
     /// Closes every connection, whether or not the server answers.
     pub async fn close(&self) {
-        if timeout(GOODBYE, self.pool.close()).await.is_err() {
+        if timeout(CLOSE, self.pool.close()).await.is_err() {
             tracing::warn!("the database did not answer while its connections were closed");
         }
     }
@@ -183,9 +183,9 @@ impl Session {
                 self.pool.give_up_idle();
                 tracing::warn!(
                     after_s = self.call_time().as_secs(),
-                    "the database has fallen silent; its connections are made anew"
+                    "the database does not answer; its connections are made anew"
                 );
-                Err(silent())
+                Err(no_answer())
             }
         }
     }
@@ -245,7 +245,7 @@ impl Drop for Session {
 }
 
 /// The error of a wait that was given up.
-pub fn silent() -> sqlx::Error {
+pub fn no_answer() -> sqlx::Error {
     let kind = std::io::ErrorKind::TimedOut;
     sqlx::Error::Io(std::io::Error::new(kind, "the database did not answer in time"))
 }

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_wait_is_told_until_it_is_over() {
+    fn the_oldest_wait_is_reported_until_it_is_over() {
         let waits = Waits::default();
         assert!(waits.longest().is_none());
 

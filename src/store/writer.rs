@@ -1,5 +1,5 @@
 //! SQLite's one writing connection: whoever holds it has the file alone, in the order of asking. No pool: a pool of one
-//! asks its connection twice for every use whether it still lives, and each question is a trip to the thread that
+//! asks its connection twice for every use whether it still lives, and each question is a round trip to the thread that
 //! SQLite runs on. Absent: what is written (see `tx`).
 
 use sqlx::{

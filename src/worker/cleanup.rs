@@ -1,5 +1,5 @@
-//! The nightly clean-up: a job of its own, in batches so small that events pass between them; whether one is due is looked
-//! at once a second. Absent: what is deleted and what stays (see `store::cleanup`).
+//! The nightly clean-up: a job of its own, in batches so small that events pass between them; whether one is due is
+//! checked once a second. Absent: what is deleted and what stays (see `store::cleanup`).
 
 use super::{
     clock::Clock,
@@ -28,7 +28,7 @@ const MAX_BATCH: i64 = 1_000;
 /// Pages that one step gives back to the file system.
 const PAGES: u32 = 20;
 
-/// Not while a jump of the clock may make things look old.
+/// Not while a jump of the clock may make things seem old.
 pub fn job(nightly: &Arc<Nightly>, clock: &Arc<Clock>) -> TimedJob {
     let context = Arc::new((Arc::clone(nightly), Arc::clone(clock)));
     TimedJob::new(

@@ -50,11 +50,11 @@ impl Clock {
     fn read(&self) -> (MutexGuard<'_, Watch>, Instant, Timestamp) {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, wall) = read_both();
-        watch.look(at, wall);
+        watch.read(at, wall);
         (watch, at, wall)
     }
 
-    /// Whether the clock jumped forward within the last hour, so that things may look old that are not.
+    /// Whether the clock jumped forward within the last hour, so that things may seem old that are not.
     pub fn holds(&self) -> bool {
         let (watch, at, _) = self.read();
         watch.holds(at)

@@ -23,7 +23,7 @@ pub struct Rules {
     pub max_in_flight: usize,
     pub lease: SignedDuration,
     pub timeout: SignedDuration,
-    /// Over which the looks are spread that prove a message absent.
+    /// Over which the lookups are spread that prove a message absent.
     pub reconcile_after: SignedDuration,
     pub resend_when_absent: bool,
     pub poll_after: SignedDuration,

@@ -1,5 +1,5 @@
-//! Hears from other processes on the same PostgreSQL that something is due. Only a help: without it a delivery lies for a
-//! second at most. Absent: how they say it (`store::pace`).
+//! Is notified by other processes on the same PostgreSQL that something is due. Only a help: without it a delivery waits a
+//! second at most. Absent: how they notify (`store::pace`).
 
 use super::{context::Worker, workers::TimedJob};
 use crate::store::StoreError;

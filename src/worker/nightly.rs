@@ -1,4 +1,4 @@
-//! The nightly report of what went wrong, once for each local day; whether one is due is looked at once a second. It is
+//! The nightly report of what went wrong, once for each local day; whether one is due is checked once a second. It is
 //! only made and kept here; `outbox` sends it. Absent: the other nightly job (see `cleanup`).
 
 use super::{

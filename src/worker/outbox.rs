@@ -1,5 +1,5 @@
-//! Sends the mails that are kept, until the mail server took them; whether one is due is looked at once a second. Alarms go
-//! beside the rest, since a server may think about a report for minutes. Absent: making them (see `nightly`, `alarms`).
+//! Sends the mails that are kept, until the mail server took them; whether one is due is checked once a second. Alarms go
+//! beside the rest, since a server may take minutes for a report. Absent: making them (see `nightly`, `alarms`).
 
 use super::{
     context::{EVERY_SECOND, now},
@@ -106,8 +106,8 @@ impl Nightly {
     }
 }
 
-/// Longer than any talk and what is noted after it, so that no other process sends the same mail meanwhile.
+/// Longer than any session and what is noted after it, so that no other process sends the same mail meanwhile.
 fn lease() -> SignedDuration {
-    let talk = SignedDuration::try_from(mail::TALK_TIME).unwrap_or(SignedDuration::from_mins(5));
-    talk + SignedDuration::from_mins(2)
+    let session = SignedDuration::try_from(mail::SESSION_TIME).unwrap_or(SignedDuration::from_mins(5));
+    session + SignedDuration::from_mins(2)
 }

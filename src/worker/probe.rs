@@ -1,4 +1,4 @@
-//! Asks a provider that refuses us, or does not answer, whether it still does; looked at once a second. Apart from the
+//! Asks a provider that refuses us, or does not answer, whether it still does; checked once a second. Apart from the
 //! sweep, because an answer may take long. Absent: what a hold is (`store::holds`).
 
 use super::{

@@ -19,7 +19,7 @@ const LISTS_FOR_ABSENCE: usize = 3;
 /// From here on, searches that ended otherwise are forgotten.
 const MANY_SEARCHES: usize = 10_000;
 
-/// What one look brought.
+/// What one lookup brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     /// A complete list without it; `whole` if no date was asked for.
@@ -30,7 +30,7 @@ pub enum Seen {
     Nothing,
 }
 
-/// What the looks of a search have shown so far.
+/// What the lookups of a search have shown so far.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Proof {
     /// The time is not over.
@@ -56,7 +56,7 @@ impl Search {
         }
     }
 
-    /// Adds what a look at `at` brought. Absent takes enough complete lists, spread over `reconcile_after`, the last of
+    /// Adds what a lookup at `at` brought. Absent takes enough complete lists, spread over `reconcile_after`, the last of
     /// them whole.
     fn add(&mut self, seen: Seen, reconcile_after: Duration, at: Instant) -> Proof {
         match seen {
@@ -88,7 +88,7 @@ impl Search {
 pub struct Searches(Mutex<HashMap<DeliveryId, Search>>);
 
 impl Searches {
-    /// How long this process has been looking for it.
+    /// How long this process has been searching for it.
     pub fn elapsed(&self, lookup: &Lookup, at: Instant) -> Duration {
         let mut searches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let search = searches

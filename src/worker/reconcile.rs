@@ -1,5 +1,6 @@
 //! Asks the provider about deliveries: searches its list for those whose answer was lost, and asks by id about those
-//! that have gone silent. Absent: what the lists of a search prove (see `proof`); everything else is in the database.
+//! that have been without a new status for long. Absent: what the lists of a search prove (see `proof`); everything else
+//! is in the database.
 
 use super::{
     clock::uptime,
@@ -35,12 +36,12 @@ const AT_ONCE: usize = 8;
 const AT_ONCE_OF_A_NUMBER: usize = 2;
 /// How many deliveries that nobody can be asked about are taken at once.
 const BATCH: i64 = 32;
-/// A message that is silent for longer is settled as it stands.
+/// A message without a new status for longer is settled as it stands.
 const ASK_FOR: SignedDuration = SignedDuration::from_hours(3 * 24);
 /// The provider filters by days of its own zone: a day more on either side misses nothing.
 const FILTER_SLACK: SignedDuration = SignedDuration::from_hours(24);
 
-/// Every half second. A look that takes long takes one place and holds up nothing but its own number; those that need no
+/// Every half second. A lookup that takes long takes one place and holds up nothing but its own number; those that need no
 /// call take none.
 pub fn job(worker: &Arc<Worker>) -> TimedJob {
     let reconciler = Reconciler {
@@ -63,7 +64,7 @@ struct Reconciler {
 }
 
 impl Reconciler {
-    /// Begins to look until nothing is due, or there is no place.
+    /// Begins lookups until nothing is due, or there is no place.
     async fn run_once(&self) -> Result<(), StoreError> {
         let mut under_way = self.under_way.lock().await;
         loop {
@@ -79,7 +80,7 @@ impl Reconciler {
     }
 }
 
-/// Takes what is due, as far as there are places, and begins to look. Returns whether there is more to do at once.
+/// Takes what is due, as far as there are places, and begins the lookups. Returns whether there is more to do at once.
 async fn round(worker: &Arc<Worker>, searches: &Arc<Searches>, under_way: &mut UnderWay) -> Result<bool, StoreError> {
     let uptime = uptime();
     let route = worker.carrier.route();
@@ -124,7 +125,7 @@ fn is_as_many(lookups: &[Lookup], most: i64) -> bool {
     i64::try_from(lookups.len()).is_ok_and(|taken| taken == most)
 }
 
-/// The looks that are under way, each in its place.
+/// The lookups that are under way, each in its place.
 #[derive(Default)]
 struct UnderWay {
     tasks: JoinSet<()>,
@@ -145,7 +146,7 @@ impl UnderWay {
         self.numbers.values().filter(|busy| *busy == number).count()
     }
 
-    /// Whether there is a place for this look.
+    /// Whether there is a place for this lookup.
     fn takes(&self, lookup: &Lookup) -> bool {
         !self.is_full() && self.of_number(lookup.to.as_e164()) < AT_ONCE_OF_A_NUMBER
     }
@@ -158,8 +159,8 @@ impl UnderWay {
             .collect()
     }
 
-    fn begin(&mut self, lookup: &Lookup, looking: impl Future<Output = ()> + Send + 'static) {
-        let task = self.tasks.spawn(looking);
+    fn begin(&mut self, lookup: &Lookup, asking: impl Future<Output = ()> + Send + 'static) {
+        let task = self.tasks.spawn(asking);
         self.numbers.insert(task.id(), lookup.to.as_e164().to_owned());
     }
 
@@ -182,7 +183,7 @@ impl UnderWay {
         let id = match ended {
             Ok((id, ())) => id,
             Err(error) => {
-                tracing::error!(%error, "looking for a delivery failed inside Nightbell; it will be looked for again");
+                tracing::error!(%error, "a lookup of a delivery failed inside Nightbell; it will be repeated");
                 error.id()
             }
         };
@@ -200,7 +201,7 @@ async fn handle(worker: &Worker, searches: &Searches, lookup: Lookup) {
         _ => search(worker, searches, &lookup).await,
     };
     if let Err(error) = done {
-        tracing::warn!(delivery.id = %lookup.delivery_id, error = %error.explain(), "cannot record what the provider says; will look again");
+        tracing::warn!(delivery.id = %lookup.delivery_id, error = %error.explain(), "cannot record what the provider says; will ask again");
         let later = after(now(), worker.rules.reconcile_after.min(worker.rules.poll_after));
         // If this fails too, the whole database is in trouble, and the lease ends by itself.
         let _ = look_up_again(worker, &lookup, Some(later)).await;
@@ -214,7 +215,7 @@ async fn look_up_again(worker: &Worker, lookup: &Lookup, look_at: Option<Timesta
         .await
 }
 
-/// Asks by message id about a delivery that has gone silent.
+/// Asks by message id about a delivery that has been without a new status for long.
 async fn ask(worker: &Worker, lookup: &Lookup) -> Result<(), StoreError> {
     let listed = match &lookup.message_id {
         Some(message_id)
@@ -225,18 +226,18 @@ async fn ask(worker: &Worker, lookup: &Lookup) -> Result<(), StoreError> {
         Some(_) | None => None,
     };
     let is_new = |listed: &Listed| {
-        listed.news.is_some_and(|news| {
+        listed.status.is_some_and(|status| {
             lookup
                 .state
-                .after(Change::Tell {
-                    news,
+                .after(Change::Update {
+                    status,
                     newest_attempt: true,
                 })
                 .is_some()
         })
     };
     if let Some(listed) = listed.filter(is_new) {
-        tracing::info!(delivery.id = %lookup.delivery_id, status = %listed.status, "the provider told it when asked");
+        tracing::info!(delivery.id = %lookup.delivery_id, status = %listed.word, "the provider reported it when asked");
         if worker
             .store
             .record_found(lookup, &listed, worker.rules.poll_after, now())
@@ -256,8 +257,8 @@ async fn search(worker: &Worker, searches: &Searches, lookup: &Lookup) -> Result
     // Asked in any case: that forgets what was seen of an older attempt.
     let elapsed = searches.elapsed(lookup, Instant::now());
     let whole = lookup.state == State::Unconfirmed || elapsed >= reconcile_after.unsigned_abs();
-    let seen = match look_into_list(worker, lookup, whole).await? {
-        Looked::Found(found) => {
+    let seen = match search_list(worker, lookup, whole).await? {
+        Searched::Found(found) => {
             if worker
                 .store
                 .record_found(lookup, &found, worker.rules.poll_after, now())
@@ -267,17 +268,17 @@ async fn search(worker: &Worker, searches: &Searches, lookup: &Lookup) -> Result
                 searches.forget(lookup);
                 return Ok(());
             }
-            // A twin took it first.
+            // Another delivery with the same text and number took it first.
             Seen::Open
         }
-        Looked::Not(seen) => seen,
+        Searched::Not(seen) => seen,
     };
     let proof = searches.add(lookup, seen, reconcile_after.unsigned_abs(), Instant::now());
     let now = now();
     let expire_after = worker.clock.expire_after(worker.rules.expire_after);
     let later = next_lookup(lookup, reconcile_after, expire_after, now);
     match (proof, lookup.state) {
-        // Turned in this very moment, the clock proves nothing any more: the next look will know.
+        // Turned in this very moment, the clock proves nothing any more: the next lookup will know.
         (Proof::Absent, _) if worker.clock.is_unsettled() => {
             searches.forget(lookup);
             look_up_again(worker, lookup, Some(after(now, reconcile_after / 2))).await
@@ -308,7 +309,7 @@ async fn search(worker: &Worker, searches: &Searches, lookup: &Lookup) -> Result
     }
 }
 
-/// When to look for an `unconfirmed` delivery again; `None` once it is too old to be of use.
+/// When to look an `unconfirmed` delivery up again; `None` once it is too old to be of use.
 fn next_lookup(
     lookup: &Lookup,
     reconcile_after: SignedDuration,
@@ -323,15 +324,15 @@ fn next_lookup(
     Some(after(now, gap(reconcile_after, lookups))).filter(|next| *next <= after(lookup.received_at, expire_after))
 }
 
-enum Looked {
+enum Searched {
     Found(Listed),
     Not(Seen),
 }
 
-async fn look_into_list(worker: &Worker, lookup: &Lookup, whole: bool) -> Result<Looked, StoreError> {
+async fn search_list(worker: &Worker, lookup: &Lookup, whole: bool) -> Result<Searched, StoreError> {
     // Another account's list, or another provider's, says nothing about this attempt; and not every carrier has one.
     if !worker.carrier.capabilities().searches_lists || !lookup.is_through(worker.carrier.route()) {
-        return Ok(Looked::Not(Seen::Nothing));
+        return Ok(Searched::Not(Seen::Nothing));
     }
     // Asked by the day of the provider, which a wrong clock of ours may not know.
     let ahead = worker
@@ -343,7 +344,7 @@ async fn look_into_list(worker: &Worker, lookup: &Lookup, whole: bool) -> Result
     // One list may be long; it ends before others may take the delivery for forgotten.
     let searching = worker.carrier.search(Address::Phone(&lookup.to), since);
     let Ok(Some(listing)) = tokio::time::timeout(worker.rules.lease.unsigned_abs(), searching).await else {
-        return Ok(Looked::Not(Seen::Nothing));
+        return Ok(Searched::Not(Seen::Nothing));
     };
     let ahead = worker.clock.ahead(&listing.stamps).unwrap_or_default();
     let wanted = Wanted {
@@ -357,15 +358,15 @@ async fn look_into_list(worker: &Worker, lookup: &Lookup, whole: bool) -> Result
     list.retain(|message| wanted.is_around(message));
     let owned = worker.store.owned_messages(&lookup.provider, &list).await?;
     let found = match search::judge(wanted, &list, &owned) {
-        Verdict::Found(place) if !worker.store.has_twin_on_its_way(lookup).await? => place,
-        Verdict::NotThere if lookup.is_doubtful || clock::differs(ahead) => return Ok(Looked::Not(Seen::Open)),
-        Verdict::NotThere => return Ok(Looked::Not(Seen::NotThere { whole })),
-        Verdict::Found(_) | Verdict::CannotTell => return Ok(Looked::Not(Seen::Open)),
+        Verdict::Found(place) if !worker.store.has_identical_on_its_way(lookup).await? => place,
+        Verdict::NotThere if lookup.is_doubtful || clock::differs(ahead) => return Ok(Searched::Not(Seen::Open)),
+        Verdict::NotThere => return Ok(Searched::Not(Seen::NotThere { whole })),
+        Verdict::Found(_) | Verdict::CannotTell => return Ok(Searched::Not(Seen::Open)),
     };
-    Ok(Looked::Found(list.swap_remove(found)))
+    Ok(Searched::Found(list.swap_remove(found)))
 }
 
-/// The wait before look number `looks` (from 1): doubles from `first` to six hours.
+/// The wait before lookup number `lookups` (from 1): doubles from `first` to six hours.
 fn gap(first: SignedDuration, lookups: i64) -> SignedDuration {
     let doublings = u32::try_from(lookups.clamp(1, 20) - 1).unwrap_or(0);
     first

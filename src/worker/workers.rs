@@ -123,8 +123,8 @@ impl Workers {
     /// Adds a worker that does a job again and again, one round after the other.
     pub fn timed(self, job: TimedJob) -> Self {
         let (job, stop) = (Arc::new(job), self.stop.clone());
-        let (name, patience) = (job.name, job.drain + CUT_OFF);
-        self.add(name, 1, patience, move |slots| {
+        let (name, grace) = (job.name, job.drain + CUT_OFF);
+        self.add(name, 1, grace, move |slots| {
             let mut ticks = tokio::time::interval(job.every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let state = (ticks, Arc::clone(&job), slots, stop.clone());
@@ -142,13 +142,13 @@ impl Workers {
         })
     }
 
-    /// Adds a worker whose tasks the stream of `begin` begins, one for each slot at most; at a stop they may take `patience`
+    /// Adds a worker whose tasks the stream of `begin` begins, one for each slot at most; at a stop they may take `grace`
     /// to end. The stream must not end before: its worker would stay without work, and apalis would not say so.
     pub fn add(
         mut self,
         name: &'static str,
         most: usize,
-        patience: Duration,
+        grace: Duration,
         begin: impl Fn(Arc<Semaphore>) -> BoxStream<'static, Tasks> + Send + Sync + 'static,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(most));
@@ -170,10 +170,10 @@ impl Workers {
                 stopped(&mut stop).await;
                 // All slots free again means that nothing is begun and nothing is under way.
                 let all = free.acquire_many(u32::try_from(most).unwrap_or(u32::MAX));
-                if tokio::time::timeout(patience, all).await.is_err() {
+                if tokio::time::timeout(grace, all).await.is_err() {
                     tracing::warn!(
                         task = name,
-                        after_s = patience.as_secs(),
+                        after_s = grace.as_secs(),
                         "cut off what did not end; its leases end by themselves"
                     );
                 }
@@ -236,7 +236,7 @@ impl Failed {
     }
 }
 
-/// Lets the panic of a task go on in the worker: that is how apalis hears of it. `None` where the runtime ends.
+/// Lets the panic of a task go on in the worker: that is how apalis notices it. `None` where the runtime ends.
 pub fn pass_panic_on<T>(ended: Result<T, JoinError>) -> Option<T> {
     match ended.map_err(JoinError::try_into_panic) {
         Ok(value) => Some(value),

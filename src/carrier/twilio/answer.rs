@@ -6,7 +6,7 @@ use super::{
     receipt,
 };
 use crate::domain::{
-    answer::{Answer, Fault, ProbeAnswer},
+    answer::{Answer, HoldCause, ProbeAnswer},
     report::Explanation,
 };
 use jiff::SignedDuration;
@@ -54,11 +54,11 @@ pub fn of_reply(status: u16, retry_after: Option<SignedDuration>, body: Option<&
             .filter(|created| !created.sid.is_empty())
         {
             Some(created) => {
-                let status = created.status.unwrap_or_else(|| "accepted".into());
+                let word = created.status.unwrap_or_else(|| "accepted".into());
                 Answer::Accepted {
                     message_id: created.sid,
-                    news: receipt::news(&status),
-                    status,
+                    status: receipt::status(&word),
+                    word,
                 }
             }
             None => Answer::Unknown {
@@ -114,7 +114,7 @@ fn by_code(code: i64, retry_after: Option<SignedDuration>) -> Answer {
 fn halted(status: u16, code: Option<i64>) -> Answer {
     let fault = code
         .and_then(|code| codes::find(code)?.class.fault())
-        .unwrap_or(Fault::Credentials);
+        .unwrap_or(HoldCause::Credentials);
     let known = code.map_or_else(
         || Explanation {
             meaning: format!("Twilio answered {status} and no code of its own."),
@@ -133,12 +133,12 @@ fn halted(status: u16, code: Option<i64>) -> Answer {
 }
 
 /// Where the configuration says what is at fault.
-fn settings_of(fault: Fault) -> &'static str {
+fn settings_of(fault: HoldCause) -> &'static str {
     match fault {
-        Fault::Credentials => "Check `twilio.account_sid` with its auth token or API key.",
-        Fault::Sender => "Check `twilio.from` or `twilio.messaging_service_sid`.",
-        Fault::Account => "Check `twilio.account_sid`.",
-        Fault::Settings => "Check `public_url`, `twilio.status_callback_url` and `twilio.validity_period`.",
+        HoldCause::Credentials => "Check `twilio.account_sid` with its auth token or API key.",
+        HoldCause::Sender => "Check `twilio.from` or `twilio.messaging_service_sid`.",
+        HoldCause::Account => "Check `twilio.account_sid`.",
+        HoldCause::Settings => "Check `public_url`, `twilio.status_callback_url` and `twilio.validity_period`.",
     }
 }
 
@@ -172,7 +172,7 @@ mod tests {
         }
     }
 
-    fn halted(fault: Fault, code: i64) -> Answer {
+    fn halted(fault: HoldCause, code: i64) -> Answer {
         let known = codes::explain(code);
         Answer::Halted {
             fault,
@@ -204,8 +204,8 @@ mod tests {
             accepted,
             Answer::Accepted {
                 message_id: "SM1".into(),
-                status: "queued".into(),
-                news: Some(crate::domain::delivery::News::Accepted)
+                word: "queued".into(),
+                status: Some(crate::domain::delivery::MessageStatus::Accepted)
             }
         );
     }
@@ -216,22 +216,22 @@ mod tests {
             (429, error(20429), not_sent(Some(20429))),
             (429, String::new(), not_sent(None)),
             (400, error(21611), not_sent(Some(21611))),
-            (401, error(20003), halted(Fault::Credentials, 20003)),
-            (403, error(20008), halted(Fault::Credentials, 20008)),
-            (403, error(99_999), halted(Fault::Credentials, 99_999)),
-            (400, error(20003), halted(Fault::Credentials, 20003)),
-            (400, error(20005), halted(Fault::Account, 20005)),
+            (401, error(20003), halted(HoldCause::Credentials, 20003)),
+            (403, error(20008), halted(HoldCause::Credentials, 20008)),
+            (403, error(99_999), halted(HoldCause::Credentials, 99_999)),
+            (400, error(20003), halted(HoldCause::Credentials, 20003)),
+            (400, error(20005), halted(HoldCause::Account, 20005)),
             // A path that leads nowhere, and a sender that is not ours: every message would meet them. Until issue 10
             // they failed every alert for good.
-            (404, error(20404), halted(Fault::Account, 20404)),
-            (400, error(21603), halted(Fault::Sender, 21603)),
-            (400, error(21606), halted(Fault::Sender, 21606)),
-            (400, error(21212), halted(Fault::Sender, 21212)),
-            (400, error(21701), halted(Fault::Sender, 21701)),
-            (400, error(21703), halted(Fault::Sender, 21703)),
-            (400, error(21659), halted(Fault::Sender, 21659)),
-            (400, error(21660), halted(Fault::Sender, 21660)),
-            (400, error(21609), halted(Fault::Settings, 21609)),
+            (404, error(20404), halted(HoldCause::Account, 20404)),
+            (400, error(21603), halted(HoldCause::Sender, 21603)),
+            (400, error(21606), halted(HoldCause::Sender, 21606)),
+            (400, error(21212), halted(HoldCause::Sender, 21212)),
+            (400, error(21701), halted(HoldCause::Sender, 21701)),
+            (400, error(21703), halted(HoldCause::Sender, 21703)),
+            (400, error(21659), halted(HoldCause::Sender, 21659)),
+            (400, error(21660), halted(HoldCause::Sender, 21660)),
+            (400, error(21609), halted(HoldCause::Settings, 21609)),
             // About this person, this text or this country, also where it comes as "forbidden".
             (400, error(21211), refused(21211)),
             (400, error(21408), refused(21408)),
@@ -299,7 +299,7 @@ mod tests {
         assert!(
             matches!(
                 &answer,
-                Answer::Halted { fault: Fault::Credentials, code: None, explanation } if explanation.meaning.contains("401")
+                Answer::Halted { fault: HoldCause::Credentials, code: None, explanation } if explanation.meaning.contains("401")
             ),
             "{answer:?}"
         );

@@ -2,7 +2,7 @@
 //! human. The table is compiled in from codes.json (gathered from Twilio's own pages; see its `name` for the term to
 //! search for).
 
-use crate::domain::{answer::Fault, report::Explanation};
+use crate::domain::{answer::HoldCause, report::Explanation};
 use serde::Deserialize;
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -38,12 +38,12 @@ pub enum Class {
 
 impl Class {
     /// What is at fault, if every message would be refused.
-    pub fn fault(self) -> Option<Fault> {
+    pub fn fault(self) -> Option<HoldCause> {
         match self {
-            Self::HoldCredentials => Some(Fault::Credentials),
-            Self::HoldSender => Some(Fault::Sender),
-            Self::HoldAccount => Some(Fault::Account),
-            Self::HoldSettings => Some(Fault::Settings),
+            Self::HoldCredentials => Some(HoldCause::Credentials),
+            Self::HoldSender => Some(HoldCause::Sender),
+            Self::HoldAccount => Some(HoldCause::Account),
+            Self::HoldSettings => Some(HoldCause::Settings),
             Self::Refuse | Self::OptedOut | Self::Again | Self::MaybeSent => None,
         }
     }
@@ -90,7 +90,7 @@ mod tests {
     /// What every message would meet holds, and nothing else does: each code of it, written out.
     #[test]
     fn what_holds_is_as_listed() {
-        let mut holding: Vec<(i64, Fault)> = CODES
+        let mut holding: Vec<(i64, HoldCause)> = CODES
             .values()
             .filter_map(|code| Some((code.code, code.class.fault()?)))
             .collect();
@@ -99,33 +99,33 @@ mod tests {
         assert_eq!(
             holding,
             [
-                (20003, Fault::Credentials),
-                (20005, Fault::Account),
-                (20008, Fault::Credentials),
-                (20404, Fault::Account),
-                (21205, Fault::Settings),
-                (21210, Fault::Sender),
-                (21212, Fault::Sender),
-                (21213, Fault::Sender),
-                (21601, Fault::Sender),
-                (21603, Fault::Sender),
-                (21606, Fault::Sender),
-                (21609, Fault::Settings),
-                (21659, Fault::Sender),
-                (21660, Fault::Sender),
-                (21701, Fault::Sender),
-                (21703, Fault::Sender),
-                (21705, Fault::Sender),
-                (30002, Fault::Account),
-                (30033, Fault::Sender),
-                (30037, Fault::Account),
-                (30042, Fault::Sender),
-                (30045, Fault::Settings),
-                (30454, Fault::Account),
-                (63001, Fault::Credentials),
-                (63007, Fault::Sender),
-                (63020, Fault::Account),
-                (63038, Fault::Account),
+                (20003, HoldCause::Credentials),
+                (20005, HoldCause::Account),
+                (20008, HoldCause::Credentials),
+                (20404, HoldCause::Account),
+                (21205, HoldCause::Settings),
+                (21210, HoldCause::Sender),
+                (21212, HoldCause::Sender),
+                (21213, HoldCause::Sender),
+                (21601, HoldCause::Sender),
+                (21603, HoldCause::Sender),
+                (21606, HoldCause::Sender),
+                (21609, HoldCause::Settings),
+                (21659, HoldCause::Sender),
+                (21660, HoldCause::Sender),
+                (21701, HoldCause::Sender),
+                (21703, HoldCause::Sender),
+                (21705, HoldCause::Sender),
+                (30002, HoldCause::Account),
+                (30033, HoldCause::Sender),
+                (30037, HoldCause::Account),
+                (30042, HoldCause::Sender),
+                (30045, HoldCause::Settings),
+                (30454, HoldCause::Account),
+                (63001, HoldCause::Credentials),
+                (63007, HoldCause::Sender),
+                (63020, HoldCause::Account),
+                (63038, HoldCause::Account),
             ]
         );
     }

@@ -325,12 +325,12 @@ impl MessageEntry {
             .as_deref()
             .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
             .map(|date| date.timestamp());
-        let status = self.status.unwrap_or_else(|| "accepted".into());
-        let news = receipt::news(&status);
+        let word = self.status.unwrap_or_else(|| "accepted".into());
+        let status = receipt::status(&word);
         (!self.sid.is_empty()).then_some(Listed {
             message_id: self.sid,
+            word,
             status,
-            news,
             error_code: self.error_code,
             opted_out: self.error_code == Some(codes::OPTED_OUT),
             text: self.body.map(without_trial_prefix),

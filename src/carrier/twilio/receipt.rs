@@ -2,19 +2,19 @@
 //! `signature`), the store comes after.
 
 use super::codes;
-use crate::domain::{answer::Receipt, delivery::News, route::ProviderName, text::clean_line};
+use crate::domain::{answer::Receipt, delivery::MessageStatus, route::ProviderName, text::clean_line};
 
 /// Longer words than this are none of Twilio's.
 const MAX_WORD: usize = 64;
 
 /// What a status word means (message resource, "Status values"); `None` for one that we do not know.
-pub fn news(status: &str) -> Option<News> {
-    match status {
-        "accepted" | "scheduled" | "queued" | "sending" => Some(News::Accepted),
-        "sent" | "partially_delivered" => Some(News::Sent),
-        "delivered" | "read" => Some(News::Delivered),
-        "undelivered" => Some(News::Undelivered),
-        "failed" | "canceled" => Some(News::Failed),
+pub fn status(word: &str) -> Option<MessageStatus> {
+    match word {
+        "accepted" | "scheduled" | "queued" | "sending" => Some(MessageStatus::Accepted),
+        "sent" | "partially_delivered" => Some(MessageStatus::Sent),
+        "delivered" | "read" => Some(MessageStatus::Delivered),
+        "undelivered" => Some(MessageStatus::Undelivered),
+        "failed" | "canceled" => Some(MessageStatus::Failed),
         _ => None,
     }
 }
@@ -31,14 +31,14 @@ pub fn read(query: &str, body: &[u8]) -> Option<Receipt> {
             .filter(|value| !value.is_empty())
     };
     let message_id = field(["MessageSid", "SmsSid"])?;
-    let status = field(["MessageStatus", "SmsStatus"])?;
+    let word = field(["MessageStatus", "SmsStatus"])?;
     let error_code = field(["ErrorCode", "ErrorCode"]).and_then(|code| code.parse().ok());
     Some(Receipt {
         provider: ProviderName::Twilio,
         message_id,
-        news: news(&status),
-        read: status == "read",
-        status,
+        status: status(&word),
+        read: word == "read",
+        word,
         error_code,
         opted_out: error_code == Some(codes::OPTED_OUT),
         attempt: attempt_of(query),
@@ -64,21 +64,21 @@ mod tests {
     #[test]
     fn every_word_of_twilio_has_its_meaning() {
         for (word, meaning) in [
-            ("accepted", Some(News::Accepted)),
-            ("scheduled", Some(News::Accepted)),
-            ("queued", Some(News::Accepted)),
-            ("sending", Some(News::Accepted)),
-            ("sent", Some(News::Sent)),
-            ("partially_delivered", Some(News::Sent)),
-            ("delivered", Some(News::Delivered)),
-            ("read", Some(News::Delivered)),
-            ("undelivered", Some(News::Undelivered)),
-            ("failed", Some(News::Failed)),
-            ("canceled", Some(News::Failed)),
+            ("accepted", Some(MessageStatus::Accepted)),
+            ("scheduled", Some(MessageStatus::Accepted)),
+            ("queued", Some(MessageStatus::Accepted)),
+            ("sending", Some(MessageStatus::Accepted)),
+            ("sent", Some(MessageStatus::Sent)),
+            ("partially_delivered", Some(MessageStatus::Sent)),
+            ("delivered", Some(MessageStatus::Delivered)),
+            ("read", Some(MessageStatus::Delivered)),
+            ("undelivered", Some(MessageStatus::Undelivered)),
+            ("failed", Some(MessageStatus::Failed)),
+            ("canceled", Some(MessageStatus::Failed)),
             ("received", None),
             ("teleported", None),
         ] {
-            assert_eq!(news(word), meaning, "{word}");
+            assert_eq!(status(word), meaning, "{word}");
         }
     }
 
@@ -95,8 +95,8 @@ mod tests {
             Some(("0193f3c0-0000-7000-8000-000000000001".into(), 2))
         );
         assert_eq!(
-            (receipt.news, receipt.error_code),
-            (Some(News::Undelivered), Some(30003))
+            (receipt.status, receipt.error_code),
+            (Some(MessageStatus::Undelivered), Some(30003))
         );
     }
 

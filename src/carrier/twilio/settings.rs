@@ -237,11 +237,11 @@ mod tests {
 
     #[test]
     fn the_callback_hangs_below_the_public_address() {
-        let (settings, _) = with(&[], Some("https://nb.example.com/bell/"));
+        let (settings, _) = with(&[], Some("https://nb.example.com/base/"));
 
         assert_eq!(
             settings.status_callback_url.unwrap().as_str(),
-            "https://nb.example.com/bell/twilio/status"
+            "https://nb.example.com/base/twilio/status"
         );
     }
 

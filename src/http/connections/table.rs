@@ -147,7 +147,7 @@ impl Table {
         Some(entry)
     }
 
-    /// Takes it out and tells its task to end.
+    /// Takes it out and has its task end.
     fn close(&mut self, id: u64) {
         if let Some(entry) = self.remove(id) {
             entry.watch.close.notify_one();

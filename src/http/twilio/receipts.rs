@@ -23,14 +23,16 @@ pub async fn post(State(app): SharedState, request: SignedRequest) -> Result<Sta
             "this is not a status callback: it names no message or no status",
         )
     })?;
-    let (message_id, status) = (receipt.message_id.clone(), receipt.status.clone());
+    let (message_id, word) = (receipt.message_id.clone(), receipt.word.clone());
     let recording = app.store.receive(receipt, app.poll_after, now());
     match in_time(recording, NO_ANSWER).await? {
-        Recorded::Applied(state) => tracing::debug!(message.id = %message_id, %status, %state, "receipt recorded"),
-        Recorded::Waiting => {
-            tracing::info!(message.id = %message_id, %status, "receipt kept for a message that is not known yet")
+        Recorded::Applied(state) => {
+            tracing::debug!(message.id = %message_id, status = %word, %state, "receipt recorded")
         }
-        Recorded::Repeat => tracing::debug!(message.id = %message_id, %status, "receipt repeated"),
+        Recorded::Waiting => {
+            tracing::info!(message.id = %message_id, status = %word, "receipt kept for a message that is not known yet")
+        }
+        Recorded::Repeat => tracing::debug!(message.id = %message_id, status = %word, "receipt repeated"),
     }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,4 +1,5 @@
-//! Recording what the provider answered to attempts. A late answer, after others took the attempt for lost, is news too.
+//! Recording what the provider answered to attempts. A late answer, after others took the attempt for lost, is a status
+//! update too.
 
 use super::{
     aging,
@@ -10,7 +11,7 @@ use crate::{
     domain::{
         answer::Answer,
         day::after,
-        delivery::{Change, MAX_BROKEN, News, Reason, State, back_off},
+        delivery::{Change, MAX_BROKEN, MessageStatus, Reason, State, back_off},
         id::{AttemptNo, DeliveryId},
     },
     store::{
@@ -151,14 +152,14 @@ impl Recording {
         match answer {
             Answer::Accepted {
                 message_id,
+                word,
                 status,
-                news,
             } => {
                 let update = StatusUpdate {
                     attempt: attempt.number,
                     message_id,
-                    word: status,
-                    status: Some(News::Accepted),
+                    word,
+                    status: Some(MessageStatus::Accepted),
                     error_code: None,
                     at: now,
                     poll_after: rules.poll_after,
@@ -167,9 +168,9 @@ impl Recording {
                     delivery.note_other_message(attempt.number, now);
                 }
                 delivery.update(&update);
-                if *news != update.status {
+                if *status != update.status {
                     delivery.update(&StatusUpdate {
-                        status: *news,
+                        status: *status,
                         ..update
                     });
                 }

@@ -4,7 +4,7 @@
 use crate::{
     domain::{
         day::after,
-        delivery::{Change, News, Reason, State},
+        delivery::{Change, MessageStatus, Reason, State},
         id::{AlertId, AttemptNo, DeliveryId},
         phone::PhoneNumber,
     },
@@ -111,10 +111,10 @@ pub struct StatusUpdate<'a> {
     pub message_id: &'a str,
     /// The provider's own word, and what it means.
     pub word: &'a str,
-    pub status: Option<News>,
+    pub status: Option<MessageStatus>,
     pub error_code: Option<i64>,
     pub at: Timestamp,
-    /// After how long without further news the provider is asked.
+    /// After how long without a new status the provider is asked.
     pub poll_after: SignedDuration,
 }
 
@@ -230,19 +230,20 @@ impl Delivery {
         }
     }
 
-    fn apply_status(&mut self, update: &StatusUpdate<'_>, status: News, is_newest: bool) -> Option<State> {
-        let failed = matches!(status, News::Failed | News::Undelivered);
+    fn apply_status(&mut self, update: &StatusUpdate<'_>, status: MessageStatus, is_newest: bool) -> Option<State> {
+        let failed = matches!(status, MessageStatus::Failed | MessageStatus::Undelivered);
         let code = update
             .error_code
             .map_or_else(String::new, |code| format!(", code {code}"));
         let landing = Landing {
             reason: failed.then_some(Reason::ProviderFailed),
-            due_at: matches!(status, News::Accepted | News::Sent).then(|| after(update.at, update.poll_after)),
+            due_at: matches!(status, MessageStatus::Accepted | MessageStatus::Sent)
+                .then(|| after(update.at, update.poll_after)),
             detail: format!("attempt {}: the provider says `{}`{code}", update.attempt, update.word),
             ..Default::default()
         };
-        let change = Change::Tell {
-            news: status,
+        let change = Change::Update {
+            status,
             newest_attempt: is_newest,
         };
         self.apply(change, landing, update.at)

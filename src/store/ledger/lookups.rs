@@ -14,7 +14,7 @@ use crate::{
         alarm::AlarmKind,
         clock::Uptime,
         day::{LocalDay, after},
-        delivery::{Change, News, Reason, State},
+        delivery::{Change, MessageStatus, Reason, State},
         id::{AttemptNo, DeliveryId},
         phone::PhoneNumber,
         route::{Channel, ProviderName, Route},
@@ -229,15 +229,15 @@ impl Db {
     }
 
     /// Whether a call is under way for the same text to the same number: then a message in the list may be that one's.
-    pub async fn has_twin_on_its_way(&self, lookup: &Lookup) -> Result<bool, StoreError> {
-        let twin: Option<String> = self
+    pub async fn has_identical_on_its_way(&self, lookup: &Lookup) -> Result<bool, StoreError> {
+        let identical: Option<String> = self
             .reads()
             .optional_scalar(
                 sql!("select id from delivery where phone = $1 and message = $2 and state = 'sending' and id <> $3 limit 1"),
                 args![lookup.to.as_e164(), &lookup.message, &lookup.delivery_id],
             )
             .await?;
-        Ok(twin.is_some())
+        Ok(identical.is_some())
     }
 
     /// The provider has it, or told more of it. Returns whether that moved the delivery: not if the message turns out to
@@ -268,16 +268,16 @@ impl Db {
         let update = StatusUpdate {
             attempt: attempt.number,
             message_id: &found.message_id,
-            word: &found.status,
-            status: Some(News::Accepted),
+            word: &found.word,
+            status: Some(MessageStatus::Accepted),
             error_code: None,
             at: now,
             poll_after,
         };
         delivery.update(&update);
-        if found.news != update.status {
+        if found.status != update.status {
             delivery.update(&StatusUpdate {
-                status: found.news,
+                status: found.status,
                 error_code: found.error_code,
                 ..update
             });
@@ -494,7 +494,7 @@ struct LookedUp {
 }
 
 /// Locks the delivery if it still stands where the lookup found it, with the attempt that became this message: it may be an
-/// older one, whose good news counts and whose bad news does not. Else with the newest.
+/// older one, whose good status counts and whose bad one does not. Else with the newest.
 async fn lock_unmoved(tx: &mut Tx, lookup: &Lookup, message_id: &str) -> Result<Option<LookedUp>, StoreError> {
     const LOCK: Sql = sql!(
         "select (select count(*) from attempt o where o.provider = t.provider and o.message_id = $3) as owners,

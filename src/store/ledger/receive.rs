@@ -7,7 +7,7 @@ use super::{
     waiting,
 };
 use crate::{
-    domain::{answer::Receipt, delivery::News},
+    domain::{answer::Receipt, delivery::MessageStatus},
     store::{
         error::StoreError,
         jobs::{Received, Recorded},
@@ -94,7 +94,7 @@ impl<'a> Key<'a> {
             .map_or(("", 0), |(id, attempt)| (id.as_str(), *attempt));
         Self {
             message_id: &receipt.message_id,
-            status: &receipt.status,
+            status: &receipt.word,
             code: receipt.error_code.map_or_else(String::new, |code| code.to_string()),
             id,
             attempt,
@@ -137,8 +137,8 @@ pub async fn receive(tx: &mut Tx, receipts: &[&Received]) -> Result<Vec<Recorded
         let update = StatusUpdate {
             attempt: attempt.number,
             message_id: &received.receipt.message_id,
-            word: &received.receipt.status,
-            status: received.receipt.news,
+            word: &received.receipt.word,
+            status: received.receipt.status,
             error_code: received.receipt.error_code,
             at: received.now,
             poll_after: received.poll_after,
@@ -224,7 +224,7 @@ async fn insert(
             id: key.id,
             attempt: key.attempt,
             provider: key.provider,
-            news: receipt.news.map(News::as_str),
+            news: receipt.status.map(MessageStatus::as_str),
             read_at: receipt.read.then_some(ms(*now)),
             opted_out_at: receipt.opted_out.then_some(ms(*now)),
             received_at: ms(*now),

@@ -60,7 +60,7 @@ impl Db {
             .optional_scalar(sql!("select id from delivery where id = $1"), args![&new_id])
             .await?;
         if created.is_none() {
-            // Another wish for the same person was granted in this moment.
+            // Another request for the same person was granted in this moment.
             return Ok(Resent::Undecided(State::Pending));
         }
         delivery::save(&mut tx, &mut locked).await?;
@@ -96,7 +96,7 @@ async fn next_round(tx: &mut Tx, old: &Delivery, now: Timestamp) -> Result<Birth
     Ok(Birth::resend(old, new, about.next_round, now))
 }
 
-/// The state of a later round of the same delivery that tells the person, if there is one: a wish that came twice must
+/// The state of a later round of the same delivery that tells the person, if there is one: a request that came twice must
 /// not be granted twice.
 async fn later_round_that_tells(tx: &mut Tx, id: &DeliveryId) -> Result<Option<State>, StoreError> {
     let states: Vec<State> = tx

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     domain::{
-        delivery::News,
+        delivery::MessageStatus,
         id::{AttemptNo, DeliveryId},
     },
     store::{
@@ -96,7 +96,7 @@ pub async fn apply(tx: &mut Tx, set: &mut WorkingSet, known: &[Known]) -> Result
             attempt: known.attempt,
             message_id: &known.message_id,
             word: &waiting.status,
-            status: waiting.news.as_deref().and_then(News::parse),
+            status: waiting.news.as_deref().and_then(MessageStatus::parse),
             error_code: waiting.error_code.parse().ok(),
             at: known.at,
             poll_after: known.poll_after,

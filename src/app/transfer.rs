@@ -1,4 +1,4 @@
-//! Commands about the database as a whole: bringing its tables up to date, backing it up, and moving to another one.
+//! Commands about the database as a whole: bringing its tables up to date, backing it up, and the transfer to another one.
 
 use super::settings::Config;
 use crate::store::{Db, Limits, OpenError, PAGE, SUPERSEDED, StoreError, TABLES};

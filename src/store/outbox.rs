@@ -1,4 +1,5 @@
-//! Mails: kept here from the moment they are made until the mail server took them. Absent: SMTP, and who they go to.
+//! The mail outbox: mails are kept here from the moment they are made until the mail server took them. Absent: SMTP, and who
+//! they go to.
 
 use super::{
     Db,
@@ -112,7 +113,7 @@ struct ReportRow {
 
 /// The time between two mails of alarms, so that a storm makes one mail a minute.
 const ALARM_PAUSE: SignedDuration = SignedDuration::from_secs(60);
-/// Alarms older than this are not news: somebody switched mail on later.
+/// Alarms older than this are not mailed any more: somebody switched mail on later.
 const ALARM_AGE: SignedDuration = SignedDuration::from_hours(24);
 
 impl Db {
@@ -143,7 +144,7 @@ impl Db {
         Ok(key)
     }
 
-    /// Alarms that no mail has told yet, the oldest first, if a mail of alarms may be made now.
+    /// Alarms that no mail has named yet, the oldest first, if a mail of alarms may be made now.
     pub async fn alarms_to_mail(&self, most: i64, now: Timestamp) -> Result<Vec<Alarm>, StoreError> {
         let rows: Vec<AlarmRow> = self.reads().all(sql!("select m.id, m.kind, m.raised_at, m.detail, a.source, a.ticket_id, a.ticket_number, a.subject, a.url,
                     d.name, coalesce(d.phone, d.phone_raw) as phone
@@ -179,7 +180,7 @@ impl Db {
                 )
                 .await?;
             if marked == 0 {
-                // Another process, whose clock is ahead of ours, told of it between our look and now.
+                // Another process, whose clock is ahead of ours, named it between our reading and now.
                 return Ok(false);
             }
         }

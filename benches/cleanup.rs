@@ -1,7 +1,7 @@
-//! What the nightly clean-up costs those who are awake: 1,000,000 receipts and 200,000 deliveries, half of them old. Events
-//! are posted at a steady rate before and during the clean-up; the answer's p99 is given as a ratio of the two.
+//! What the nightly clean-up costs the events that come meanwhile: 1,000,000 receipts and 200,000 deliveries, half of them
+//! old. Events are posted at a steady rate before and during the clean-up; the answer's p99 is given as a ratio of the two.
 //!
-//!     cargo bench --bench night [-- --rate 50 --receipts 1000000 --deliveries 200000]
+//!     cargo bench --bench cleanup [-- --rate 50 --receipts 1000000 --deliveries 200000]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -148,7 +148,7 @@ async fn main() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let rate = argument("--rate", 50);
     let (receipts, deliveries) = (argument("--receipts", 1_000_000), argument("--deliveries", 200_000));
-    let folder = std::env::temp_dir().join(format!("nightbell-night-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("nightbell-cleanup-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     drop(start(&folder));
     let file = folder.join("nightbell.db");

@@ -1,5 +1,6 @@
-//! Moving house: the tables as they stand, out of one database and into another, and a back-up while the service runs.
-//! Rows travel as JSON, a line each, which both databases read and write themselves. Absent: files (see `app::moving`).
+//! Export and import: the tables as they stand, out of one database and into another, and a back-up while the service runs.
+//! Rows travel as JSON, one on each line, which both databases read and write themselves. Absent: files (see
+//! `app::transfer`).
 
 use super::{
     Db,
@@ -115,7 +116,7 @@ impl Db {
             .fetch(pool)
             .try_for_each(|row| {
                 count += 1;
-                // The reading ends with the writing; which error it ends with is told below.
+                // The reading ends with the writing; which error it ends with is decided below.
                 let written = take(row).map_err(|error| {
                     failed = Some(error);
                     sqlx::Error::RowNotFound
