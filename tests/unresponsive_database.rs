@@ -24,7 +24,7 @@ const CALLS: [&str; 12] = [
     "commit",
     "insert into alert ",
     "insert into attempt",
-    "outcome = r.value",
+    "outcome = r.outcome",
     "insert into receipt",
     "pg_notify",
     "insert into route_pace",
