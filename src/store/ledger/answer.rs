@@ -83,7 +83,9 @@ pub async fn answer(tx: &mut Tx, answers: &[Arc<Answered>]) -> Result<(), StoreE
             _ => "",
         },
     });
-    let found: Vec<Found> = tx.all(FIND, [rows.collect::<Rows>().into()]).await?;
+    let mut found: Vec<Found> = tx.all(FIND, [rows.collect::<Rows>().into()]).await?;
+    // What was accepted with them speaks for the account, so refusals that would hold it come last.
+    found.sort_by_key(|found| is_halted(answers, found));
     let mut recording = Recording::begin(tx, answers, &found).await?;
     for found in found {
         let place = usize::try_from(found.place).unwrap_or(usize::MAX);
@@ -101,6 +103,12 @@ pub async fn answer(tx: &mut Tx, answers: &[Arc<Answered>]) -> Result<(), StoreE
         aging::release(tx, rules.day, rules.configured_limit, now).await?;
     }
     Ok(())
+}
+
+fn is_halted(answers: &[Arc<Answered>], found: &Found) -> bool {
+    let place = usize::try_from(found.place).unwrap_or(usize::MAX);
+    let answered = answers.get(place);
+    answered.is_some_and(|answered| matches!(answered.answer, Answer::Halted { .. }))
 }
 
 fn gives_slot_back(answer: &Answer) -> bool {
@@ -220,6 +228,9 @@ impl Recording {
 
     /// The newest attempt surely was not sent: back to where it waits, and if every message would meet the same, so do all.
     async fn not_sent(&mut self, tx: &mut Tx, place: Place, answered: &Answered) -> Result<(), StoreError> {
+        if matches!(answered.answer, Answer::Halted { .. }) {
+            self.set.save_attempts(tx);
+        }
         let (delivery, attempt) = self.set.get(place);
         let (rules, now) = (answered.rules, answered.now);
         let Some(ending) = Ending::of(&answered.answer, delivery, &rules, now) else {

@@ -205,8 +205,8 @@ impl WorkingSet {
         (&mut self.deliveries[place], &mut self.attempts[place][at])
     }
 
-    /// Saves it all.
-    pub async fn save(mut self, tx: &mut Tx) -> Result<(), StoreError> {
+    /// Saves the attempts as they are by now: what is asked next sees them.
+    pub fn save_attempts(&mut self, tx: &mut Tx) {
         let mut rows = Rows::default();
         let mut slots: BTreeMap<&str, i64> = BTreeMap::new();
         let attempts = self.deliveries.iter().zip(&self.attempts);
@@ -226,6 +226,14 @@ impl WorkingSet {
         }
         tx.queue(SAVE, rows);
         limits::move_slots(tx, slots);
+        for attempt in self.attempts.iter_mut().flatten() {
+            attempt.edits = Edits::default();
+        }
+    }
+
+    /// Saves it all.
+    pub async fn save(mut self, tx: &mut Tx) -> Result<(), StoreError> {
+        self.save_attempts(tx);
         super::delivery::save(tx, &mut self.deliveries).await
     }
 }
