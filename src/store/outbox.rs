@@ -280,6 +280,18 @@ impl Db {
         tx.commit().await
     }
 
+    /// Whether the mail server took the mail with this key for everybody.
+    pub async fn is_mail_sent(&self, key: &str) -> Result<bool, StoreError> {
+        let sent_at: Option<i64> = self
+            .reads()
+            .optional_scalar(
+                sql!("select sent_at from mail where subject_key = $1 and sent_at is not null"),
+                args![key],
+            )
+            .await?;
+        Ok(sent_at.is_some())
+    }
+
     /// Puts a mail off that did not go to everybody, with the reason. Those who are `settled` by now do not get it again.
     pub async fn put_off_mail(&self, mail: &Mail, reason: &str, due_at: Timestamp) -> Result<(), StoreError> {
         let settled = serde_json::to_string(&mail.settled).unwrap_or_default();
