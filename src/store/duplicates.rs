@@ -2,7 +2,7 @@
 //! is decided in a transaction (see `alerts`).
 
 use super::{
-    engine::{Engine, Reads},
+    engine::{Engine, Repeats},
     error::StoreError,
     jobs::DuplicateQuery,
     query::Query,
@@ -83,7 +83,7 @@ pub async fn find(engine: &Engine, queries: &[Arc<DuplicateQuery>]) -> Result<Ve
         ticket_id: &query.ticket_id,
         event_id: &query.event_id,
     });
-    let found: Vec<Found> = Reads(engine).all(FIND, args![rows.collect::<Rows>()]).await?;
+    let found: Vec<Found> = Repeats(engine).all(FIND, args![rows.collect::<Rows>()]).await?;
     let mut duplicates = vec![None; queries.len()];
     for found in found {
         let place = usize::try_from(found.place).unwrap_or(usize::MAX);

@@ -4,9 +4,9 @@ use super::{
     error::StoreError,
     query::{FromEither, Query, bind},
     session::{Pool, call},
+    single::Single,
     sql::{Argument, Sql},
     tx::{Connection, Effects, Tx},
-    writer::Writer,
 };
 use sqlx::{Postgres, Sqlite, SqlitePool};
 use std::{fs::File, sync::Arc, time::Duration};
@@ -23,10 +23,11 @@ pub struct Engine {
 
 #[derive(Clone)]
 pub enum Kind {
-    /// One file: a single writing connection, and readers beside it that see what is committed.
+    /// One file: a connection that writes, one that looks up repeats, and readers, which all see what is committed.
     Sqlite {
         /// `None` where nothing is written.
-        writer: Option<Arc<Writer>>,
+        writer: Option<Arc<Single>>,
+        repeats: Arc<Single>,
         reader: SqlitePool,
         _lock: Option<Arc<File>>,
     },
@@ -65,8 +66,14 @@ impl Engine {
     /// Closes every connection; SQLite folds its write-ahead log into the file.
     pub async fn close(&self) {
         match &self.kind {
-            Kind::Sqlite { writer, reader, .. } => {
+            Kind::Sqlite {
+                writer,
+                repeats,
+                reader,
+                ..
+            } => {
                 reader.close().await;
+                repeats.close().await;
                 if let Some(writer) = writer {
                     writer.close().await;
                 }
@@ -95,6 +102,25 @@ impl Query for Reads<'_> {
                 let query = bind!(sqlx::query_as::<Postgres, T>(sql.postgres), arguments);
                 Ok(call!(session, |conn| query.fetch_all(conn).await)?)
             }
+        }
+    }
+}
+
+/// Asks as [`Reads`] does, over a connection that is kept for what is asked often.
+pub struct Repeats<'a>(pub &'a Engine);
+
+impl Query for Repeats<'_> {
+    async fn all<T: FromEither>(
+        &mut self,
+        sql: Sql,
+        arguments: impl IntoIterator<Item = Argument>,
+    ) -> Result<Vec<T>, StoreError> {
+        match &self.0.kind {
+            Kind::Sqlite { repeats, .. } => {
+                let query = bind!(sqlx::query_as::<Sqlite, T>(sql.sqlite), arguments);
+                Ok(query.fetch_all(repeats.hold().await?.get()?).await?)
+            }
+            Kind::Postgres(_) => Reads(self.0).all(sql, arguments).await,
         }
     }
 }

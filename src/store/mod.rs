@@ -2,7 +2,7 @@
 //! answers. The same text serves SQLite and PostgreSQL (`sql`): `$1`, text ids, times as UTC milliseconds bound from Rust.
 //! Absent: any call to the outside. No transaction is open while a provider is called.
 //!
-//! From below: `session` and `writer` (connections), `engine`, `tx` (a transaction, and what follows its commit), `query`,
+//! From below: `session` and `single` (connections), `engine`, `tx` (a transaction, and what follows its commit), `query`,
 //! `sql`; tables of their own (`alarms`, `holds`, `limits`, `opt_outs`, `contact`, …); `ledger` (the only writer of deliveries,
 //! attempts and timelines); `alerts`, `duplicates`; `jobs`, `batcher`, `writes` (group commit); `db`, `open`. Beside them what
 //! only reads (`lists`, `reports`), and what the nightly jobs need (`job_runs`, `outbox`, `cleanup`).
@@ -33,12 +33,12 @@ mod page;
 mod query;
 mod reports;
 mod session;
+mod single;
 mod sql;
 mod transfer;
 mod tx;
 mod types;
 mod waits;
-mod writer;
 mod writes;
 
 pub use alerts::Resolved;

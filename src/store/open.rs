@@ -8,10 +8,10 @@ use super::{
     ledger, migrate,
     query::Query,
     session::{Limits, Pool},
+    single::{BUSY_TIMEOUT, Single},
     sql::{args, sql},
     tx::Effects,
     waits::Waits,
-    writer::Writer,
     writes,
 };
 use crate::{
@@ -31,9 +31,8 @@ use sqlx::{
 use std::{fs::File, path::PathBuf, str::FromStr, sync::Arc};
 use tokio::sync::{mpsc, watch};
 
-use super::writer::BUSY_TIMEOUT;
-/// Enough for lists and duplicates beside the one writer; each costs a thread and a page cache.
-const SQLITE_READERS: u32 = 3;
+/// Enough for lists beside the one writer; each costs a thread and a page cache.
+const SQLITE_READERS: u32 = 2;
 
 impl Db {
     /// Opens the database and brings its tables up to date. `limits` are for PostgreSQL, where others may be in the way.
@@ -109,9 +108,11 @@ impl Db {
         if !path.exists() {
             return Err(OpenError::Absent(path));
         }
+        let repeats = Single::lazy(options.clone());
         let reader = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
         Ok(Self::over(Kind::Sqlite {
             writer: None,
+            repeats: Arc::new(repeats),
             reader: reader.map_err(OpenError::Connect)?,
             _lock: None,
         }))
@@ -165,14 +166,15 @@ impl Db {
         assert_durable(&mut connection).await?;
         sqlx::migrate!("migrations/sqlite").run(&mut connection).await?;
         connection.close().await.map_err(OpenError::Connect)?;
-        let writer = Writer::open(writing).await.map_err(OpenError::Connect)?;
+        let reading = options.create_if_missing(false).read_only(true);
         let reader = SqlitePoolOptions::new()
             .max_connections(SQLITE_READERS)
             .acquire_timeout(BUSY_TIMEOUT)
             .test_before_acquire(false)
-            .connect_lazy_with(options.create_if_missing(false).read_only(true));
+            .connect_lazy_with(reading.clone());
         Ok(Self::over(Kind::Sqlite {
-            writer: Some(Arc::new(writer)),
+            writer: Some(Arc::new(Single::lazy(writing))),
+            repeats: Arc::new(Single::lazy(reading)),
             reader,
             _lock: Some(Arc::new(lock)),
         }))

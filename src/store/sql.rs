@@ -12,8 +12,9 @@ use serde::Serialize;
 pub struct Sql {
     pub postgres: &'static str,
     pub sqlite: &'static str,
-    /// The same as one of several in a text, where SQLite's arguments are counted through.
-    pub sqlite_queued: &'static str,
+    /// The same as one of several in a text, where SQLite's arguments are counted through; `None` if it names an argument
+    /// twice, not in order, or more than four.
+    pub sqlite_queued: Option<&'static str>,
 }
 
 /// Makes a [`Sql`] out of literals and constants.
@@ -28,16 +29,46 @@ macro_rules! sql {
             ),
             " for update", ""
         );
+        const SQLITE: &str = const_format::str_replace!(UNLOCKED, "rows($1) as r", "jsonb_each($1) as r");
         $crate::store::sql::Sql {
             postgres: const_format::str_replace!(
                 TEXT, "rows($1) as r", "json_array_elements(cast($1 as json)) as r(value)"
             ),
-            sqlite: const_format::str_replace!(UNLOCKED, "rows($1) as r", "json_each($1) as r"),
-            sqlite_queued: const_format::str_replace!(UNLOCKED, "rows($1) as r", "json_each(?) as r"),
+            sqlite: SQLITE,
+            sqlite_queued: if $crate::store::sql::counts_through(SQLITE) {
+                Some(const_format::str_replace!(
+                    const_format::str_replace!(
+                        const_format::str_replace!(const_format::str_replace!(SQLITE, "$1", "?"), "$2", "?"),
+                        "$3",
+                        "?"
+                    ),
+                    "$4",
+                    "?"
+                ))
+            } else {
+                None
+            },
         }
     }};
 }
 pub(crate) use sql;
+
+/// Whether a text names each of at most four arguments once, and in order.
+pub const fn counts_through(text: &str) -> bool {
+    let text = text.as_bytes();
+    let (mut at, mut next) = (0, b'1');
+    while at + 1 < text.len() {
+        if text[at] == b'$' {
+            let is_longer = at + 2 < text.len() && text[at + 2].is_ascii_digit();
+            if text[at + 1] != next || next > b'4' || is_longer {
+                return false;
+            }
+            next += 1;
+        }
+        at += 1;
+    }
+    true
+}
 
 impl Sql {
     /// A text that is only known at run time, of tables and columns of ours. It is never freed, so this is for commands.
@@ -46,7 +77,7 @@ impl Sql {
         Self {
             postgres: text,
             sqlite: text,
-            sqlite_queued: text,
+            sqlite_queued: None,
         }
     }
 }
@@ -137,18 +168,14 @@ argument_from! {
 
 /// Rows on their way into a statement.
 #[derive(Clone, Default)]
-pub struct Rows(String);
+pub struct Rows(Vec<u8>);
 
 impl Rows {
     /// Adds one.
     pub fn push(&mut self, row: &impl Serialize) {
-        self.push_json(&to_json(row));
-    }
-
-    /// Adds one that is JSON already.
-    pub fn push_json(&mut self, row: &str) {
-        self.0.push(if self.0.is_empty() { '[' } else { ',' });
-        self.0.push_str(row);
+        self.0.push(if self.0.is_empty() { b'[' } else { b',' });
+        // Structs of texts and numbers cannot fail; if one did, the statement would refuse its row.
+        let _ = serde_json::to_writer(&mut self.0, row);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -156,8 +183,9 @@ impl Rows {
     }
 
     fn finish(mut self) -> String {
-        self.0.push_str(if self.0.is_empty() { "[]" } else { "]" });
-        self.0
+        self.0.extend_from_slice(if self.0.is_empty() { b"[]" } else { b"]" });
+        // What serde_json writes is UTF-8.
+        String::from_utf8(self.0).unwrap_or_default()
     }
 }
 
@@ -169,12 +197,6 @@ impl<T: Serialize> FromIterator<T> for Rows {
         }
         all
     }
-}
-
-/// A row as JSON.
-pub fn to_json(row: &impl Serialize) -> String {
-    // Structs of texts and numbers cannot fail; if one did, the statement would refuse its row.
-    serde_json::to_string(row).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -194,12 +216,26 @@ mod tests {
         );
         assert_eq!(
             STATEMENT.sqlite,
-            "select r.value ->> 'id' from json_each($1) as r where $2 > 0"
+            "select r.value ->> 'id' from jsonb_each($1) as r where $2 > 0"
         );
         assert_eq!(
             STATEMENT.sqlite_queued,
-            "select r.value ->> 'id' from json_each(?) as r where $2 > 0"
+            Some("select r.value ->> 'id' from jsonb_each(?) as r where ? > 0")
         );
+    }
+
+    #[test]
+    fn only_what_names_its_arguments_once_and_in_order_can_be_one_of_several() {
+        for (text, counts) in [
+            ("select 1", true),
+            ("select $1, $2, $3, $4", true),
+            ("select $1, $1", false),
+            ("select $2, $1", false),
+            ("select $1, $2, $3, $4, $5", false),
+            ("select $10", false),
+        ] {
+            assert_eq!(counts_through(text), counts, "{text}");
+        }
     }
 
     #[test]

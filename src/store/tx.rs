@@ -8,8 +8,8 @@ use super::{
     error::StoreError,
     query::{FromEither, Query, bind},
     session::{Session, call},
+    single::Held,
     sql::{Argument, Rows, Sql},
-    writer::Held,
 };
 use crate::domain::{alarm::AlarmKind, id::AlertId};
 use jiff::Timestamp;
@@ -62,7 +62,7 @@ impl Effects {
 /// A write transaction. Dropped without a commit, it leaves nothing behind.
 pub struct Tx {
     pub connection: Connection,
-    queue: Vec<(Sql, Argument)>,
+    queue: Vec<(Sql, Vec<Argument>)>,
     effects: Vec<Effect>,
     after_commit: Effects,
 }
@@ -88,10 +88,10 @@ impl Tx {
     }
 
     /// Adds a statement for these rows to those that go with the next round trip; without rows it is left out. It takes
-    /// nothing but the rows and returns none.
+    /// nothing but the rows, names them once, and returns none.
     pub fn queue(&mut self, sql: Sql, rows: Rows) {
         if !rows.is_empty() {
-            self.queue.push((sql, rows.into()));
+            self.queue.push((sql, vec![rows.into()]));
         }
     }
 
@@ -162,9 +162,9 @@ impl Tx {
                 if commits && !held.is_open && statements.is_empty() {
                     return Ok(Vec::new());
                 }
-                let text = script(&statements, !held.is_open, commits);
+                let text = script(&statements, !held.is_open, commits)?;
                 held.is_open = true;
-                let arguments = statements.into_iter().map(|(_, argument)| argument);
+                let arguments = statements.into_iter().flat_map(|(_, arguments)| arguments);
                 let query = bind!(sqlx::query_as::<Sqlite, T>(AssertSqlSafe(text)), arguments);
                 let rows = query.fetch_all(held.get()?).await?;
                 held.is_open = !commits;
@@ -172,8 +172,8 @@ impl Tx {
             }
             Connection::Postgres(session) => {
                 let mut rows = Vec::new();
-                for (sql, argument) in statements {
-                    let query = bind!(sqlx::query_as::<Postgres, T>(sql.postgres), [argument]);
+                for (sql, arguments) in statements {
+                    let query = bind!(sqlx::query_as::<Postgres, T>(sql.postgres), arguments);
                     rows.extend(call!(session, |conn| query.fetch_all(conn).await)?);
                 }
                 Ok(rows)
@@ -189,6 +189,10 @@ impl Query for Tx {
         arguments: impl IntoIterator<Item = Argument>,
     ) -> Result<Vec<T>, StoreError> {
         if !self.queue.is_empty() {
+            if sql.sqlite_queued.is_some() {
+                self.queue.push((sql, arguments.into_iter().collect()));
+                return self.send_queue(false).await;
+            }
             self.send_queue::<(i64,)>(false).await?;
         }
         match &mut self.connection {
@@ -210,19 +214,19 @@ impl Query for Tx {
     }
 }
 
-/// Statements as one text for SQLite.
-fn script(statements: &[(Sql, Argument)], begins: bool, commits: bool) -> String {
-    let length: usize = statements.iter().map(|(sql, _)| sql.sqlite_queued.len() + 1).sum();
+/// Statements as one text for SQLite. Each can be one of several, or something is wrong with our own code.
+fn script(statements: &[(Sql, Vec<Argument>)], begins: bool, commits: bool) -> Result<String, StoreError> {
+    let length: usize = statements.iter().map(|(sql, _)| sql.sqlite.len() + 1).sum();
     let mut text = String::with_capacity(length + 32);
     if begins {
         text.push_str("begin immediate;");
     }
     for (sql, _) in statements {
-        text.push_str(sql.sqlite_queued);
+        text.push_str(sql.sqlite_queued.ok_or(StoreError::Broken)?);
         text.push(';');
     }
     if commits {
         text.push_str("commit");
     }
-    text
+    Ok(text)
 }

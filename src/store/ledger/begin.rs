@@ -296,7 +296,10 @@ row! {
 }
 
 const NEW_FACTS: Sql = sql!(
-    "select r.place as place,
+    "with r as (select * from ",
+    PersonRow::ROWS,
+    ")
+     select r.place as place,
         (select count(*) from opt_out o where o.phone = r.phone) as opted_out,
         coalesce((select c.used from daily_count c where c.day = $2), 0) as used,
         (select s.value from setting s where s.name = 'daily_limit') as limit_set,
@@ -306,8 +309,7 @@ const NEW_FACTS: Sql = sql!(
     ") and l.channel in (",
     Channel::KNOWN,
     ") limit 1) as line) as others
-     from ",
-    PersonRow::ROWS
+     from r"
 );
 
 /// Begins deliveries that are not there yet, in memory, if nobody else waits before them: they are created as begun, which

@@ -1,6 +1,6 @@
-//! SQLite's one writing connection: whoever holds it has the file alone, in the order of asking. No pool: a pool of one
-//! asks its connection twice for every use whether it still lives, and each question is a round trip to the thread that
-//! SQLite runs on. Absent: what is written (see `tx`).
+//! A single connection to SQLite, held by one user at a time in the order of asking: the one that writes, and the one that
+//! looks up repeats. No pool: a pool asks its connections after every use whether they still live, and each question is a
+//! round trip to the thread that SQLite runs on. Absent: what it is used for (see `tx`, `engine`).
 
 use sqlx::{
     ConnectOptions as _, Connection as _,
@@ -12,15 +12,16 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 /// How long SQLite waits for another process's lock, and one of ours for the connection.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The way to the writing connection.
-pub struct Writer {
+/// The way to the connection.
+pub struct Single {
     options: SqliteConnectOptions,
     held: Arc<Mutex<Held>>,
 }
 
-/// The writing connection, for as long as it is held.
+/// The connection, for as long as it is held.
+#[derive(Default)]
 pub struct Held {
-    /// `None` until the next use after it broke.
+    /// `None` until the first use, and the next one after it broke.
     connection: Option<SqliteConnection>,
     /// Whether a transaction may be open on it: whoever held it before may have been dropped half-way.
     pub is_open: bool,
@@ -33,18 +34,13 @@ impl Held {
     }
 }
 
-impl Writer {
-    /// Connects.
-    pub async fn open(options: SqliteConnectOptions) -> Result<Self, sqlx::Error> {
-        let connection = options.connect().await?;
-        Ok(Self {
+impl Single {
+    /// Connects when it is held first.
+    pub fn lazy(options: SqliteConnectOptions) -> Self {
+        Self {
             options,
-            held: Arc::new(Mutex::new(Held {
-                connection: Some(connection),
-                is_open: false,
-                is_closed: false,
-            })),
-        })
+            held: Arc::default(),
+        }
     }
 
     /// Waits for the connection, with no transaction open on it.
