@@ -3,7 +3,7 @@
 use super::reader::Reader;
 use crate::domain::{
     event::{DEFAULT_SOURCE, Recipient},
-    phone::{PhoneNumber, Region},
+    phone::Region,
 };
 use secrecy::SecretString;
 use std::collections::BTreeMap;
@@ -58,11 +58,7 @@ fn read_recipients(reader: &mut Reader, key: &str, default_region: Region) -> Ve
             phone: member("phone"),
             region: member("region").map(|name| Region::parse(&name).unwrap_or(Region::UNKNOWN)),
         };
-        let is_usable = recipient
-            .phone
-            .as_deref()
-            .is_some_and(|phone| PhoneNumber::parse(phone, recipient.region.unwrap_or(default_region)).is_some());
-        if is_usable {
+        if recipient.read_phone(default_region).is_ok() {
             recipients.push(recipient);
         } else {
             reader.fault_secret(key, "has an entry without a usable phone: write each with `+` and country code and without an extension, like `\"+14155550101\"` or `{ phone = \"+14155550101\", name = \"Grace\" }`; one without a country code needs a `region` like `DE`");
@@ -77,20 +73,17 @@ mod tests {
 
     #[test]
     fn a_source_is_made_by_naming_it() {
-        let mut reader = Reader::default();
-        let environment = [
-            ("TOKENS", "one, two"),
-            ("REGION", "de"),
-            ("FALLBACK_RECIPIENTS", "+14155550101,+14155550102"),
-            ("LATER_RECIPIENTS", "each"),
-        ];
-        let own = |(name, value): (&str, &str)| (format!("NIGHTBELL_SOURCES__ACME__{name}"), value.to_owned());
-        reader.read_environment(environment.into_iter().map(own));
+        let mut reader = Reader::with(&[
+            ("SOURCES__ACME__TOKENS", "one, two"),
+            ("SOURCES__ACME__REGION", "de"),
+            ("SOURCES__ACME__FALLBACK_RECIPIENTS", "+14155550101,+14155550102"),
+            ("SOURCES__ACME__LATER_RECIPIENTS", "each"),
+        ]);
 
-        let sources = read_sources(&mut reader, Region::us());
+        let sources = read_sources(&mut reader, Region::parse("US").unwrap());
 
         let acme = &sources["acme"];
-        assert!(reader.finish().0.is_empty());
+        assert_eq!(reader.fault_keys(), [""; 0]);
         assert_eq!(
             (
                 acme.tokens.len(),
