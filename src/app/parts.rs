@@ -10,9 +10,9 @@ use crate::{
         route::{Channel, ChannelRules},
     },
     http::{self, AppState, RateLimiter, Tokens, Webhooks},
-    intake::{Intake, Source},
+    intake::Intake,
     mail::{self, Mailer},
-    store::{Db, LaterRecipients},
+    store::Db,
     worker::{Nightly, NightlyRules, Worker},
 };
 use anyhow::Context;
@@ -79,7 +79,7 @@ pub fn make_app_state(config: &Config, store: &Db, carriers: &Carriers) -> anyho
     let twilio = &config.carriers.sections.twilio;
     Ok(AppState {
         store: store.clone(),
-        intake: make_intake(config, store),
+        intake: Intake::new(store.clone(), config.sources.clone(), load_templates(config)),
         intake_tokens,
         admin_tokens,
         rate_limiter: RateLimiter::new(config.http_per_second, config.trusted_proxies.clone()),
@@ -97,22 +97,6 @@ pub fn make_app_state(config: &Config, store: &Db, carriers: &Carriers) -> anyho
         nightly: config.nightly.time,
         has_mail: config.nightly.mail.is_some(),
     })
-}
-
-pub fn make_intake(config: &Config, store: &Db) -> Intake {
-    let sources = config.sources.iter().map(|(name, source)| {
-        let source = Source {
-            region: source.region,
-            fallback_recipients: source.fallback_recipients.clone(),
-            later_recipients: if source.each_later_recipient {
-                LaterRecipients::Each
-            } else {
-                LaterRecipients::Untold
-            },
-        };
-        (name.clone(), source)
-    });
-    Intake::new(store.clone(), sources.collect(), load_templates(config))
 }
 
 pub fn make_nightly(config: &Config, store: &Db) -> Nightly {

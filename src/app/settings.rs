@@ -4,8 +4,8 @@
 
 use crate::{
     carrier,
-    config::{Effective, Fault, Log, Nightly, Reader, Sms, Source, read_sources},
-    domain::database_url::DatabaseUrl,
+    config::{Effective, Fault, Log, Nightly, Reader, Sms, read_sources},
+    domain::{database_url::DatabaseUrl, source::Source},
 };
 use ipnet::IpNet;
 use jiff::tz::TimeZone;

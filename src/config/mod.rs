@@ -13,4 +13,4 @@ pub use log::Log;
 pub use nightly::Nightly;
 pub use reader::{Effective, Fault, Reader};
 pub use sms::Sms;
-pub use sources::{Source, read_sources};
+pub use sources::read_sources;

@@ -4,20 +4,9 @@ use super::reader::Reader;
 use crate::domain::{
     event::{DEFAULT_SOURCE, Recipient},
     phone::Region,
+    source::{LaterRecipients, Source},
 };
-use secrecy::SecretString;
 use std::collections::BTreeMap;
-
-/// One helpdesk.
-#[derive(Clone)]
-pub struct Source {
-    /// Tokens that may speak for this source only.
-    pub tokens: Vec<SecretString>,
-    pub region: Region,
-    /// Who is told when an event names nobody.
-    pub fallback_recipients: Vec<Recipient>,
-    pub each_later_recipient: bool,
-}
 
 /// Reads all of them; the default one is always there.
 pub fn read_sources(reader: &mut Reader, default_region: Region) -> BTreeMap<String, Source> {
@@ -35,10 +24,10 @@ pub fn read_sources(reader: &mut Reader, default_region: Region) -> BTreeMap<Str
             region,
             // Read by the same region as they will be when somebody is texted.
             fallback_recipients: read_recipients(reader, &key("fallback_recipients"), region),
-            each_later_recipient: reader.choice(
+            later_recipients: reader.choice(
                 &key("later_recipients"),
                 "untold",
-                &[("untold", false), ("each", true)],
+                &[("untold", LaterRecipients::Untold), ("each", LaterRecipients::Each)],
             ),
         };
         sources.insert(name, source);
@@ -92,6 +81,6 @@ mod tests {
             ),
             (2, "DE".to_owned(), 2)
         );
-        assert!(acme.each_later_recipient && sources.contains_key("default"));
+        assert!(acme.later_recipients == LaterRecipients::Each && sources.contains_key("default"));
     }
 }

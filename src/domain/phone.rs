@@ -109,7 +109,7 @@ fn read(written: &Written, region: Region) -> Option<Number> {
         (Some(_) | None, true) => {
             // `+00 49`: no country code begins with a zero, so there is one way to read it.
             let skipped = if written.digits.starts_with("00") { 2 } else { 0 };
-            plan::international(&written.digits[skipped..], shifted(written.lone_zero, skipped)?)
+            plan::international(&written.digits, skipped, written.lone_zero)
         }
         (Some(context), false) => read_in_context(written, context),
         (None, false) => one_of(readings(written, region)),
@@ -123,16 +123,7 @@ fn read_in_context(written: &Written, context: &str) -> Option<Number> {
     }
     // What is dialled within an area has no trunk prefix.
     let is_local = !written.digits.starts_with('0') && written.lone_zero.is_none();
-    is_local.then(|| plan::international(&format!("{context}{}", written.digits), None))?
-}
-
-/// Where a zero with brackets of its own stands behind a prefix; `None` where it stands in the prefix.
-#[expect(
-    clippy::option_option,
-    reason = "whether it can be read, and where the zero stands if there is one"
-)]
-fn shifted(lone_zero: Option<usize>, prefix: usize) -> Option<Option<usize>> {
-    lone_zero.map_or(Some(None), |at| at.checked_sub(prefix).map(Some))
+    is_local.then(|| plan::international(&format!("{context}{}", written.digits), 0, None))?
 }
 
 /// Every way in which digits without a `+` can be read.
@@ -141,7 +132,7 @@ fn readings(written: &Written, region: Region) -> Vec<Reading> {
     let region = region.0.as_ref().map_or("", AsRef::as_ref);
     let mut readings = Vec::new();
     let mut add = |number: Option<Number>, origin| readings.extend(number.map(|number| Reading { number, origin }));
-    let after = |prefix: usize| plan::international(&digits[prefix..], shifted(lone_zero, prefix)?);
+    let after = |prefix| plan::international(digits, prefix, lone_zero);
 
     let own = plan::international_prefixes(region, digits);
     for prefix in &own {

@@ -4,20 +4,11 @@ use crate::{
     domain::{
         event::{Event, Recipient},
         message::Templates,
-        phone::Region,
         route::Channel,
+        source::Source,
     },
-    store::{LaterRecipients, NewDelivery},
+    store::NewDelivery,
 };
-
-/// One helpdesk, as far as its events need it.
-pub struct Source {
-    /// For phone numbers that bring no country of their own.
-    pub region: Region,
-    /// Who is told when an event names nobody with a usable number.
-    pub fallback_recipients: Vec<Recipient>,
-    pub later_recipients: LaterRecipients,
-}
 
 /// One delivery for each person: the same number twice is one. If no number can be used, the source's fallback recipients
 /// are told as well.

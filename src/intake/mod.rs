@@ -4,13 +4,12 @@
 
 mod compose;
 
-pub use compose::Source;
-
 use crate::{
     domain::{
         event::{Event, Meaning},
         id::AlertId,
         message::Templates,
+        source::Source,
     },
     store::{self, Addition, Db, Raised, StoreError},
 };

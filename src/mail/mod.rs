@@ -169,10 +169,7 @@ impl Mailer {
         let server = &self.server;
         let hello = ClientId::default();
         let tls = || TlsParameters::new(server.host.clone());
-        let from_the_start = match server.security {
-            Security::Tls => Some(tls()?),
-            Security::Plain | Security::Opportunistic | Security::StartTls => None,
-        };
+        let from_the_start = (server.security == Security::Tls).then(tls).transpose()?;
         let address = (server.host.as_str(), server.port);
         let mut connection =
             AsyncSmtpConnection::connect_tokio1(address, Some(CONNECT_TIME), &hello, from_the_start, None).await?;

@@ -197,8 +197,9 @@ mod tests {
             json,
             phone::PhoneNumber,
             route::{Channel, ChannelRules},
+            source::LaterRecipients,
         },
-        store::{Db, LaterRecipients, Limits, Looker, NewDelivery, Raised},
+        store::{Db, Limits, Looker, NewDelivery, Raised},
     };
     use jiff::{SignedDuration, tz::TimeZone};
 
