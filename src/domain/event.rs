@@ -182,10 +182,8 @@ fn read_url(place: &Reader<'_>, faults: &mut Vec<Fault>) -> Option<String> {
     }
     let is_web = url::Url::parse(raw).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     if !is_web || raw.chars().any(char::is_control) {
-        place.fault(
-            faults,
-            "this is no web address: send one that begins with `https://` or `http://`",
-        );
+        let detail = "this is no web address: send one that begins with `https://` or `http://`";
+        place.fault(faults, detail);
         return None;
     }
     at_most(MAX_URL, raw.to_owned(), place, faults)
@@ -238,11 +236,10 @@ fn at_most(max: usize, text: String, place: &Reader<'_>, faults: &mut Vec<Fault>
 /// Reads RFC 3339, with or without a colon in the offset. `None` if it cannot be read or is absurd.
 fn read_time(raw: Option<&str>, received_at: Timestamp) -> Option<Timestamp> {
     let raw = raw?.trim();
-    let read = raw
-        .parse::<Timestamp>()
-        .or_else(|_| Timestamp::strptime("%Y-%m-%dT%H:%M:%S%.f%z", raw));
-    read.ok()
-        .filter(|at| (-MAX_AHEAD..=MAX_AGE).contains(&received_at.duration_since(*at)))
+    let without_colon = |_| Timestamp::strptime("%Y-%m-%dT%H:%M:%S%.f%z", raw);
+    let at = raw.parse::<Timestamp>().or_else(without_colon).ok()?;
+    let age = received_at.duration_since(at);
+    (-MAX_AHEAD..=MAX_AGE).contains(&age).then_some(at)
 }
 
 #[cfg(test)]

@@ -62,10 +62,8 @@ impl<'de> Visitor<'de> for StrictVisitor {
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             if object.contains_key(&name) {
-                return Err(de::Error::custom(format_args!(
-                    "the member `{}` is there twice",
-                    super::text::clean_line(&name, 40)
-                )));
+                let name = super::text::clean_line(&name, 40);
+                return Err(de::Error::custom(format_args!("the member `{name}` is there twice")));
             }
             let Strict(value) = members.next_value()?;
             object.insert(name, value);
@@ -100,12 +98,9 @@ impl<'a> Reader<'a> {
 
     /// The member `name` of this object; absent where this is no object, and `null` counts as absent.
     pub fn member(&self, name: &str) -> Self {
-        let value = self
-            .value
-            .and_then(|value| value.get(name))
-            .filter(|value| !value.is_null());
+        let value = self.value.and_then(|value| value.get(name));
         Self {
-            value,
+            value: value.filter(|value| !value.is_null()),
             pointer: format!("{}/{name}", self.pointer),
         }
     }

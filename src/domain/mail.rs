@@ -3,6 +3,7 @@
 use super::words::words;
 use jiff::SignedDuration;
 use lettre::message::{Mailbox, Mailboxes};
+use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 use std::net::IpAddr;
 use url::Url;
@@ -67,12 +68,7 @@ impl SmtpServer {
         let url = Url::parse(text).ok()?;
         let host = url.host_str().filter(|host| !host.is_empty())?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let decode = |text: &str| {
-            percent_encoding::percent_decode_str(text)
-                .decode_utf8()
-                .ok()
-                .map(String::from)
-        };
+        let decode = |text| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
         let credentials = match url.password() {
             Some(password) => Some((decode(url.username())?, SecretString::from(decode(password)?))),
             None if url.username().is_empty() => None,

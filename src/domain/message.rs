@@ -78,17 +78,15 @@ impl<'a> Fields<'a> {
 
     /// Without the members that have no value, which a template could not tell from a text.
     fn context(&self) -> Value {
+        // As a text: `4`, where a template would write the number `4.0`.
+        let estimated_hours = self.estimated_hours.map(|hours| hours.to_string());
         let members = [
             ("number", Some(Value::from(self.number))),
             ("subject", Some(Value::from(self.subject))),
             ("client", self.client.map(Value::from)),
             ("urgency", self.urgency.map(Value::from)),
             ("confidence", self.confidence.map(Value::from)),
-            // As a text: `4`, where a template would write the number `4.0`.
-            (
-                "estimated_hours",
-                self.estimated_hours.map(|hours| Value::from(hours.to_string())),
-            ),
+            ("estimated_hours", estimated_hours.map(Value::from)),
             ("url", self.url.map(Value::from)),
             ("recipient_name", self.recipient_name.map(Value::from)),
             ("recipient_role", self.recipient_role.map(Value::from)),
@@ -152,10 +150,7 @@ impl Templates {
         }
         // The number and the link alone are more than the segments allowed: better too long than useless.
         let subject = cut_subject(fields.subject, MIN_SUBJECT);
-        let mut fields = Fields {
-            subject: &subject,
-            ..fields
-        };
+        fields.subject = &subject;
         let text = self.render(template, &fields)?;
         if fits(&text, usize::MAX) {
             return Ok(text);
