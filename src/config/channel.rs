@@ -35,6 +35,7 @@ pub fn read_channel(reader: &mut Reader, section: &str) -> ChannelRules {
     }
     rules
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
