@@ -19,8 +19,8 @@
 //!                timelines; alerts, opt-outs, limits, holds; lists and reports; job runs, outbox, clean-up; transfer
 //! carrier/       who carries messages: the registry, what every carrier answers (driver), log, twilio/
 //! mail/          how mails look, and SMTP
-//! domain/        event, phone, message, delivery (the state machine), route, answer, search, clock, day, nightly, report,
-//!                alarm, mail: no I/O, no clock
+//! domain/        event, source, phone, message, delivery (the state machine), route, answer, search, clock, day, nightly,
+//!                report, alarm, mail: no I/O, no clock
 //! ```
 //!
 //! Who may import whom: `main -> cli -> app -> {http, worker} -> intake -> {store, carrier, mail} -> domain`, each also what is

@@ -8,7 +8,7 @@ mod settings;
 mod transfer;
 
 pub use commands::{ReportRequest, nightly, send_test_mail};
-pub use parts::texts;
+pub use parts::load_templates;
 pub use serve::{Role, serve};
 pub use settings::{Loaded, load};
 pub use transfer::{backup, export, import, migrate};

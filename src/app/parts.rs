@@ -3,70 +3,53 @@
 use super::settings::Config;
 use crate::{
     carrier::Carriers,
-    config::ChannelRules,
     domain::{
         event::Recipient,
         message::Templates,
-        phone::{PhoneNumber, Region},
-        route::Channel,
+        phone::Region,
+        route::{Channel, ChannelRules},
     },
     http::{self, AppState, RateLimiter, Tokens, Webhooks},
-    intake::{Intake, Source, Texts},
+    intake::Intake,
     mail::{self, Mailer},
-    store::{Db, LaterRecipients},
-    worker::{Nightly, NightlyRules, Rules, Worker},
+    store::Db,
+    worker::{Nightly, NightlyRules, Worker},
 };
 use anyhow::Context;
 use secrecy::SecretString;
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 use tokio::sync::Mutex;
 
 /// Makes the texts of messages as the configuration says.
-pub fn texts(config: &Config) -> Texts {
-    Texts {
-        templates: load_templates(config.templates_dir.as_deref()),
-        rules: config.sms.rules,
-    }
-}
-
-/// Reads the admin's own SMS template, if there is one; a bad one is said and not used.
-fn load_templates(dir: Option<&Path>) -> Templates {
-    let mut templates = Templates::built_in();
-    let Some(path) = dir.map(|dir| dir.join("sms/critical.txt")) else {
-        return templates;
-    };
-    match std::fs::read_to_string(&path) {
-        Ok(source) => {
-            if let Err(error) = templates.set_own(source) {
-                tracing::warn!(path = %path.display(), %error, "the template cannot be used; the built-in one is");
-            }
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the template cannot be read; the built-in one is used")
-        }
-    }
+pub fn load_templates(config: &Config) -> Templates {
+    let mut templates = Templates::built_in(config.sms.rules);
+    load_own(config, "sms/critical.txt", |source| templates.set_own(source));
     templates
 }
 
-/// Reads the admin's own mail templates, where there are some; a bad one is said and not used.
-fn load_mail_templates(dir: Option<&Path>) -> mail::Templates {
+fn load_mail_templates(config: &Config) -> mail::Templates {
     let mut templates = mail::Templates::built_in();
-    let Some(dir) = dir else {
-        return templates;
-    };
     for name in mail::Templates::names() {
-        let path = dir.join("mail").join(name);
-        let error = match std::fs::read_to_string(&path) {
-            Ok(source) => templates.set_own(name, source).err().map(|error| format!("{error:#}")),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(error) = error {
-            tracing::warn!(path = %path.display(), error, "the template cannot be used; the built-in one is");
-        }
+        load_own(config, &format!("mail/{name}"), |source| {
+            templates.set_own(name, source)
+        });
     }
     templates
+}
+
+/// Reads an admin's own template, if there is one; a bad one is said and not used.
+fn load_own(config: &Config, name: &str, set: impl FnOnce(String) -> Result<(), minijinja::Error>) {
+    let Some(path) = config.templates_dir.as_ref().map(|dir| dir.join(name)) else {
+        return;
+    };
+    let error = match std::fs::read_to_string(&path) {
+        Ok(source) => set(source).err().map(|error| format!("{error:#}")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(error) = error {
+        tracing::warn!(path = %path.display(), error, "the template cannot be used; the built-in one is");
+    }
 }
 
 /// Makes tokens where none are configured; only a loopback address gets this far without any.
@@ -96,7 +79,7 @@ pub fn make_app_state(config: &Config, store: &Db, carriers: &Carriers) -> anyho
     let twilio = &config.carriers.sections.twilio;
     Ok(AppState {
         store: store.clone(),
-        intake: make_intake(config, store),
+        intake: Intake::new(store.clone(), config.sources.clone(), load_templates(config)),
         intake_tokens,
         admin_tokens,
         rate_limiter: RateLimiter::new(config.http_per_second, config.trusted_proxies.clone()),
@@ -116,29 +99,10 @@ pub fn make_app_state(config: &Config, store: &Db, carriers: &Carriers) -> anyho
     })
 }
 
-pub fn make_intake(config: &Config, store: &Db) -> Intake {
-    let sources = config.sources.iter().map(|(name, source)| {
-        let source = Source {
-            region: source.region,
-            fallback_recipients: source.fallback_recipients.clone(),
-            later_recipients: if source.each_later_recipient {
-                LaterRecipients::Each
-            } else {
-                LaterRecipients::Untold
-            },
-        };
-        (name.clone(), source)
-    });
-    Intake::new(store.clone(), sources.collect(), texts(config))
-}
-
 pub fn make_nightly(config: &Config, store: &Db) -> Nightly {
     let fallback = |people: &[Recipient], region: Region| {
-        let numbers = people.iter().filter_map(|person| {
-            let phone = PhoneNumber::parse(person.phone.as_deref()?, person.region.unwrap_or(region))?;
-            Some(phone.as_e164().to_owned())
-        });
-        numbers.collect::<Vec<String>>()
+        let phones = people.iter().filter_map(|person| person.read_phone(region).ok());
+        phones.map(|phone| phone.as_e164().to_owned()).collect::<Vec<String>>()
     };
     Nightly {
         store: store.clone(),
@@ -147,7 +111,7 @@ pub fn make_nightly(config: &Config, store: &Db) -> Nightly {
             .mail
             .as_ref()
             .map(|mail| Mailer::new(&mail.server, mail.addresses.clone())),
-        templates: load_mail_templates(config.templates_dir.as_deref()),
+        templates: load_mail_templates(config),
         rules: NightlyRules {
             time: config.nightly.time,
             time_zone: config.time_zone.clone(),
@@ -173,11 +137,13 @@ pub fn make_workers(config: &Config, store: &Db, carriers: &Carriers, owner: &st
         .channels()
         .filter_map(|(channel, _)| carriers.of(channel));
     let routes: Vec<_> = open.map(|carrier| Arc::clone(carrier.route())).collect();
-    let make = |(channel, rules)| {
+    let make = |(channel, rules): (Channel, &ChannelRules)| {
         Some(Arc::new(Worker {
             store: store.clone(),
             carrier: carriers.of(channel)?,
-            rules: worker_rules(config, rules),
+            rules: *rules,
+            time_zone: config.time_zone.clone(),
+            daily_limit: config.daily_limit,
             owner: owner.to_owned(),
             clock: Arc::clone(&clock),
             routes: routes.clone(),
@@ -185,19 +151,4 @@ pub fn make_workers(config: &Config, store: &Db, carriers: &Carriers, owner: &st
         }))
     };
     config.carriers.channels().filter_map(make).collect()
-}
-
-fn worker_rules(config: &Config, channel: &ChannelRules) -> Rules {
-    Rules {
-        time_zone: config.time_zone.clone(),
-        daily_limit: config.daily_limit,
-        per_second: channel.per_second,
-        max_in_flight: channel.max_in_flight,
-        lease: channel.lease,
-        timeout: channel.timeout,
-        reconcile_after: channel.reconcile_after,
-        resend_when_absent: channel.resend_when_absent,
-        poll_after: channel.poll_after,
-        expire_after: channel.expire_after,
-    }
 }

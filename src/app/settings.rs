@@ -4,8 +4,8 @@
 
 use crate::{
     carrier,
-    config::{Fault, Log, Nightly, Reader, Shown, Sms, Source, read_sources},
-    domain::database_url::DatabaseUrl,
+    config::{Effective, Fault, Log, Nightly, Reader, Sms, read_sources},
+    domain::{database_url::DatabaseUrl, source::Source},
 };
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
@@ -45,8 +45,8 @@ pub struct Loaded {
     pub faults: Vec<Fault>,
     /// Things worth a warning that do not stop anything.
     pub warnings: Vec<String>,
-    /// The effective settings, secrets masked, in the order of the documentation.
-    pub effective: Vec<(String, Shown)>,
+    /// In the order of the documentation.
+    pub effective: Effective,
 }
 
 /// Reads the file (`path`, else the default one if it is there) and the environment. Always returns a configuration;
@@ -70,9 +70,7 @@ pub fn load(path: Option<&Path>, environment: impl Iterator<Item = (String, Stri
 }
 
 fn read(reader: &mut Reader) -> Config {
-    let listen = reader
-        .parsed("listen", "127.0.0.1:8025", "an address and port like `127.0.0.1:8025`")
-        .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8025)));
+    let listen: SocketAddr = reader.parsed("listen", "127.0.0.1:8025", "an address and port like `127.0.0.1:8025`");
     let listen_admin = reader.optional("listen_admin", "an address and port like `127.0.0.1:8026`", |text| {
         text.parse().ok()
     });
@@ -86,15 +84,13 @@ fn read(reader: &mut Reader) -> Config {
         "a web address like `https://nightbell.example.com`",
         Reader::web_url,
     );
-    let time_zone = reader
-        .parsed_with("time_zone", "UTC", "an IANA name like `Europe/Berlin`", |name| {
-            TimeZone::get(name).ok()
-        })
-        .unwrap_or(TimeZone::UTC);
+    let time_zone = reader.parsed_with("time_zone", "UTC", "an IANA name like `Europe/Berlin`", |name| {
+        TimeZone::get(name).ok()
+    });
     let daily_limit = reader.number("daily_limit", 200, 0, 10_000_000);
     let intake_tokens = reader.secret_list("auth.intake_tokens");
     let admin_tokens = reader.secret_list("auth.admin_tokens");
-    let http_per_second = u32::try_from(reader.number("http.per_second", 0, 0, 1_000_000)).unwrap_or(0);
+    let http_per_second = reader.number("http.per_second", 0, 0, 1_000_000);
     let trusted_proxies = reader.list(
         "http.trusted_proxies",
         "addresses or networks like `10.0.0.0/8`",
@@ -263,7 +259,7 @@ mod tests {
         let shown: String = loaded
             .effective
             .iter()
-            .map(|(key, value)| format!("{key} = {value}\n"))
+            .map(|(key, value)| format!("{key} = {value:?}\n"))
             .collect();
 
         assert!(

@@ -11,13 +11,13 @@ pub mod twilio;
 pub use driver::{Address, Capabilities, Outgoing};
 
 use crate::{
-    config::{ChannelRules, Reader},
+    config::{self, Reader},
     domain::{
         answer::{Answer, ProbeAnswer, Reachability},
         clock::Stamp,
         delivery::State,
         report::Explanation,
-        route::{Channel, ProviderName, Route},
+        route::{Channel, ChannelRules, ProviderName, Route},
         search::{Listed, Listing},
     },
 };
@@ -37,6 +37,7 @@ macro_rules! carriers {
         #[allow(clippy::large_enum_variant, reason = "there is one for each channel, behind an `Arc`")]
         pub enum Carrier { $($name($driver)),+ }
 
+        /// What can be asked of a carrier, as [`Driver`] says it.
         impl Carrier {
             /// Opens the carrier that a channel has.
             fn open(chosen: Chosen, sections: &Sections, timeout: Duration) -> anyhow::Result<Self> {
@@ -46,7 +47,6 @@ macro_rules! carriers {
                 anyhow::bail!("`{}.driver` names no carrier of this version", chosen.channel)
             }
 
-            /// How its messages go.
             pub fn route(&self) -> &Arc<Route> {
                 match self { $(Self::$name(driver) => driver.route()),+ }
             }
@@ -55,33 +55,26 @@ macro_rules! carriers {
                 match self { $(Self::$name(_) => <$driver>::CAPABILITIES),+ }
             }
 
-            /// Calls the provider once. Never retries, and never takes longer than the configured time-out.
             pub async fn send(&self, message: &Outgoing<'_>) -> Answer {
                 match self { $(Self::$name(driver) => driver.send(message).await),+ }
             }
 
-            /// Every message to a recipient that the provider has, or only those since `since`. `None` if the list is not
-            /// complete or cannot be read: then it says nothing.
             pub async fn search(&self, to: Address<'_>, since: Option<Timestamp>) -> Option<Listing> {
                 match self { $(Self::$name(driver) => driver.search(to, since).await),+ }
             }
 
-            /// One message by its id; `None` if it cannot be read now.
             pub async fn look_up(&self, message_id: &str) -> Option<Listed> {
                 match self { $(Self::$name(driver) => driver.look_up(message_id).await),+ }
             }
 
-            /// Whether the provider accepts our account now. Costs one cheap request at most and sends nothing.
             pub async fn probe(&self) -> ProbeAnswer {
                 match self { $(Self::$name(driver) => driver.probe().await),+ }
             }
 
-            /// What the provider's clock read in its latest reply; `None` if it has none or says nothing.
             pub fn clock(&self) -> Option<Stamp> {
                 match self { $(Self::$name(driver) => driver.clock()),+ }
             }
 
-            /// Whether calls of any kind brought an answer since this was last asked; `None` if there were none.
             pub fn take_reachability(&self) -> Option<Reachability> {
                 match self { $(Self::$name(driver) => driver.take_reachability()),+ }
             }
@@ -168,7 +161,7 @@ pub struct Settings {
 impl Settings {
     /// Reads `<channel>.…` of the channels that have a carrier, then every carrier's own section.
     pub fn read(reader: &mut Reader, chosen: &[Chosen], public_url: Option<&Url>) -> Self {
-        let rules = |chosen: &Chosen| (*chosen, ChannelRules::read(reader, chosen.channel.as_str()));
+        let rules = |chosen: &Chosen| (*chosen, config::read_channel(reader, chosen.channel.as_str()));
         Self {
             channels: chosen.iter().map(rules).collect(),
             sections: Sections::read(reader, chosen, public_url),
@@ -195,11 +188,8 @@ impl Carriers {
     pub fn open(settings: &Settings) -> anyhow::Result<Self> {
         let carriers = Self(RwLock::default());
         for (chosen, rules) in &settings.channels {
-            carriers.put(Carrier::open(
-                *chosen,
-                &settings.sections,
-                rules.timeout.unsigned_abs(),
-            )?);
+            let timeout = rules.timeout.unsigned_abs();
+            carriers.put(Carrier::open(*chosen, &settings.sections, timeout)?);
         }
         Ok(carriers)
     }
@@ -231,13 +221,10 @@ mod tests {
     use super::*;
 
     fn with(environment: &[(&str, &str)]) -> (Settings, Vec<String>) {
-        let mut reader = Reader::default();
-        let own = |(name, value): &(&str, &str)| (format!("NIGHTBELL_{name}"), (*value).to_owned());
-        reader.read_environment(environment.iter().map(own));
+        let mut reader = Reader::with(environment);
         let chosen = Chosen::read(&mut reader);
         let settings = Settings::read(&mut reader, &chosen, None);
-        let (faults, _, _) = reader.finish();
-        (settings, faults.into_iter().map(|fault| fault.key).collect())
+        (settings, reader.fault_keys())
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub fn report(faults: &[&Fault]) -> ExitCode {
         if faults.len() == 1 { "" } else { "s" }
     );
     for fault in faults {
-        eprintln!("  {fault}");
+        eprintln!("  {}", fault.problem);
     }
     ExitCode::from(WRONG_CALL)
 }

@@ -4,8 +4,7 @@ use super::common::{WRONG_CALL, report};
 use crate::{app::Loaded, config::Fault};
 use clap::Subcommand;
 use serde::Serialize;
-use serde_json::{Map, Value};
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -21,41 +20,27 @@ pub enum Command {
 #[derive(Serialize)]
 struct Checked<'a> {
     valid: bool,
-    faults: Vec<ShownFault<'a>>,
+    faults: &'a [Fault],
     warnings: &'a [String],
-    effective: Map<String, Value>,
-}
-
-#[derive(Serialize)]
-struct ShownFault<'a> {
-    key: &'a str,
-    value: Option<&'a str>,
-    problem: String,
-}
-
-impl<'a> Checked<'a> {
-    fn of(loaded: &'a Loaded) -> Self {
-        let faults = loaded.faults.iter().map(|fault| ShownFault {
-            key: &fault.key,
-            value: fault.value.as_deref(),
-            problem: fault.to_string(),
-        });
-        let effective = loaded.effective.iter();
-        Self {
-            valid: loaded.faults.is_empty(),
-            faults: faults.collect(),
-            warnings: &loaded.warnings,
-            effective: effective.map(|(key, shown)| (key.clone(), shown.to_json())).collect(),
-        }
-    }
+    effective: BTreeMap<&'a str, Option<&'a str>>,
 }
 
 pub fn check(loaded: &Loaded, as_json: bool) -> anyhow::Result<ExitCode> {
     let faults: Vec<&Fault> = loaded.faults.iter().collect();
     if as_json {
-        println!("{}", serde_json::to_string(&Checked::of(loaded))?);
+        let effective = loaded.effective.iter();
+        let checked = Checked {
+            valid: loaded.faults.is_empty(),
+            faults: &loaded.faults,
+            warnings: &loaded.warnings,
+            effective: effective.map(|(key, shown)| (key.as_str(), shown.as_deref())).collect(),
+        };
+        println!("{}", serde_json::to_string(&checked)?);
     } else {
         for (key, shown) in &loaded.effective {
+            let shown = shown
+                .as_ref()
+                .map_or_else(|| "(not set)".to_owned(), |shown| format!("{shown:?}"));
             println!("{key} = {shown}");
         }
         for warning in &loaded.warnings {

@@ -122,11 +122,8 @@ fn compose(loaded: &Loaded, file: Option<&Path>) -> anyhow::Result<Result<Messag
         }
     };
     let warn = |error: &_| eprintln!("the template failed and the built-in one is used: {error:#}");
-    Ok(Ok(app::texts(&loaded.config).compose(
-        &event,
-        event.recipients.first(),
-        warn,
-    )))
+    let templates = app::load_templates(&loaded.config);
+    Ok(Ok(templates.compose(&event, event.recipients.first(), warn)))
 }
 
 fn read_text(path: &Path) -> anyhow::Result<String> {

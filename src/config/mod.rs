@@ -8,9 +8,9 @@ mod reader;
 mod sms;
 mod sources;
 
-pub use channel::ChannelRules;
+pub use channel::read_channel;
 pub use log::Log;
 pub use nightly::Nightly;
-pub use reader::{Fault, Reader, Shown};
+pub use reader::{Effective, Fault, Reader};
 pub use sms::Sms;
-pub use sources::{Source, read_sources};
+pub use sources::read_sources;

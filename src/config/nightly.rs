@@ -26,8 +26,6 @@ pub struct MailSettings {
     pub addresses: Addresses,
 }
 
-const SCHEDULE: &str = "0 0 0 * * *";
-
 impl Nightly {
     pub fn read(reader: &mut Reader) -> Self {
         let to = read_addresses(reader, "report.to");
@@ -47,35 +45,21 @@ impl Nightly {
             reader
                 .warn("`report.smtp_url` sends its password readable by everybody on the way: remove `?tls=…` from it");
         }
-        if server
-            .as_ref()
-            .is_some_and(|server| server.port == 465 && server.security != Security::Tls)
-        {
+        let is_tls_port = |server: &SmtpServer| server.port == 465 && server.security != Security::Tls;
+        if server.as_ref().is_some_and(is_tls_port) {
             reader.warn(
                 "`report.smtp_url` names port 465, where servers speak TLS from the first byte: write `smtps://…`",
             );
         }
-        let from = from.and_then(|from| {
-            let first = from.iter().next().cloned();
-            if from.iter().count() > 1 {
-                reader.fault("report.from", "is more than one address: name one");
-            }
-            first
-        });
-        let always = reader.choice("report.when", "failures", &[("failures", false), ("always", true)]);
-        let schedule = reader.text_or("nightly.schedule", SCHEDULE);
-        let time = NightlyTime::parse(&schedule).unwrap_or_else(|problem| {
-            reader.fault("nightly.schedule", problem);
-            NightlyTime::MIDNIGHT
-        });
-        let receipt_days = reader.number("retention.receipt_days", 30, 1, 36_500);
-        let personal_days = reader.number("retention.personal_days", 365, 1, 36_500);
+        if from.iter().flat_map(Mailboxes::iter).count() > 1 {
+            reader.fault("report.from", "is more than one address: name one");
+        }
         Self {
-            time,
             mail: mail_settings(reader, server, to, from, reply_to),
-            always,
-            receipt_days,
-            personal_days,
+            always: reader.choice("report.when", "failures", &[("failures", false), ("always", true)]),
+            time: reader.checked("nightly.schedule", "0 0 0 * * *", NightlyTime::parse),
+            receipt_days: reader.number("retention.receipt_days", 30, 1, 36_500),
+            personal_days: reader.number("retention.personal_days", 365, 1, 36_500),
         }
     }
 }
@@ -84,7 +68,7 @@ fn mail_settings(
     reader: &mut Reader,
     server: Option<SmtpServer>,
     to: Option<Mailboxes>,
-    from: Option<Mailbox>,
+    from: Option<Mailboxes>,
     reply_to: Option<Mailboxes>,
 ) -> Option<MailSettings> {
     let (server, to) = match (server, to) {
@@ -99,14 +83,15 @@ fn mail_settings(
         }
         _ => return None,
     };
-    let from = from.or_else(|| {
-        // Most servers take a sender of the domain that they serve.
-        let domain = to.iter().next()?.email.domain();
-        Some(Mailbox::new(
-            Some("Nightbell".into()),
-            format!("nightbell@{domain}").parse().ok()?,
-        ))
-    })?;
+    let from = match from {
+        Some(from) => from.into_single()?,
+        None => {
+            // Most servers take a sender of the domain that they serve.
+            let domain = to.iter().next()?.email.domain();
+            let address = format!("nightbell@{domain}").parse().ok()?;
+            Mailbox::new(Some("Nightbell".into()), address)
+        }
+    };
     // An answer reaches the colleagues who got the same mail, rather than a box that nobody reads.
     let reply_to = reply_to.unwrap_or_else(|| to.clone());
     Some(MailSettings {
@@ -118,10 +103,8 @@ fn mail_settings(
 /// Mail addresses: a list, or a text as it would stand in a mail's header.
 fn read_addresses(reader: &mut Reader, key: &str) -> Option<Mailboxes> {
     let text = reader.joined(key)?;
-    let parsed: Option<Mailboxes> = text
-        .parse()
-        .ok()
-        .filter(|list: &Mailboxes| list.iter().next().is_some());
+    let read = text.parse::<Mailboxes>().ok();
+    let parsed = read.filter(|list| list.iter().next().is_some());
     if parsed.is_none() {
         reader.fault(
             key,
@@ -134,62 +117,45 @@ fn read_addresses(reader: &mut Reader, key: &str) -> Option<Mailboxes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Fault;
 
-    struct Outcome {
-        nightly: Nightly,
-        faults: Vec<Fault>,
-        warnings: Vec<String>,
-    }
-
-    fn with(environment: &[(&str, &str)]) -> Outcome {
-        let mut reader = Reader::default();
-        let own = |(name, value): &(&str, &str)| (format!("NIGHTBELL_{name}"), (*value).to_owned());
-        reader.read_environment(environment.iter().map(own));
+    /// What is read, and how many faults and warnings there are.
+    fn with(environment: &[(&str, &str)]) -> (Nightly, usize, usize) {
+        let mut reader = Reader::with(environment);
         let nightly = Nightly::read(&mut reader);
         let (faults, warnings, _) = reader.finish();
-        Outcome {
-            nightly,
-            faults,
-            warnings,
-        }
+        (nightly, faults.len(), warnings.len())
     }
 
     #[test]
     fn a_server_and_an_address_are_enough_to_send_mail() {
-        let outcome = with(&[
-            ("REPORT__TO", "Duty, Night <duty@example.com>, boss@example.com"),
-            ("REPORT__SMTP_URL", "smtp://localhost:2525"),
-        ]);
-        assert_eq!(outcome.faults.len(), 1, "a comma in a name needs quotes");
+        let server = ("REPORT__SMTP_URL", "smtp://localhost:2525");
+        let comma = ("REPORT__TO", "Duty, Night <duty@example.com>, boss@example.com");
+        let quoted = ("REPORT__TO", "\"Duty, Night\" <duty@example.com>, boss@example.com");
+        assert_eq!(with(&[comma, server]).1, 1, "a comma in a name needs quotes");
 
-        let outcome = with(&[
-            ("REPORT__TO", "\"Duty, Night\" <duty@example.com>, boss@example.com"),
-            ("REPORT__SMTP_URL", "smtp://localhost:2525"),
-        ]);
-        let mail = outcome.nightly.mail.unwrap();
+        let (nightly, faults, warnings) = with(&[quoted, server]);
+        let addresses = nightly.mail.unwrap().addresses;
 
-        assert!(outcome.faults.is_empty() && outcome.warnings.is_empty());
-        assert_eq!(mail.addresses.from.to_string(), "Nightbell <nightbell@example.com>");
-        assert_eq!(mail.addresses.to.iter().count(), 2);
-        assert_eq!(mail.addresses.reply_to.to_string(), mail.addresses.to.to_string());
+        assert_eq!((faults, warnings), (0, 0));
+        assert_eq!(addresses.from.to_string(), "Nightbell <nightbell@example.com>");
+        assert_eq!(addresses.to.iter().count(), 2);
+        assert_eq!(addresses.reply_to.to_string(), addresses.to.to_string());
     }
 
     #[test]
     fn half_of_it_is_a_warning_and_nonsense_a_fault() {
-        assert_eq!(with(&[("REPORT__TO", "a@example.com")]).warnings.len(), 1);
-        assert_eq!(with(&[("REPORT__SMTP_URL", "smtp://localhost")]).warnings.len(), 1);
-        for (name, value) in [
-            ("REPORT__TO", "nobody"),
-            ("REPORT__FROM", "a@example.com, b@example.com"),
-            ("REPORT__SMTP_URL", "mail.example.com"),
-            ("REPORT__WHEN", "sometimes"),
-            ("NIGHTLY__SCHEDULE", "0 0 * * *"),
-            ("RETENTION__PERSONAL_DAYS", "0"),
+        for (name, value, faults, warnings) in [
+            ("REPORT__TO", "a@example.com", 0, 1),
+            ("REPORT__SMTP_URL", "smtp://localhost", 0, 1),
+            ("REPORT__TO", "nobody", 1, 0),
+            ("REPORT__FROM", "a@example.com, b@example.com", 1, 0),
+            ("REPORT__SMTP_URL", "mail.example.com", 1, 0),
+            ("REPORT__WHEN", "sometimes", 1, 0),
+            ("NIGHTLY__SCHEDULE", "0 0 * * *", 1, 0),
+            ("RETENTION__PERSONAL_DAYS", "0", 1, 0),
         ] {
             let outcome = with(&[(name, value)]);
-            assert_eq!(outcome.faults.len(), 1, "{name}");
-            assert!(outcome.warnings.is_empty(), "{name}");
+            assert_eq!((outcome.1, outcome.2), (faults, warnings), "{name}={value}");
         }
     }
 }

@@ -3,9 +3,11 @@
 
 use jiff::SignedDuration;
 use secrecy::SecretString;
+use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    ops::RangeInclusive,
     path::Path,
     str::FromStr,
 };
@@ -20,20 +22,13 @@ const SECRET: &str = "********";
 const FILE: &str = "the file ";
 
 /// One thing that is wrong: where, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Serialize)]
 pub struct Fault {
     pub key: String,
     /// What it is set to; `None` if it is not set, or secret.
-    pub value: Option<String>,
-    problem: Problem,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Problem {
-    /// What is wrong and what would be right; reads on after the key and its value.
-    Wrong(String),
-    /// No setting has this name. Perhaps the nearest one is meant.
-    Unknown { nearest: Option<String> },
+    value: Option<String>,
+    /// The whole sentence: the key, its value, what is wrong and what would be right.
+    pub problem: String,
 }
 
 impl Fault {
@@ -44,62 +39,12 @@ impl Fault {
 
     /// Whether the setting is needed and not there.
     pub fn is_missing(&self) -> bool {
-        matches!(&self.problem, Problem::Wrong(problem) if problem.starts_with("is not set"))
+        self.problem.starts_with(&format!("`{}` is not set", self.key))
     }
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = &self.key;
-        match (&self.problem, &self.value) {
-            (Problem::Unknown { nearest }, _) => {
-                write!(
-                    out,
-                    "unknown setting `{key}`; remove it{}",
-                    did_you_mean(nearest.as_deref())
-                )
-            }
-            (Problem::Wrong(problem), Some(value)) if problem.starts_with("is ") => {
-                write!(out, "`{key}` is `{value}`, which {problem}")
-            }
-            (Problem::Wrong(problem), Some(value)) => write!(out, "`{key}` is `{value}` and {problem}"),
-            (Problem::Wrong(problem), None) => write!(out, "`{key}` {problem}"),
-        }
-    }
-}
-
-fn did_you_mean(nearest: Option<&str>) -> String {
-    nearest.map_or_else(String::new, |nearest| format!(" (did you mean `{nearest}`?)"))
-}
-
-/// A value as it may be shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Shown {
-    Value(String),
-    Secret,
-    Unset,
-}
-
-impl Shown {
-    /// The value as JSON; a secret stays masked.
-    pub fn to_json(&self) -> serde_json::Value {
-        match self {
-            Self::Value(value) => value.as_str().into(),
-            Self::Secret => SECRET.into(),
-            Self::Unset => serde_json::Value::Null,
-        }
-    }
-}
-
-impl fmt::Display for Shown {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Value(value) => write!(out, "{value:?}"),
-            Self::Secret => write!(out, "{SECRET:?}"),
-            Self::Unset => out.write_str("(not set)"),
-        }
-    }
-}
+/// The effective settings as they may be shown: secrets masked, `None` for one that is not set.
+pub type Effective = Vec<(String, Option<String>)>;
 
 struct Setting {
     value: Value,
@@ -112,7 +57,7 @@ pub struct Reader {
     settings: BTreeMap<String, Setting>,
     faults: Vec<Fault>,
     warnings: Vec<String>,
-    effective: Vec<(String, Shown)>,
+    effective: Effective,
 }
 
 impl Reader {
@@ -122,50 +67,37 @@ impl Reader {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) => {
-                return self.push_fault(
-                    &name,
-                    None,
-                    format!("cannot be read ({error}): check the path and its permissions"),
-                );
+                let problem = format!("cannot be read ({error}): check the path and its permissions");
+                return self.fault_secret(&name, &problem);
             }
         };
         match text.parse::<toml::Table>() {
-            Ok(table) => self.flatten(String::new(), table),
+            Ok(table) => self.flatten("", table),
             // The parser's own message quotes the line, which may hold a secret.
             Err(error) => {
-                let line = error
-                    .span()
-                    .map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-                self.push_fault(
-                    &name,
-                    None,
-                    format!("is not valid TOML: line {line}: {}", error.message()),
-                );
+                let start = error.span().map_or(0, |span| span.start.min(text.len()));
+                let line = text[..start].matches('\n').count() + 1;
+                self.fault_secret(&name, &format!("is not valid TOML: line {line}: {}", error.message()));
             }
         }
     }
 
-    fn flatten(&mut self, prefix: String, table: toml::Table) {
+    fn flatten(&mut self, prefix: &str, table: toml::Table) {
         for (name, value) in table {
-            let key = if prefix.is_empty() {
-                name
-            } else {
-                format!("{prefix}.{name}")
-            };
             match value {
-                Value::Table(table) => self.flatten(key, table),
-                value => {
-                    self.settings.insert(
-                        key,
-                        Setting {
-                            value,
-                            from_environment: false,
-                            used: false,
-                        },
-                    );
-                }
+                Value::Table(table) => self.flatten(&format!("{prefix}{name}."), table),
+                value => self.put(format!("{prefix}{name}"), value, false),
             }
         }
+    }
+
+    fn put(&mut self, key: String, value: Value, from_environment: bool) {
+        let setting = Setting {
+            value,
+            from_environment,
+            used: false,
+        };
+        self.settings.insert(key, setting);
     }
 
     /// Puts environment variables over what is there: `NIGHTBELL_SMS__DRIVER` is `sms.driver`, and
@@ -177,69 +109,62 @@ impl Reader {
         variables.sort();
         for (name, value) in variables {
             let key = name[PREFIX.len()..].to_lowercase().replace("__", ".");
-            self.settings.insert(
-                key,
-                Setting {
-                    value: Value::String(value),
-                    from_environment: true,
-                    used: false,
-                },
-            );
+            self.put(key, Value::String(value), true);
         }
     }
 
     /// Everything that was found, and that settings are left which nobody asked for.
-    pub fn finish(mut self) -> (Vec<Fault>, Vec<String>, Vec<(String, Shown)>) {
-        let known: Vec<String> = self.effective.iter().map(|(key, _)| key.clone()).collect();
-        let unused: Vec<(String, bool)> = self
-            .settings
-            .iter()
-            .filter(|(_, setting)| !setting.used)
-            .map(|(key, setting)| (key.clone(), setting.from_environment))
-            .collect();
-        for (key, from_environment) in unused {
-            let nearest = known
+    pub fn finish(mut self) -> (Vec<Fault>, Vec<String>, Effective) {
+        for (key, setting) in self.settings.iter().filter(|(_, setting)| !setting.used) {
+            let (distance, nearest) = self
+                .effective
                 .iter()
-                .min_by_key(|known| levenshtein(known, &key))
-                .filter(|known| levenshtein(known, &key) <= 3);
-            if from_environment {
+                .map(|(known, _)| (levenshtein(known, key), known.as_str()))
+                .min_by_key(|(distance, _)| *distance)
+                .unwrap_or((usize::MAX, ""));
+            let hint = if distance <= 3 {
+                format!(" (did you mean `{nearest}`?)")
+            } else {
+                String::new()
+            };
+            if setting.from_environment {
                 let variable = format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"));
                 self.warnings.push(format!(
-                    "the environment variable `{variable}` is not a setting of Nightbell and is ignored{}",
-                    did_you_mean(nearest.map(String::as_str))
+                    "the environment variable `{variable}` is not a setting of Nightbell and is ignored{hint}"
                 ));
             } else {
                 self.faults.push(Fault {
-                    key,
+                    key: key.clone(),
                     value: None,
-                    problem: Problem::Unknown {
-                        nearest: nearest.cloned(),
-                    },
+                    problem: format!("unknown setting `{key}`; remove it{hint}"),
                 });
             }
         }
         (self.faults, self.warnings, self.effective)
     }
 
-    /// Notes that a setting is wrong, with its value.
+    /// Notes that a setting is wrong, with its value. `problem` reads on after the key and its value.
     pub fn fault(&mut self, key: &str, problem: &str) {
-        let value = self.effective.iter().find_map(|(shown, value)| match value {
-            Shown::Value(value) if shown == key => Some(value.clone()),
-            _ => None,
-        });
-        self.push_fault(key, value, problem.to_owned());
+        let shown = self.effective.iter().find(|(shown, _)| shown == key);
+        let value = shown.and_then(|(_, value)| value.clone());
+        self.push_fault(key, value.filter(|value| value != SECRET), problem);
     }
 
     /// Notes that a setting is wrong whose value must not be shown.
     pub fn fault_secret(&mut self, key: &str, problem: &str) {
-        self.push_fault(key, None, problem.to_owned());
+        self.push_fault(key, None, problem);
     }
 
-    fn push_fault(&mut self, key: &str, value: Option<String>, problem: String) {
+    fn push_fault(&mut self, key: &str, value: Option<String>, problem: &str) {
+        let problem = match &value {
+            Some(value) if problem.starts_with("is ") => format!("`{key}` is `{value}`, which {problem}"),
+            Some(value) => format!("`{key}` is `{value}` and {problem}"),
+            None => format!("`{key}` {problem}"),
+        };
         self.faults.push(Fault {
             key: key.to_owned(),
             value,
-            problem: Problem::Wrong(problem),
+            problem,
         });
     }
 
@@ -281,28 +206,21 @@ impl Reader {
             Value::Float(number) => number.to_string(),
             Value::Boolean(flag) => flag.to_string(),
             Value::Datetime(_) | Value::Array(_) | Value::Table(_) => {
-                self.push_fault(key, None, "is a list or a date: write a single text or number".into());
+                self.fault_secret(key, "is a list or a date: write a single text or number");
                 return None;
             }
         };
         Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     }
 
-    fn show(&mut self, key: &str, shown: Shown) {
+    fn show(&mut self, key: &str, shown: Option<String>) {
         self.effective.push((key.to_owned(), shown));
     }
 
     /// A text, or nothing.
     pub fn text(&mut self, key: &str) -> Option<String> {
         let text = self.raw(key);
-        self.show(key, text.clone().map_or(Shown::Unset, Shown::Value));
-        text
-    }
-
-    /// A text with a default.
-    pub fn text_or(&mut self, key: &str, default: &str) -> String {
-        let text = self.raw(key).unwrap_or_else(|| default.to_owned());
-        self.show(key, Shown::Value(text.clone()));
+        self.show(key, text.clone());
         text
     }
 
@@ -311,86 +229,84 @@ impl Reader {
         let text = self.text(key)?;
         let value = read(&text);
         if value.is_none() {
-            self.push_fault(key, Some(text), format!("is not {wanted}"));
+            self.push_fault(key, Some(text), &format!("is not {wanted}"));
         }
         value
     }
 
-    /// A setting with a default; `None` if what was set is wrong.
-    pub fn parsed_with<T>(
+    /// A setting with a default, which also stands in for what is wrong. `read` fails with what is wrong, which reads on
+    /// after the key and its value.
+    pub fn checked<T, E: fmt::Display + fmt::Debug>(
         &mut self,
         key: &str,
         default: &str,
-        wanted: &str,
-        read: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<T> {
-        let text = self.text_or(key, default);
-        let value = read(&text);
-        if value.is_none() {
-            self.push_fault(key, Some(text), format!("is not {wanted}"));
-        }
-        value
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> T {
+        let text = self.raw(key).unwrap_or_else(|| default.to_owned());
+        self.show(key, Some(text.clone()));
+        let value = read(&text).or_else(|problem| {
+            self.push_fault(key, Some(text), &problem.to_string());
+            read(default)
+        });
+        #[expect(
+            clippy::expect_used,
+            reason = "a constant, which every start without this setting reads"
+        )]
+        value.expect("a default that can be read")
     }
 
-    pub fn parsed<T: FromStr>(&mut self, key: &str, default: &str, wanted: &str) -> Option<T> {
+    /// The same where all that can be wrong is that it is not `wanted`.
+    pub fn parsed_with<T>(&mut self, key: &str, default: &str, wanted: &str, read: impl Fn(&str) -> Option<T>) -> T {
+        self.checked(key, default, |text| {
+            read(text).ok_or_else(|| format!("is not {wanted}"))
+        })
+    }
+
+    pub fn parsed<T: FromStr>(&mut self, key: &str, default: &str, wanted: &str) -> T {
         self.parsed_with(key, default, wanted, |text| text.parse().ok())
     }
 
     /// A whole number.
-    pub fn number(&mut self, key: &str, default: i64, min: i64, max: i64) -> i64 {
-        let read = |text: &str| text.parse().ok().filter(|number| (min..=max).contains(number));
-        self.parsed_with(
-            key,
-            &default.to_string(),
-            &format!("a whole number from {min} to {max}"),
-            read,
-        )
-        .unwrap_or(default)
+    pub fn number<T: FromStr + PartialOrd + fmt::Display>(&mut self, key: &str, default: T, min: T, max: T) -> T {
+        self.within(key, default, "a whole number", min..=max)
     }
 
     /// A number that may have decimals.
     pub fn decimal(&mut self, key: &str, default: f64, min: f64, max: f64) -> f64 {
-        let read = |text: &str| text.parse().ok().filter(|number| (min..=max).contains(number));
-        self.parsed_with(
-            key,
-            &default.to_string(),
-            &format!("a number from {min} to {max}"),
-            read,
-        )
-        .unwrap_or(default)
+        self.within(key, default, "a number", min..=max)
+    }
+
+    fn within<T>(&mut self, key: &str, default: T, kind: &str, range: RangeInclusive<T>) -> T
+    where
+        T: FromStr + PartialOrd + fmt::Display,
+    {
+        let wanted = format!("{kind} from {} to {}", range.start(), range.end());
+        self.parsed_with(key, &default.to_string(), &wanted, |text| {
+            text.parse().ok().filter(|number| range.contains(number))
+        })
     }
 
     /// A length of time like `15s`, `3m` or `72h`.
     pub fn duration(&mut self, key: &str, default: &str, min: SignedDuration, max: SignedDuration) -> SignedDuration {
-        let read = |text: &str| text.parse::<SignedDuration>().ok();
-        let value = self
-            .parsed_with(key, default, "a duration: write it like `15s`, `3m` or `72h`", read)
-            .or_else(|| read(default))
-            .unwrap_or(min);
-        if (min..=max).contains(&value) {
-            return value;
-        }
-        self.fault(key, &format!("is out of range: it may be from {min:#} to {max:#}"));
-        read(default).unwrap_or(min)
+        self.checked(key, default, |text| match text.parse() {
+            Ok(length) if (min..=max).contains(&length) => Ok(length),
+            Ok(_) => Err(format!("is out of range: it may be from {min:#} to {max:#}")),
+            Err(_) => Err("is not a duration: write it like `15s`, `3m` or `72h`".to_owned()),
+        })
     }
 
     pub fn flag(&mut self, key: &str, default: bool) -> bool {
-        self.parsed(key, if default { "true" } else { "false" }, "`true` or `false`")
-            .unwrap_or(default)
+        self.parsed(key, &default.to_string(), "`true` or `false`")
     }
 
     /// One of a few words.
     pub fn choice<T: Copy>(&mut self, key: &str, default: &str, choices: &[(&str, T)]) -> T {
-        let find = |text: &str| choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
-        self.parsed_with(key, default, &one_of(choices), find)
-            .or_else(|| find(default))
-            .unwrap_or(choices[0].1)
+        self.parsed_with(key, default, &one_of(choices), |text| find(choices, text))
     }
 
     /// One of a few words, or nothing.
     pub fn optional_choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
-        let find = |text: &str| choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
-        self.optional(key, &one_of(choices), find)
+        self.optional(key, &one_of(choices), |text| find(choices, text))
     }
 
     /// A web address, without a user's name and password.
@@ -406,26 +322,27 @@ impl Reader {
     /// A secret, from the setting itself or from the file that `…_file` names.
     pub fn secret(&mut self, key: &str) -> Option<SecretString> {
         let secret = self.secret_text(key);
-        self.show(key, if secret.is_some() { Shown::Secret } else { Shown::Unset });
+        self.show(key, secret.as_ref().map(|_| SECRET.to_owned()));
         secret.map(SecretString::from)
     }
 
     /// Several secrets: a list, or separated by commas. An empty one among them is a fault, for what was meant to stand
     /// there would be missing, or nothing would be taken for a secret.
     pub fn secret_list(&mut self, key: &str) -> Vec<SecretString> {
-        let mut texts = match self.settings.get(key).map(|setting| &setting.value) {
-            Some(Value::Array(_)) => self.strings(key),
-            _ => self
-                .secret_text(key)
-                .map(|text| text.split(',').map(|item| item.trim().to_owned()).collect())
-                .unwrap_or_default(),
+        let mut texts = if self.is_list(key) {
+            self.strings(key)
+        } else {
+            let text = self.secret_text(key);
+            text.map_or_else(Vec::new, |text| {
+                text.split(',').map(|item| item.trim().to_owned()).collect()
+            })
         };
         let count = texts.len();
         texts.retain(|text| !text.trim().is_empty());
         if texts.len() < count {
             self.fault_secret(key, "has an empty entry: fill it in, or remove it with its comma");
         }
-        self.show(key, if texts.is_empty() { Shown::Unset } else { Shown::Secret });
+        self.show(key, texts.first().map(|_| SECRET.to_owned()));
         texts.into_iter().map(SecretString::from).collect()
     }
 
@@ -435,16 +352,13 @@ impl Reader {
             return self.raw(key);
         };
         if self.raw(key).is_some() {
-            self.push_fault(key, None, format!("is set together with `{file_key}`: set one of them"));
+            self.fault_secret(key, &format!("is set together with `{file_key}`: set one of them"));
         }
         match std::fs::read_to_string(&path) {
             Ok(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
             Err(error) => {
-                self.push_fault(
-                    &file_key,
-                    Some(path),
-                    format!("is a file that cannot be read ({error}): check the path and its permissions"),
-                );
+                let problem = format!("is a file that cannot be read ({error}): check the path and its permissions");
+                self.push_fault(&file_key, Some(path), &problem);
                 None
             }
         }
@@ -460,26 +374,19 @@ impl Reader {
             }
             _ => text.clone(),
         };
-        self.show(key, Shown::Value(shown));
+        self.show(key, Some(shown));
         text.into()
     }
 
     /// A list, or texts separated by commas.
     pub fn list<T>(&mut self, key: &str, wanted: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
         let texts = self.strings(key);
-        self.show(
-            key,
-            if texts.is_empty() {
-                Shown::Unset
-            } else {
-                Shown::Value(texts.join(", "))
-            },
-        );
+        self.show(key, Some(texts.join(", ")).filter(|shown| !shown.is_empty()));
         let mut values = Vec::new();
         for text in texts {
             match read(&text) {
                 Some(value) => values.push(value),
-                None => self.push_fault(key, Some(text), format!("is not {wanted}")),
+                None => self.push_fault(key, Some(text), &format!("is not {wanted}")),
             }
         }
         values
@@ -487,56 +394,49 @@ impl Reader {
 
     /// A text, or a list whose texts are joined by commas.
     pub fn joined(&mut self, key: &str) -> Option<String> {
-        let is_list = matches!(
-            self.settings.get(key).map(|setting| &setting.value),
-            Some(Value::Array(_))
-        );
-        if !is_list {
+        if !self.is_list(key) {
             return self.text(key);
         }
         let text = Some(self.strings(key).join(", ")).filter(|text| !text.is_empty());
-        self.show(key, text.clone().map_or(Shown::Unset, Shown::Value));
+        self.show(key, text.clone());
         text
     }
 
+    fn is_list(&self, key: &str) -> bool {
+        self.settings.get(key).is_some_and(|setting| setting.value.is_array())
+    }
+
     fn strings(&mut self, key: &str) -> Vec<String> {
-        self.items(key)
-            .into_iter()
-            .filter_map(|mut item| item.remove("phone"))
-            .collect()
+        let items = self.items(key).into_iter();
+        items.filter_map(|mut item| item.remove("phone")).collect()
     }
 
     /// A list of tables of texts; a bare text stands for a table with only `phone`.
     pub fn items(&mut self, key: &str) -> Vec<BTreeMap<String, String>> {
-        let bare = |text: String| BTreeMap::from([("phone".to_owned(), text)]);
-        match self.take(key) {
-            None => Vec::new(),
-            Some(Value::String(text)) => split_list(&text).into_iter().map(bare).collect(),
-            Some(Value::Array(items)) => items
-                .into_iter()
-                .filter_map(|item| match item {
-                    Value::String(text) => Some(bare(text)),
-                    Value::Table(table) => Some(
-                        table
-                            .into_iter()
-                            .filter_map(|(name, value)| Some((name, value.as_str()?.to_owned())))
-                            .collect(),
-                    ),
-                    Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) | Value::Array(_) => {
-                        self.push_fault(
-                            key,
-                            None,
-                            "has an entry that is neither a text nor a table: write texts in quotes".into(),
-                        );
-                        None
-                    }
-                })
-                .collect(),
-            Some(_) => {
-                self.push_fault(key, None, "is a single value: write a list".into());
-                Vec::new()
+        let bare = |text: &str| BTreeMap::from([("phone".to_owned(), text.to_owned())]);
+        let items = match self.take(key) {
+            None => return Vec::new(),
+            Some(Value::String(text)) => {
+                let texts = text.split(',').map(str::trim);
+                return texts.filter(|text| !text.is_empty()).map(bare).collect();
             }
-        }
+            Some(Value::Array(items)) => items,
+            Some(_) => {
+                self.fault_secret(key, "is a single value: write a list");
+                return Vec::new();
+            }
+        };
+        let text = |(name, value): (String, Value)| Some((name, value.as_str()?.to_owned()));
+        let read = |item| match item {
+            Value::String(text) => Some(bare(&text)),
+            Value::Table(table) => Some(table.into_iter().filter_map(text).collect()),
+            _ => {
+                let problem = "has an entry that is neither a text nor a table: write texts in quotes";
+                self.fault_secret(key, problem);
+                None
+            }
+        };
+        items.into_iter().filter_map(read).collect()
     }
 }
 
@@ -545,10 +445,22 @@ fn one_of<T>(choices: &[(&str, T)]) -> String {
     format!("one of {}", words.join(", "))
 }
 
-fn split_list(text: &str) -> Vec<String> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-        .map(str::to_owned)
-        .collect()
+fn find<T: Copy>(choices: &[(&str, T)], text: &str) -> Option<T> {
+    choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value)
+}
+
+#[cfg(test)]
+impl Reader {
+    /// One that has read variables, their names without the `NIGHTBELL_` of all.
+    pub fn with(environment: &[(&str, &str)]) -> Self {
+        let mut reader = Self::default();
+        let own = |(name, value): &(&str, &str)| (format!("{PREFIX}{name}"), (*value).to_owned());
+        reader.read_environment(environment.iter().map(own));
+        reader
+    }
+
+    /// The settings in which something is wrong.
+    pub fn fault_keys(self) -> Vec<String> {
+        self.finish().0.into_iter().map(|fault| fault.key).collect()
+    }
 }

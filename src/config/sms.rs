@@ -16,16 +16,14 @@ impl Sms {
     pub fn read(reader: &mut Reader) -> Self {
         Self {
             rules: Rules {
-                max_segments: usize::try_from(reader.number("sms.max_segments", 4, 1, 24)).unwrap_or(4),
+                max_segments: reader.number("sms.max_segments", 4, 1, 24),
                 alphabet: reader.choice(
                     "sms.encoding",
                     "auto",
                     &[("auto", Alphabet::Auto), ("gsm", Alphabet::Gsm)],
                 ),
             },
-            default_region: reader
-                .parsed_with("sms.default_region", "US", "a country code like `DE`", Region::parse)
-                .unwrap_or_else(Region::us),
+            default_region: reader.parsed_with("sms.default_region", "US", "a country code like `DE`", Region::parse),
         }
     }
 }

@@ -3,21 +3,10 @@
 use super::reader::Reader;
 use crate::domain::{
     event::{DEFAULT_SOURCE, Recipient},
-    phone::{PhoneNumber, Region},
+    phone::Region,
+    source::{LaterRecipients, Source},
 };
-use secrecy::SecretString;
 use std::collections::BTreeMap;
-
-/// One helpdesk.
-#[derive(Clone)]
-pub struct Source {
-    /// Tokens that may speak for this source only.
-    pub tokens: Vec<SecretString>,
-    pub region: Region,
-    /// Who is told when an event names nobody.
-    pub fallback_recipients: Vec<Recipient>,
-    pub each_later_recipient: bool,
-}
 
 /// Reads all of them; the default one is always there.
 pub fn read_sources(reader: &mut Reader, default_region: Region) -> BTreeMap<String, Source> {
@@ -35,10 +24,10 @@ pub fn read_sources(reader: &mut Reader, default_region: Region) -> BTreeMap<Str
             region,
             // Read by the same region as they will be when somebody is texted.
             fallback_recipients: read_recipients(reader, &key("fallback_recipients"), region),
-            each_later_recipient: reader.choice(
+            later_recipients: reader.choice(
                 &key("later_recipients"),
                 "untold",
-                &[("untold", false), ("each", true)],
+                &[("untold", LaterRecipients::Untold), ("each", LaterRecipients::Each)],
             ),
         };
         sources.insert(name, source);
@@ -58,11 +47,7 @@ fn read_recipients(reader: &mut Reader, key: &str, default_region: Region) -> Ve
             phone: member("phone"),
             region: member("region").map(|name| Region::parse(&name).unwrap_or(Region::UNKNOWN)),
         };
-        let is_usable = recipient
-            .phone
-            .as_deref()
-            .is_some_and(|phone| PhoneNumber::parse(phone, recipient.region.unwrap_or(default_region)).is_some());
-        if is_usable {
+        if recipient.read_phone(default_region).is_ok() {
             recipients.push(recipient);
         } else {
             reader.fault_secret(key, "has an entry without a usable phone: write each with `+` and country code and without an extension, like `\"+14155550101\"` or `{ phone = \"+14155550101\", name = \"Grace\" }`; one without a country code needs a `region` like `DE`");
@@ -77,20 +62,17 @@ mod tests {
 
     #[test]
     fn a_source_is_made_by_naming_it() {
-        let mut reader = Reader::default();
-        let environment = [
-            ("TOKENS", "one, two"),
-            ("REGION", "de"),
-            ("FALLBACK_RECIPIENTS", "+14155550101,+14155550102"),
-            ("LATER_RECIPIENTS", "each"),
-        ];
-        let own = |(name, value): (&str, &str)| (format!("NIGHTBELL_SOURCES__ACME__{name}"), value.to_owned());
-        reader.read_environment(environment.into_iter().map(own));
+        let mut reader = Reader::with(&[
+            ("SOURCES__ACME__TOKENS", "one, two"),
+            ("SOURCES__ACME__REGION", "de"),
+            ("SOURCES__ACME__FALLBACK_RECIPIENTS", "+14155550101,+14155550102"),
+            ("SOURCES__ACME__LATER_RECIPIENTS", "each"),
+        ]);
 
-        let sources = read_sources(&mut reader, Region::us());
+        let sources = read_sources(&mut reader, Region::parse("US").unwrap());
 
         let acme = &sources["acme"];
-        assert!(reader.finish().0.is_empty());
+        assert_eq!(reader.fault_keys(), [""; 0]);
         assert_eq!(
             (
                 acme.tokens.len(),
@@ -99,6 +81,6 @@ mod tests {
             ),
             (2, "DE".to_owned(), 2)
         );
-        assert!(acme.each_later_recipient && sources.contains_key("default"));
+        assert!(acme.later_recipients == LaterRecipients::Each && sources.contains_key("default"));
     }
 }

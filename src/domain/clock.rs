@@ -92,10 +92,8 @@ impl Watch {
             self.steps
                 .retain(|(step_at, _)| at.saturating_duration_since(*step_at) < HOUR);
             self.steps.push_back((at, by));
-            let total = self
-                .steps
-                .iter()
-                .fold(SignedDuration::ZERO, |total, (_, by)| total.saturating_add(*by));
+            let steps = self.steps.iter().map(|(_, by)| *by);
+            let total = steps.fold(SignedDuration::ZERO, SignedDuration::saturating_add);
             let is_jump = by.is_positive() && total > JUMP;
             if is_jump {
                 self.held_until = Some(at + HOUR);
@@ -170,35 +168,6 @@ const TURNED: SignedDuration = SignedDuration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
-    #[test]
-    fn an_attempt_that_a_wrong_clock_dated_is_looked_for_at_both_times() {
-        let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        let uptime = |machine_start: &str, minutes: i64| Uptime {
-            machine_start: machine_start.to_owned(),
-            ms: minutes * 60_000,
-        };
-        let now = at("2026-11-21T12:00:00Z");
-        let written = (at("2026-11-21T10:25:00Z"), at("2026-11-21T10:25:15Z"));
-        let begun = uptime("a", 100);
-
-        // Five minutes ago, whatever was written.
-        assert_eq!(
-            uptime("a", 105).span_of(&begun, written, now),
-            (at("2026-11-21T10:25:00Z"), now)
-        );
-        let ahead = (at("2026-11-21T13:25:00Z"), at("2026-11-21T13:25:15Z"));
-        assert_eq!(
-            uptime("a", 105).span_of(&begun, ahead, now),
-            (at("2026-11-21T11:55:00Z"), at("2026-11-21T13:25:15Z"))
-        );
-        assert_eq!(uptime("a", 195).span_of(&begun, written, now), written, "as written");
-        assert_eq!(
-            uptime("b", 105).span_of(&begun, written, now),
-            written,
-            "another machine"
-        );
-    }
-
     use super::*;
 
     const NOON: &str = "2026-11-20T12:00:00Z";
@@ -207,21 +176,37 @@ mod tests {
         text.parse().unwrap()
     }
 
+    #[test]
+    fn an_attempt_that_a_wrong_clock_dated_is_looked_for_at_both_times() {
+        let uptime = |machine_start: &str, minutes: i64| Uptime {
+            machine_start: machine_start.to_owned(),
+            ms: minutes * 60_000,
+        };
+        let span = |from: &str, to: &str| (wall(&format!("2026-11-21T{from}Z")), wall(&format!("2026-11-21T{to}Z")));
+        let now = wall("2026-11-21T12:00:00Z");
+        let (behind, ahead) = (span("10:25:00", "10:25:15"), span("13:25:00", "13:25:15"));
+        for (machine, minutes, written, expected) in [
+            // Five minutes ago, whatever was written.
+            ("a", 105, behind, span("10:25:00", "12:00:00")),
+            ("a", 105, ahead, span("11:55:00", "13:25:15")),
+            // As written.
+            ("a", 195, behind, behind),
+            ("another", 105, behind, behind),
+        ] {
+            let read = uptime(machine, minutes).span_of(&uptime("a", 100), written, now);
+            assert_eq!(read, expected, "{machine} {minutes}");
+        }
+    }
+
     /// A watch that has read both clocks once a second of a minute, and the moment it has come to.
     fn watch() -> (Watch, Instant, Timestamp) {
         let (mut watch, start) = (Watch::default(), Instant::now());
-        for second in 0..=60 {
-            watch.read(
-                start + Duration::from_secs(second),
-                wall(NOON) + SignedDuration::from_secs(second as i64),
-            );
+        for second in (0..=60).map(Duration::from_secs) {
+            watch.read(start + second, wall(NOON) + second);
         }
         assert!(watch.unsettled().is_empty());
-        (
-            watch,
-            start + Duration::from_secs(60),
-            wall(NOON) + SignedDuration::from_secs(60),
-        )
+        let minute = Duration::from_secs(60);
+        (watch, start + minute, wall(NOON) + minute)
     }
 
     #[test]
@@ -231,16 +216,11 @@ mod tests {
 
         let stamp = Stamp::of_reply("Fri, 20 Nov 2026 12:12:05 GMT", sent, received).unwrap();
 
-        assert_eq!(
-            stamp.ahead(received, wall),
-            SignedDuration::from_millis(12 * 60_000 - 500)
-        );
-        let later = received + Duration::from_secs(100);
-        assert_eq!(
-            stamp.ahead(later, wall + SignedDuration::from_secs(40)),
-            SignedDuration::from_millis(13 * 60_000 - 500),
-            "it goes on with the monotonic clock"
-        );
+        let ahead = |minutes: i64| SignedDuration::from_millis(minutes * 60_000 - 500);
+        assert_eq!(stamp.ahead(received, wall), ahead(12));
+        // It goes on with the monotonic clock.
+        let (later, wall) = (received + Duration::from_secs(100), wall + Duration::from_secs(40));
+        assert_eq!(stamp.ahead(later, wall), ahead(13));
         assert_eq!(Stamp::of_reply("yesterday", sent, received), None);
         assert_eq!(Stamp::of_reply("", sent, received), None);
     }
@@ -306,11 +286,8 @@ mod tests {
         assert!(watch.holds(jumped) && watch.holds(jumped + HOUR - Duration::from_secs(1)));
         assert!(!watch.holds(jumped + HOUR));
         watch.read(jumped + Duration::from_secs(1), wall);
-        assert!(
-            watch.holds(jumped + Duration::from_secs(1)),
-            "also when it is set right again"
-        );
-        assert!(!watch.unsettled()[1].is_jump);
+        // Also when it is set right again.
+        assert!(watch.holds(jumped + Duration::from_secs(1)) && !watch.unsettled()[1].is_jump);
     }
 
     #[test]
@@ -328,9 +305,7 @@ mod tests {
     fn spans_are_read_by_people() {
         let text = |seconds| span(SignedDuration::from_secs(seconds));
 
-        assert_eq!(
-            [text(-725), text(7_260), text(262_800)],
-            ["12 min 5 s", "2 h 1 min", "3 d 1 h"]
-        );
+        let texts = [-725, 7_260, 262_800].map(text);
+        assert_eq!(texts, ["12 min 5 s", "2 h 1 min", "3 d 1 h"]);
     }
 }

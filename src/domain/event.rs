@@ -87,26 +87,14 @@ impl std::fmt::Debug for Recipient {
     }
 }
 
-/// Where a recipient can be reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    Phone(PhoneNumber),
-    /// The text given cannot be read as a number.
-    Invalid(String),
-    /// No number was given.
-    Missing,
-}
-
 impl Recipient {
-    /// Reads the phone, once. `region` is the source's, for numbers that bring none of their own.
-    pub fn address(&self, region: Region) -> Address {
+    /// Reads the phone, once. `region` is the source's, for numbers that bring none of their own. Fails with the text that
+    /// cannot be read as a number, if any was given.
+    pub fn read_phone(&self, region: Region) -> Result<PhoneNumber, Option<String>> {
         let Some(raw) = self.phone.as_deref().map(str::trim).filter(|raw| !raw.is_empty()) else {
-            return Address::Missing;
+            return Err(None);
         };
-        match PhoneNumber::parse(raw, self.region.unwrap_or(region)) {
-            Some(phone) => Address::Phone(phone),
-            None => Address::Invalid(clean_line(raw, 40)),
-        }
+        PhoneNumber::parse(raw, self.region.unwrap_or(region)).ok_or_else(|| Some(clean_line(raw, 40)))
     }
 }
 
@@ -194,20 +182,11 @@ fn read_url(place: &Reader<'_>, faults: &mut Vec<Fault>) -> Option<String> {
     }
     let is_web = url::Url::parse(raw).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     if !is_web || raw.chars().any(char::is_control) {
-        place.fault(
-            faults,
-            "this is no web address: send one that begins with `https://` or `http://`",
-        );
+        let detail = "this is no web address: send one that begins with `https://` or `http://`";
+        place.fault(faults, detail);
         return None;
     }
-    if raw.len() > MAX_URL {
-        place.fault(
-            faults,
-            format!("this has {} characters: send at most {MAX_URL}", raw.len()),
-        );
-        return None;
-    }
-    Some(raw.to_owned())
+    at_most(MAX_URL, raw.to_owned(), place, faults)
 }
 
 fn read_client(client: &Reader<'_>, faults: &mut Vec<Fault>) -> Client {
@@ -241,27 +220,26 @@ fn line(place: &Reader<'_>, faults: &mut Vec<Fault>, max: usize) -> Option<Strin
 /// A cleaned id; blank counts as absent. A long one is refused, not cut: two tickets must not become one.
 fn id(place: &Reader<'_>, faults: &mut Vec<Fault>) -> Option<String> {
     let id = clean_line(&place.id(faults)?, usize::MAX);
-    if id.chars().count() > MAX_ID {
-        place.fault(
-            faults,
-            format!("this has {} characters: send at most {MAX_ID}", id.chars().count()),
-        );
+    at_most(MAX_ID, id, place, faults).filter(|id| !id.is_empty())
+}
+
+/// A text that must not be cut.
+fn at_most(max: usize, text: String, place: &Reader<'_>, faults: &mut Vec<Fault>) -> Option<String> {
+    let count = text.chars().count();
+    if count > max {
+        place.fault(faults, format!("this has {count} characters: send at most {max}"));
         return None;
     }
-    Some(id).filter(|id| !id.is_empty())
+    Some(text)
 }
 
 /// Reads RFC 3339, with or without a colon in the offset. `None` if it cannot be read or is absurd.
 fn read_time(raw: Option<&str>, received_at: Timestamp) -> Option<Timestamp> {
-    let read = |raw: &str| {
-        raw.parse::<Timestamp>()
-            .or_else(|_| Timestamp::strptime("%Y-%m-%dT%H:%M:%S%.f%z", raw))
-            .ok()
-    };
-    raw.and_then(|raw| read(raw.trim())).filter(|at| {
-        let age = received_at.duration_since(*at);
-        age <= MAX_AGE && age >= -MAX_AHEAD
-    })
+    let raw = raw?.trim();
+    let without_colon = |_| Timestamp::strptime("%Y-%m-%dT%H:%M:%S%.f%z", raw);
+    let at = raw.parse::<Timestamp>().or_else(without_colon).ok()?;
+    let age = received_at.duration_since(at);
+    (-MAX_AHEAD..=MAX_AGE).contains(&age).then_some(at)
 }
 
 #[cfg(test)]
@@ -309,24 +287,16 @@ mod tests {
             ["/ticket/id", "/ticket/subject"]
         );
         assert_eq!(pointers(json!([])), [""]);
-        assert_eq!(
-            parse(&json!({"type": "ticket.closed", "ticket": {"id": 3}}), now())
-                .unwrap()
-                .meaning,
-            Meaning::Over
-        );
-        assert_eq!(
-            parse(&json!({"ticket": {"id": 3, "urgency": "low"}}), now())
-                .unwrap()
-                .meaning,
-            Meaning::Lower
-        );
-        assert_eq!(
-            parse(&json!({"ticket": {"id": 3, "urgency": "Purple"}}), now())
-                .unwrap()
-                .meaning,
-            Meaning::UnknownUrgency("Purple".into())
-        );
+        for (document, meaning) in [
+            (json!({"type": "ticket.closed", "ticket": {"id": 3}}), Meaning::Over),
+            (json!({"ticket": {"id": 3, "urgency": "low"}}), Meaning::Lower),
+            (
+                json!({"ticket": {"id": 3, "urgency": "Purple"}}),
+                Meaning::UnknownUrgency("Purple".into()),
+            ),
+        ] {
+            assert_eq!(parse(&document, now()).unwrap().meaning, meaning, "{document}");
+        }
     }
 
     #[test]
@@ -349,11 +319,8 @@ mod tests {
             "2026-11-20T05:24:38.000-0400",
             "2026-11-20T09:24:38.000000000Z",
         ] {
-            assert_eq!(
-                read_time(Some(raw), now()).unwrap().as_second(),
-                "2026-11-20T09:24:38Z".parse::<Timestamp>().unwrap().as_second(),
-                "{raw}"
-            );
+            let then: Timestamp = "2026-11-20T09:24:38Z".parse().unwrap();
+            assert_eq!(read_time(Some(raw), now()), Some(then), "{raw}");
         }
     }
 
@@ -370,17 +337,12 @@ mod tests {
     #[test]
     fn a_url_must_lead_to_the_web() {
         let url = |raw: &str| {
-            parse(
-                &json!({"ticket": {"id": 1, "subject": "x", "urgency": "critical", "url": raw}}),
-                now(),
-            )
-            .map(|event| event.ticket.url)
+            let document = json!({"ticket": {"id": 1, "subject": "x", "urgency": "critical", "url": raw}});
+            parse(&document, now()).map(|event| event.ticket.url)
         };
 
-        assert_eq!(
-            url("https://tickets.example.com/1").unwrap().as_deref(),
-            Some("https://tickets.example.com/1")
-        );
+        let good = "https://tickets.example.com/1";
+        assert_eq!(url(good).unwrap().as_deref(), Some(good));
         for raw in [
             "javascript:alert(1)",
             "file:///etc/passwd",

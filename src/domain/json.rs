@@ -2,7 +2,7 @@
 //! walks it while collecting every fault with its JSON pointer. Absent: what an event means (see `event`).
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 /// Parses one JSON document. The error says what is wrong and where, and never quotes more than a member's name.
 pub fn parse(bytes: &[u8]) -> Result<Value, serde_json::Error> {
@@ -31,7 +31,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
+        Ok(value.into())
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
@@ -42,18 +42,12 @@ impl<'de> Visitor<'de> for StrictVisitor {
         Ok(value.into())
     }
 
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| E::custom("a number is too large"))
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
+        Ok(value.into())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
@@ -68,10 +62,8 @@ impl<'de> Visitor<'de> for StrictVisitor {
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             if object.contains_key(&name) {
-                return Err(de::Error::custom(format_args!(
-                    "the member `{}` is there twice",
-                    super::text::clean_line(&name, 40)
-                )));
+                let name = super::text::clean_line(&name, 40);
+                return Err(de::Error::custom(format_args!("the member `{name}` is there twice")));
             }
             let Strict(value) = members.next_value()?;
             object.insert(name, value);
@@ -106,12 +98,9 @@ impl<'a> Reader<'a> {
 
     /// The member `name` of this object; absent where this is no object, and `null` counts as absent.
     pub fn member(&self, name: &str) -> Self {
-        let value = self
-            .value
-            .and_then(|value| value.get(name))
-            .filter(|value| !value.is_null());
+        let value = self.value.and_then(|value| value.get(name));
         Self {
-            value,
+            value: value.filter(|value| !value.is_null()),
             pointer: format!("{}/{name}", self.pointer),
         }
     }
@@ -150,13 +139,11 @@ impl<'a> Reader<'a> {
 
     /// A text, as it came.
     pub fn text(&self, faults: &mut Vec<Fault>) -> Option<&'a str> {
-        match self.value? {
-            Value::String(text) => Some(text),
-            _ => {
-                self.wrong_type(faults, "a text");
-                None
-            }
+        let text = self.value?.as_str();
+        if text.is_none() {
+            self.wrong_type(faults, "a text");
         }
+        text
     }
 
     /// An id: a text, or a whole number, which becomes its decimal text.
@@ -176,10 +163,8 @@ impl<'a> Reader<'a> {
         match self.value?.as_f64() {
             Some(number) if (0.0..=max).contains(&number) => Some(number),
             Some(number) => {
-                self.fault(
-                    faults,
-                    format!("{number} is out of range: send a number from 0 to {max}"),
-                );
+                let detail = format!("{number} is out of range: send a number from 0 to {max}");
+                self.fault(faults, detail);
                 None
             }
             None => {

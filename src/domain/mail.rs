@@ -3,8 +3,10 @@
 use super::words::words;
 use jiff::SignedDuration;
 use lettre::message::{Mailbox, Mailboxes};
+use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
-use url::{Host, Url};
+use std::net::IpAddr;
+use url::Url;
 
 words! {
     /// What a mail is for.
@@ -64,20 +66,9 @@ impl SmtpServer {
     /// else where it is offered. `None` if it is no such address.
     pub fn parse(text: &str) -> Option<Self> {
         let url = Url::parse(text).ok()?;
-        let host = url.host_str().filter(|host| !host.is_empty())?.to_owned();
-        // `smtp` is no special scheme, so the crate leaves an IPv4 address a mere name.
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let is_here = bare == "localhost"
-            || bare
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
-            || matches!(url.host(), Some(Host::Ipv6(address)) if address.is_loopback());
-        let decode = |text: &str| {
-            percent_encoding::percent_decode_str(text)
-                .decode_utf8()
-                .ok()
-                .map(String::from)
-        };
+        let host = url.host_str().filter(|host| !host.is_empty())?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let decode = |text| Some(percent_decode_str(text).decode_utf8().ok()?.into_owned());
         let credentials = match url.password() {
             Some(password) => Some((decode(url.username())?, SecretString::from(decode(password)?))),
             None if url.username().is_empty() => None,
@@ -95,7 +86,7 @@ impl SmtpServer {
             ("smtp", Some("required")) => Security::StartTls,
             ("smtp", Some("opportunistic")) => Security::Opportunistic,
             ("smtp", Some("none")) => Security::Plain,
-            ("smtp", None) if is_here => Security::Plain,
+            ("smtp", None) if is_this_machine(host) => Security::Plain,
             ("smtp", None) if credentials.is_some() => Security::StartTls,
             ("smtp", None) => Security::Opportunistic,
             _ => return None,
@@ -107,7 +98,7 @@ impl SmtpServer {
             (Security::Plain | Security::Opportunistic, false) => 25,
         });
         Some(Self {
-            host: bare.to_owned(),
+            host: host.to_owned(),
             port,
             security,
             credentials,
@@ -116,13 +107,14 @@ impl SmtpServer {
 
     /// Whether a password would travel readable by everybody on the way.
     pub fn exposes_password(&self) -> bool {
-        let is_here = self.host == "localhost"
-            || self
-                .host
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|address| address.is_loopback());
-        self.credentials.is_some() && !is_here && matches!(self.security, Security::Plain | Security::Opportunistic)
+        self.credentials.is_some()
+            && !is_this_machine(&self.host)
+            && matches!(self.security, Security::Plain | Security::Opportunistic)
     }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// How long a mail waits after its try number `tries` (from 1) failed: from 5 seconds, doubling, to half an hour. For
@@ -137,34 +129,17 @@ mod tests {
     use super::*;
     use secrecy::ExposeSecret;
 
-    fn read(text: &str) -> (String, u16, Security, bool) {
-        let server = SmtpServer::parse(text).unwrap_or_else(|| panic!("{text} cannot be read"));
-        (server.host, server.port, server.security, server.credentials.is_some())
-    }
-
     #[test]
     fn the_address_says_host_port_security_and_password() {
-        let cases = [
+        for (text, host, port, security, password) in [
             ("smtp://localhost", "localhost", 25, Security::Plain, false),
             ("smtp://127.0.0.1:2525", "127.0.0.1", 2525, Security::Plain, false),
             ("smtp://[::1]:2525", "::1", 2525, Security::Plain, false),
+            ("smtp://mail.net", "mail.net", 25, Security::Opportunistic, false),
+            ("smtp://me:pw@mail.net", "mail.net", 587, Security::StartTls, true),
             (
-                "smtp://relay.example.com",
-                "relay.example.com",
-                25,
-                Security::Opportunistic,
-                false,
-            ),
-            (
-                "smtp://me:pw@mail.example.com",
-                "mail.example.com",
-                587,
-                Security::StartTls,
-                true,
-            ),
-            (
-                "smtp://me:pw@mail.example.com:25?tls=none",
-                "mail.example.com",
+                "smtp://me:pw@mail.net:25?tls=none",
+                "mail.net",
                 25,
                 Security::Plain,
                 true,
@@ -176,16 +151,16 @@ mod tests {
                 Security::StartTls,
                 false,
             ),
-            (
-                "smtps://me:pw@mail.example.com",
-                "mail.example.com",
-                465,
-                Security::Tls,
-                true,
-            ),
-        ];
-        for (text, host, port, security, password) in cases {
-            assert_eq!(read(text), (host.to_owned(), port, security, password), "{text}");
+            ("smtps://me:pw@mail.net", "mail.net", 465, Security::Tls, true),
+        ] {
+            let server = SmtpServer::parse(text).unwrap();
+            let read = (
+                server.host.as_str(),
+                server.port,
+                server.security,
+                server.credentials.is_some(),
+            );
+            assert_eq!(read, (host, port, security, password), "{text}");
         }
     }
 

@@ -2,16 +2,17 @@
 //! (`app` does that) and who gets the text.
 
 use super::{
-    event::Event,
+    event::{Event, Recipient},
     sms::{self, Size},
     text::truncate,
 };
 use minijinja::{Environment, Value};
-use std::borrow::Cow;
 use unicode_segmentation::UnicodeSegmentation;
 
 /// The template that ships inside the program.
 pub const BUILT_IN: &str = include_str!("../../templates/sms/critical.txt");
+/// The name of the admin's own template.
+const OWN: &str = "critical.txt";
 /// Twilio refuses a longer body (error 21617).
 const MAX_CHARACTERS: usize = 1_600;
 /// Shorter than this, a subject says nothing: then the optional lines go instead.
@@ -43,105 +44,98 @@ pub struct Message {
     pub size: Size,
 }
 
-/// The person a text is for, as the template sees them.
-#[derive(Clone, Copy, Default)]
-pub struct Addressee<'a> {
-    pub name: Option<&'a str>,
-    pub role: Option<&'a str>,
-}
-
 /// What the template may say. Every field is optional but the number, so that fitting can take fields away.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Fields<'a> {
-    number: String,
-    subject: Cow<'a, str>,
-    client: Option<String>,
-    urgency: Option<&'static str>,
+    number: &'a str,
+    subject: &'a str,
+    client: Option<&'a str>,
+    urgency: Option<&'a str>,
     confidence: Option<i64>,
-    estimated_hours: Option<String>,
+    estimated_hours: Option<f64>,
     url: Option<&'a str>,
-    to: Addressee<'a>,
+    recipient_name: Option<&'a str>,
+    recipient_role: Option<&'a str>,
 }
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
+    fn of(event: &'a Event, to: Option<&'a Recipient>) -> Self {
+        let (ticket, client) = (&event.ticket, &event.client);
+        let capped = |text: &'a Option<String>, max| text.as_deref().map(|text| truncate(text, max));
+        Self {
+            number: truncate(ticket.number.as_deref().unwrap_or(&ticket.id), MAX_NUMBER),
+            subject: &ticket.subject,
+            client: capped(&client.organisation, MAX_CLIENT).or(capped(&client.name, MAX_CLIENT)),
+            urgency: Some("CRITICAL"),
+            // Rounded, because "95.37 %" is a false precision in a text at night; the range is checked as the event is read.
+            confidence: ticket.confidence_percent.map(|percent| percent.round() as i64),
+            estimated_hours: ticket.estimated_hours.map(|hours| (hours * 100.0).round() / 100.0),
+            url: ticket.url.as_deref(),
+            recipient_name: to.and_then(|to| capped(&to.name, MAX_NAME)),
+            recipient_role: to.and_then(|to| capped(&to.role, MAX_NAME)),
+        }
+    }
+
+    /// Without the members that have no value, which a template could not tell from a text.
     fn context(&self) -> Value {
-        let short = |text: Option<&str>| {
-            text.map(|text| {
-                let mut text = text.to_owned();
-                truncate(&mut text, MAX_NAME);
-                text
-            })
-        };
+        // As a text: `4`, where a template would write the number `4.0`.
+        let estimated_hours = self.estimated_hours.map(|hours| hours.to_string());
         let members = [
-            ("number", Some(Value::from(self.number.as_str()))),
-            ("subject", Some(Value::from(self.subject.as_ref()))),
-            ("client", self.client.as_deref().map(Value::from)),
+            ("number", Some(Value::from(self.number))),
+            ("subject", Some(Value::from(self.subject))),
+            ("client", self.client.map(Value::from)),
             ("urgency", self.urgency.map(Value::from)),
             ("confidence", self.confidence.map(Value::from)),
-            ("estimated_hours", self.estimated_hours.as_deref().map(Value::from)),
+            ("estimated_hours", estimated_hours.map(Value::from)),
             ("url", self.url.map(Value::from)),
-            ("recipient_name", short(self.to.name).map(Value::from)),
-            ("recipient_role", short(self.to.role).map(Value::from)),
+            ("recipient_name", self.recipient_name.map(Value::from)),
+            ("recipient_role", self.recipient_role.map(Value::from)),
         ];
         Value::from_pairs(members.into_iter().filter_map(|(name, value)| Some((name, value?))))
     }
 }
 
-/// The SMS template: the admin's own where there is one, the built-in one beside it for when that fails.
+/// Makes the texts of messages: by the admin's own template where there is one, by the built-in one when that fails.
 pub struct Templates {
     environment: Environment<'static>,
-    has_own: bool,
+    rules: Rules,
 }
 
 impl Templates {
     /// Compiles the built-in template.
-    pub fn built_in() -> Self {
+    pub fn built_in(rules: Rules) -> Self {
         let mut environment = Environment::new();
         // The built-in template is compiled in and rendered by a test, so it cannot fail to parse here.
         let _ = environment.add_template("built-in", BUILT_IN);
-        Self {
-            environment,
-            has_own: false,
-        }
+        Self { environment, rules }
     }
 
     /// Puts `source` before the built-in template. Fails with the template's own error and line if it does not parse;
     /// then the built-in one stays in force.
     pub fn set_own(&mut self, source: String) -> Result<(), minijinja::Error> {
-        self.environment.add_template_owned("critical.txt", source)?;
-        self.has_own = true;
-        Ok(())
+        self.environment.add_template_owned(OWN, source)
     }
 
-    /// Makes the text for one person. If the admin's own template fails, `warn` is told why and the built-in one is used.
-    pub fn compose(
-        &self,
-        event: &Event,
-        to: Addressee<'_>,
-        rules: Rules,
-        warn: impl FnOnce(&minijinja::Error),
-    ) -> Message {
+    /// Makes the text for one person, or for nobody in particular. If the admin's own template fails, `warn` is told why
+    /// and the built-in one is used.
+    pub fn compose(&self, event: &Event, to: Option<&Recipient>, warn: impl FnOnce(&minijinja::Error)) -> Message {
         let fields = Fields::of(event, to);
-        let own = self.has_own.then(|| self.fit("critical.txt", &fields, rules));
-        let text = match own {
-            Some(Ok(text)) if !text.is_empty() => text,
-            Some(Err(error)) => {
-                warn(&error);
-                self.fit("built-in", &fields, rules).unwrap_or_default()
-            }
-            Some(Ok(_)) | None => self.fit("built-in", &fields, rules).unwrap_or_default(),
-        };
+        let own = self.environment.get_template(OWN).ok();
+        let own = own.and_then(|_| self.fit(OWN, &fields).inspect_err(warn).ok());
+        let text = own
+            .filter(|text| !text.is_empty())
+            .unwrap_or_else(|| self.fit("built-in", &fields).unwrap_or_default());
         let size = sms::measure(&text);
         Message { text, size }
     }
 
     /// Renders, then takes away in order: the end of the subject, the optional lines, and last the link.
-    fn fit(&self, template: &str, fields: &Fields<'_>, rules: Rules) -> Result<String, minijinja::Error> {
-        let full = self.render(template, fields, rules)?;
-        if fits(&full, rules.max_segments) {
+    fn fit(&self, template: &str, fields: &Fields<'_>) -> Result<String, minijinja::Error> {
+        let full = self.render(template, fields)?;
+        if fits(&full, self.rules.max_segments) {
             return Ok(full);
         }
-        let mut fields = fields.clone();
+        let mut fields = *fields;
         let optional_lines: [fn(&mut Fields<'_>); 4] = [
             |_| {},
             |fields| fields.estimated_hours = None,
@@ -150,52 +144,42 @@ impl Templates {
         ];
         for take_away in optional_lines {
             take_away(&mut fields);
-            if let Some(text) = self.shorten_subject(template, &fields, rules)? {
+            if let Some(text) = self.shorten_subject(template, &fields)? {
                 return Ok(text);
             }
         }
         // The number and the link alone are more than the segments allowed: better too long than useless.
-        fields.subject = Cow::Owned(cut_subject(&fields.subject, MIN_SUBJECT));
-        let text = self.render(template, &fields, rules)?;
+        let subject = cut_subject(fields.subject, MIN_SUBJECT);
+        fields.subject = &subject;
+        let text = self.render(template, &fields)?;
         if fits(&text, usize::MAX) {
             return Ok(text);
         }
         fields.url = None;
-        let mut text = self.render(template, &fields, rules)?;
+        let text = self.render(template, &fields)?;
+        let mut text = text.as_str();
         while text.encode_utf16().count() > MAX_CHARACTERS {
-            let chars = text.chars().count();
-            truncate(&mut text, chars.saturating_sub(1).min(MAX_CHARACTERS));
+            text = truncate(text, (text.chars().count() - 1).min(MAX_CHARACTERS));
         }
-        Ok(text)
+        Ok(text.to_owned())
     }
 
     /// The text with the longest subject that fits, or `None` if even a short one does not.
-    fn shorten_subject(
-        &self,
-        template: &str,
-        fields: &Fields<'_>,
-        rules: Rules,
-    ) -> Result<Option<String>, minijinja::Error> {
+    fn shorten_subject(&self, template: &str, fields: &Fields<'_>) -> Result<Option<String>, minijinja::Error> {
         let with_subject = |kept: usize| {
-            let subject = Cow::Owned(cut_subject(&fields.subject, kept));
-            self.render(
-                template,
-                &Fields {
-                    subject,
-                    ..fields.clone()
-                },
-                rules,
-            )
+            let subject = &cut_subject(fields.subject, kept);
+            self.render(template, &Fields { subject, ..*fields })
         };
+        let max_segments = self.rules.max_segments;
         let mut best = with_subject(MIN_SUBJECT)?;
-        if !fits(&best, rules.max_segments) {
+        if !fits(&best, max_segments) {
             return Ok(None);
         }
         let (mut low, mut high) = (MIN_SUBJECT, fields.subject.graphemes(true).count());
         while low < high {
             let middle = low + (high - low).div_ceil(2);
             let text = with_subject(middle)?;
-            if fits(&text, rules.max_segments) {
+            if fits(&text, max_segments) {
                 (best, low) = (text, middle);
             } else {
                 high = middle - 1;
@@ -204,48 +188,15 @@ impl Templates {
         Ok(Some(best))
     }
 
-    fn render(&self, template: &str, fields: &Fields<'_>, rules: Rules) -> Result<String, minijinja::Error> {
+    fn render(&self, template: &str, fields: &Fields<'_>) -> Result<String, minijinja::Error> {
         let rendered = self.environment.get_template(template)?.render(fields.context())?;
-        let rendered = match rules.alphabet {
+        let rendered = match self.rules.alphabet {
             Alphabet::Auto => rendered,
             Alphabet::Gsm => sms::to_gsm(&rendered),
         };
         // A line whose value is missing is blank here, and goes.
-        let lines: Vec<&str> = rendered
-            .lines()
-            .map(str::trim_end)
-            .filter(|line| !line.is_empty())
-            .collect();
-        Ok(lines.join("\n"))
-    }
-}
-
-impl<'a> Fields<'a> {
-    fn of(event: &'a Event, to: Addressee<'a>) -> Self {
-        let ticket = &event.ticket;
-        let capped = |text: &str, max| {
-            let mut text = text.to_owned();
-            truncate(&mut text, max);
-            text
-        };
-        Self {
-            number: capped(ticket.number.as_deref().unwrap_or(&ticket.id), MAX_NUMBER),
-            subject: Cow::Borrowed(&ticket.subject),
-            client: event
-                .client
-                .organisation
-                .as_deref()
-                .or(event.client.name.as_deref())
-                .map(|client| capped(client, MAX_CLIENT)),
-            urgency: Some("CRITICAL"),
-            // Rounded, because "95.37 %" is a false precision in a text at night; the range is checked as the event is read.
-            confidence: ticket.confidence_percent.map(|percent| percent.round() as i64),
-            estimated_hours: ticket
-                .estimated_hours
-                .map(|hours| ((hours * 100.0).round() / 100.0).to_string()),
-            url: ticket.url.as_deref(),
-            to,
-        }
+        let lines = rendered.lines().map(str::trim_end);
+        Ok(lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n"))
     }
 }
 
@@ -269,10 +220,14 @@ mod tests {
     use jiff::Timestamp;
     use serde_json::json;
 
-    const AUTO: Rules = Rules {
-        max_segments: 4,
-        alphabet: Alphabet::Auto,
-    };
+    const AUTO: Rules = segments(4);
+
+    const fn segments(max_segments: usize) -> Rules {
+        Rules {
+            max_segments,
+            alphabet: Alphabet::Auto,
+        }
+    }
 
     fn event(ticket: serde_json::Value, client: serde_json::Value) -> Event {
         let body = json!({"ticket": ticket, "client": client}).to_string();
@@ -288,9 +243,8 @@ mod tests {
     }
 
     fn text(event: &Event, rules: Rules) -> String {
-        Templates::built_in()
-            .compose(event, Addressee::default(), rules, |error| panic!("{error:#}"))
-            .text
+        let templates = Templates::built_in(rules);
+        templates.compose(event, None, |error| panic!("{error:#}")).text
     }
 
     #[test]
@@ -306,10 +260,8 @@ mod tests {
     fn a_line_without_its_value_disappears() {
         let bare = event(json!({"id": 7, "subject": "Fire", "urgency": "critical"}), json!(null));
 
-        assert_eq!(
-            text(&bare, AUTO),
-            "🚨 CRITICAL TICKET #7\nSubject: Fire\nUrgency: CRITICAL"
-        );
+        let expected = "🚨 CRITICAL TICKET #7\nSubject: Fire\nUrgency: CRITICAL";
+        assert_eq!(text(&bare, AUTO), expected);
     }
 
     #[test]
@@ -327,13 +279,7 @@ mod tests {
 
     #[test]
     fn optional_lines_go_before_the_link_does() {
-        let text = text(
-            &example(),
-            Rules {
-                max_segments: 2,
-                ..AUTO
-            },
-        );
+        let text = text(&example(), segments(2));
 
         assert_eq!(sms::measure(&text).segments, 2);
         assert!(
@@ -350,13 +296,7 @@ mod tests {
     fn number_and_link_stay_even_if_that_takes_more_segments() {
         let mut long = example();
         long.ticket.url = Some(format!("https://tickets.example.com/{}", "x".repeat(500)));
-        let text = text(
-            &long,
-            Rules {
-                max_segments: 1,
-                ..AUTO
-            },
-        );
+        let text = text(&long, segments(1));
 
         assert!(
             text.contains("#108749") && text.contains("xxx") && !text.contains("Client"),
@@ -376,13 +316,8 @@ mod tests {
 
     #[test]
     fn gsm_costs_fewer_segments() {
-        let gsm = text(
-            &example(),
-            Rules {
-                alphabet: Alphabet::Gsm,
-                ..AUTO
-            },
-        );
+        let alphabet = Alphabet::Gsm;
+        let gsm = text(&example(), Rules { alphabet, ..AUTO });
 
         assert!(gsm.starts_with("CRITICAL TICKET #108749\n"), "{gsm}");
         assert!(sms::measure(&gsm).segments < sms::measure(&text(&example(), AUTO)).segments);
@@ -390,10 +325,10 @@ mod tests {
 
     #[test]
     fn an_own_template_that_fails_falls_back_with_a_warning() {
-        let mut templates = Templates::built_in();
+        let mut templates = Templates::built_in(AUTO);
         templates.set_own("{{ number.nope.nope }}".into()).unwrap();
         let mut warned = false;
-        let message = templates.compose(&example(), Addressee::default(), AUTO, |_| warned = true);
+        let message = templates.compose(&example(), None, |_| warned = true);
 
         assert!(warned && message.text.contains("CRITICAL TICKET #108749"));
         assert!(templates.set_own("{% if %}".into()).is_err());

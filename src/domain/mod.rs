@@ -18,5 +18,6 @@ pub mod report;
 pub mod route;
 pub mod search;
 pub mod sms;
+pub mod source;
 pub mod text;
 mod words;

@@ -8,6 +8,7 @@ use super::{
     nightly::Span,
 };
 use jiff::Timestamp;
+use std::collections::HashSet;
 
 /// The trend shows this many days.
 pub const TREND_DAYS: usize = 14;
@@ -41,15 +42,6 @@ pub struct Report {
 }
 
 impl Report {
-    /// How many deliveries of these days stand so.
-    pub fn total(&self, wanted: State) -> i64 {
-        self.totals
-            .iter()
-            .filter(|(state, _)| *state == wanted)
-            .map(|(_, count)| count)
-            .sum()
-    }
-
     /// How many deliveries these days had.
     pub fn deliveries(&self) -> i64 {
         self.totals.iter().map(|(_, count)| count).sum()
@@ -78,7 +70,8 @@ impl Report {
         if doubtful > 0 {
             bad.push(format!("{doubtful} opt-out{} to check", plural(doubtful)));
         }
-        let delivered = self.total(State::Delivered);
+        let of_delivered = self.totals.iter().filter(|(state, _)| *state == State::Delivered);
+        let delivered: i64 = of_delivered.map(|(_, count)| count).sum();
         let days = self.days_text();
         if bad.is_empty() && self.deliveries() == 0 {
             format!("Nightbell {days}: a quiet day")
@@ -96,14 +89,8 @@ impl Report {
 
     /// How many tickets nobody was told of.
     pub fn untold_tickets(&self) -> usize {
-        let mut alerts: Vec<&str> = self
-            .rows
-            .iter()
-            .filter(|row| row.nobody_told)
-            .map(|row| row.alert_id.as_str())
-            .collect();
-        alerts.sort_unstable();
-        alerts.dedup();
+        let untold = self.rows.iter().filter(|row| row.nobody_told);
+        let alerts: HashSet<&str> = untold.map(|row| row.alert_id.as_str()).collect();
         alerts.len()
     }
 
@@ -158,15 +145,12 @@ pub struct DoubtfulOptOut {
 impl DoubtfulOptOut {
     /// What each of them means, and what to do about it.
     pub fn explanation() -> Explanation {
-        Explanation {
-            meaning: "An earlier version stored this number without the text it was read from, and it could misread \
-                      numbers from abroad: then somebody else is never texted, and the person who opted out still is."
-                .to_owned(),
-            advice:
-                "Compare it with the helpdesk: `GET /v1/opt-outs` shows the whole number. Delete a wrong one and add \
-                     the right one; one that is right needs nothing."
-                    .to_owned(),
-        }
+        Explanation::new(
+            "An earlier version stored this number without the text it was read from, and it could misread numbers \
+             from abroad: then somebody else is never texted, and the person who opted out still is.",
+            "Compare it with the helpdesk: `GET /v1/opt-outs` shows the whole number. Delete a wrong one and add the \
+             right one; one that is right needs nothing.",
+        )
     }
 }
 
@@ -178,6 +162,13 @@ pub struct Explanation {
 }
 
 impl Explanation {
+    pub fn new(meaning: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self {
+            meaning: meaning.into(),
+            advice: advice.into(),
+        }
+    }
+
     /// What we know without the provider's code.
     pub fn of(state: State, reason: Option<Reason>) -> Self {
         let (meaning, advice) = match (state, reason) {
@@ -234,10 +225,7 @@ impl Explanation {
                 "Call the person; look at the message in the provider's console.",
             ),
         };
-        Self {
-            meaning: meaning.to_owned(),
-            advice: advice.to_owned(),
-        }
+        Self::new(meaning, advice)
     }
 }
 

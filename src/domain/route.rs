@@ -2,15 +2,32 @@
 //! a sender that is refused says nothing about another one.
 
 use super::words::words;
+use jiff::SignedDuration;
 
 words! {
     /// How a message travels.
-    Channel listed as KNOWN { Sms = "sms" }
+    Channel { Sms = "sms" }
 }
 
 words! {
     /// Who carries the message.
-    ProviderName listed as KNOWN { Log = "log", Twilio = "twilio" }
+    ProviderName { Log = "log", Twilio = "twilio" }
+}
+
+/// How a channel's messages are sent.
+#[derive(Clone, Copy, Debug)]
+pub struct ChannelRules {
+    /// Messages a second; 0 is unpaced.
+    pub per_second: f64,
+    /// Calls to the provider at once.
+    pub max_in_flight: usize,
+    pub lease: SignedDuration,
+    pub timeout: SignedDuration,
+    /// Over which the lookups are spread that prove a message absent.
+    pub reconcile_after: SignedDuration,
+    pub resend_when_absent: bool,
+    pub poll_after: SignedDuration,
+    pub expire_after: SignedDuration,
 }
 
 /// By which channel, through whom, through which of our accounts there, and from whom a message goes.

@@ -86,11 +86,10 @@ pub enum Verdict {
 pub fn judge(wanted: Wanted<'_>, list: &[Listed], owned: &HashSet<String>) -> Verdict {
     let mut verdict = Verdict::NotThere;
     let mut oldest: Option<usize> = None;
-    for (place, message) in list
-        .iter()
-        .enumerate()
-        .filter(|(_, message)| !owned.contains(&message.message_id))
-    {
+    for (place, message) in list.iter().enumerate() {
+        if owned.contains(&message.message_id) {
+            continue;
+        }
         let is_near = wanted.is_near(message);
         match message.text.as_deref().map(|text| compare(wanted.text, text)) {
             Some(Likeness::Same) if is_near => {
@@ -157,14 +156,14 @@ mod tests {
         }
     }
 
-    fn listed(id: &str, second: i64, text: Option<&str>) -> Listed {
+    fn listed<'a>(id: &str, second: i64, text: impl Into<Option<&'a str>>) -> Listed {
         Listed {
             message_id: id.into(),
             word: "sent".into(),
             status: Some(MessageStatus::Sent),
             error_code: None,
             opted_out: false,
-            text: text.map(str::to_owned),
+            text: text.into().map(str::to_owned),
             created_at: Some(at(second)),
         }
     }
@@ -182,80 +181,74 @@ mod tests {
 
     #[test]
     fn what_carriers_do_to_a_text_does_not_hide_it() {
+        let blanks = format!("  {} ", OURS.replace('\n', " "));
         let smart = "🚨 CRITICAL TICKET #108749\nSubject: \"Checkout\" - page 500 error...\nView: https://tickets.example.com/1";
-        for theirs in [
-            OURS.to_owned(),
-            format!("  {} ", OURS.replace('\n', " ")),
-            smart.to_owned(),
-        ] {
-            assert_eq!(verdict(&[listed("SM1", 5, Some(&theirs))], &[]), "SM1", "{theirs}");
+        for theirs in [OURS, &blanks, smart] {
+            assert_eq!(verdict(&[listed("SM1", 5, theirs)], &[]), "SM1", "{theirs}");
         }
     }
 
     #[test]
-    fn other_messages_are_not_it() {
+    fn other_messages_are_not_it_and_what_cannot_be_read_cannot_be_told() {
         let other = OURS.replace("108749", "108750");
-
-        assert_eq!(verdict(&[], &[]), "NotThere");
-        assert_eq!(
-            verdict(&[listed("SM1", 5, Some(&other))], &[]),
-            "NotThere",
-            "another ticket"
-        );
-        assert_eq!(
-            verdict(&[listed("SM1", 5, Some(OURS))], &["SM1"]),
-            "NotThere",
-            "another attempt's"
-        );
-        assert_eq!(
-            verdict(
-                &[listed("SM1", -3_600, Some(OURS)), listed("SM2", 3_600, Some(OURS))],
-                &[]
-            ),
-            "NotThere",
-            "another time"
-        );
-    }
-
-    #[test]
-    fn what_cannot_be_read_cannot_be_told() {
         let reworded = OURS.replace("page", "site");
-
-        assert_eq!(verdict(&[listed("SM1", 5, None)], &[]), "CannotTell");
-        assert_eq!(verdict(&[listed("SM1", 5, Some(""))], &[]), "CannotTell", "redacted");
-        assert_eq!(verdict(&[listed("SM1", 5, Some(&reworded))], &[]), "CannotTell");
         let undated = Listed {
             created_at: None,
             ..listed("SM1", 0, None)
         };
-        assert_eq!(verdict(&[undated], &[]), "CannotTell");
-        assert_eq!(
-            verdict(&[listed("SM1", 5, None), listed("SM2", 5, Some(OURS))], &[]),
-            "SM2"
-        );
+
+        for (why, list, expected) in [
+            ("no message at all", vec![], "NotThere"),
+            ("another ticket", vec![listed("SM1", 5, &*other)], "NotThere"),
+            ("another attempt's", vec![listed("owned", 5, OURS)], "NotThere"),
+            (
+                "another time",
+                vec![listed("SM1", -3_600, OURS), listed("SM2", 3_600, OURS)],
+                "NotThere",
+            ),
+            ("unreadable", vec![listed("SM1", 5, None)], "CannotTell"),
+            ("redacted", vec![listed("SM1", 5, "")], "CannotTell"),
+            ("the same figures", vec![listed("SM1", 5, &*reworded)], "CannotTell"),
+            ("of any time", vec![undated], "CannotTell"),
+            (
+                "found all the same",
+                vec![listed("SM1", 5, None), listed("SM2", 5, OURS)],
+                "SM2",
+            ),
+            (
+                "the oldest of several",
+                vec![listed("SM2", 9, OURS), listed("SM1", 5, OURS)],
+                "SM1",
+            ),
+            (
+                "a little late, another ticket",
+                vec![listed("SM1", 700, &*other)],
+                "NotThere",
+            ),
+            (
+                "a little late, the same figures",
+                vec![listed("SM1", 700, &*reworded)],
+                "NotThere",
+            ),
+            ("a little late, unreadable", vec![listed("SM1", 700, None)], "NotThere"),
+            (
+                "one a little late",
+                vec![listed("SM1", 700, OURS), listed("SM2", 5, OURS)],
+                "SM2",
+            ),
+        ] {
+            assert_eq!(verdict(&list, &["owned"]), expected, "{why}");
+        }
     }
 
     #[test]
     fn the_same_text_a_little_outside_of_its_time_leaves_it_open() {
         for second in [-700, 700, -2_300, 2_300] {
-            let list = [listed("SM1", second, Some(OURS))];
-            assert_eq!(
-                verdict(&list, &[]),
-                "CannotTell",
-                "{second}: a clock may have been wrong"
-            );
-            assert_eq!(verdict(&list, &["SM1"]), "NotThere", "{second}: another attempt's");
+            let list = [listed("SM1", second, OURS)];
+            // A clock may have been wrong; but not if it is another attempt's.
+            assert_eq!(verdict(&list, &[]), "CannotTell", "{second}");
+            assert_eq!(verdict(&list, &["SM1"]), "NotThere", "{second}");
         }
-        let other = OURS.replace("108749", "108750");
-        let reworded = OURS.replace("page", "site");
-        for text in [Some(other.as_str()), Some(&reworded), None] {
-            assert_eq!(verdict(&[listed("SM1", 700, text)], &[]), "NotThere", "{text:?}");
-        }
-        assert_eq!(
-            verdict(&[listed("SM1", 700, Some(OURS)), listed("SM2", 5, Some(OURS))], &[]),
-            "SM2",
-            "what is found is found"
-        );
     }
 
     #[test]
@@ -264,7 +257,7 @@ mod tests {
             let ahead = SignedDuration::from_mins(minutes);
             let by_their_clock = Wanted { ahead, ..wanted() };
             for second in [5, 5 + minutes * 60] {
-                let list = [listed("SM1", second, Some(OURS))];
+                let list = [listed("SM1", second, OURS)];
                 assert_eq!(verdict_on(by_their_clock, &list, &[]), "SM1", "{minutes} {second}");
             }
         }
@@ -277,16 +270,8 @@ mod tests {
             ..wanted()
         };
         for second in [5, -7_195] {
-            let list = [listed("SM1", second, Some(OURS))];
+            let list = [listed("SM1", second, OURS)];
             assert_eq!(verdict_on(turned_back, &list, &[]), "SM1", "{second}");
         }
-    }
-
-    #[test]
-    fn of_several_the_oldest_is_taken() {
-        assert_eq!(
-            verdict(&[listed("SM2", 9, Some(OURS)), listed("SM1", 5, Some(OURS))], &[]),
-            "SM1"
-        );
     }
 }

@@ -2,7 +2,7 @@
 
 use unicode_segmentation::UnicodeSegmentation;
 
-/// Whether a character changes the direction of the text around it and so can make one text look like another.
+/// Changes the direction of the text around it, and so can make one text look like another.
 fn is_bidi_control(c: char) -> bool {
     matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
@@ -23,25 +23,21 @@ pub fn clean_line(raw: &str, max: usize) -> String {
             clean.push(c);
         }
     }
-    truncate(&mut clean, max);
+    clean.truncate(truncate(&clean, max).len());
     clean
 }
 
-/// Cuts `text` after at most `max` characters (Unicode scalar values), never inside a grapheme.
-pub fn truncate(text: &mut String, max: usize) {
-    if text.len() <= max || text.chars().count() <= max {
-        return;
+/// The beginning of `text`, at most `max` characters (Unicode scalar values), never cut inside a grapheme.
+pub fn truncate(text: &str, max: usize) -> &str {
+    if text.len() <= max {
+        return text;
     }
     let mut chars = 0;
-    let mut end = 0;
-    for (start, grapheme) in text.grapheme_indices(true) {
+    let too_long = text.grapheme_indices(true).find(|(_, grapheme)| {
         chars += grapheme.chars().count();
-        if chars > max {
-            break;
-        }
-        end = start + grapheme.len();
-    }
-    text.truncate(end);
+        chars > max
+    });
+    too_long.map_or(text, |(start, _)| &text[..start])
 }
 
 #[cfg(test)]
@@ -50,17 +46,12 @@ mod tests {
 
     #[test]
     fn controls_and_overrides_go_and_blanks_fold() {
-        assert_eq!(
-            clean_line(" Prin\0ter \u{202E}on\r\n\tfire\u{7f} ", 100),
-            "Printer on fire"
-        );
+        let raw = " Prin\0ter \u{202E}on\r\n\tfire\u{7f} ";
+        assert_eq!(clean_line(raw, 100), "Printer on fire");
     }
 
     #[test]
     fn a_cut_keeps_graphemes_whole() {
-        let mut text = "ab👨‍👩‍👧‍👦".to_owned();
-        truncate(&mut text, 5);
-
-        assert_eq!(text, "ab");
+        assert_eq!(truncate("ab👨‍👩‍👧‍👦", 5), "ab");
     }
 }

@@ -9,38 +9,30 @@ macro_rules! words {
         macro_rules! $word_of { $(($variant) => { $word };)+ }
         $crate::domain::words::words! { $(#[$meta])* $name { $($(#[$doc])* $variant = $word),+ } }
     };
-    // `list` gives all words as an SQL list.
-    ($(#[$meta:meta])* $name:ident listed as $list:ident {
+    ($(#[$meta:meta])* $name:ident {
         $(#[$first_doc:meta])* $first:ident = $first_word:literal
         $(, $(#[$doc:meta])* $variant:ident = $word:literal)* $(,)?
     }) => {
-        impl $name {
-            /// All words, as an SQL list.
-            pub const $list: &str = concat!("'", $first_word, "'" $(, ", '", $word, "'")*);
-        }
-        $crate::domain::words::words! {
-            $(#[$meta])* $name { $(#[$first_doc])* $first = $first_word $(, $(#[$doc])* $variant = $word)* }
-        }
-    };
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[allow(dead_code, reason = "the contract's words are all here, also those of modules still to come")]
-        pub enum $name { $($(#[$doc])* $variant),+ }
+        pub enum $name { $(#[$first_doc])* $first $(, $(#[$doc])* $variant)* }
 
         #[allow(dead_code, reason = "not every set of words is listed or read back")]
         impl $name {
             /// Every variant, in order.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
+            pub const ALL: &[Self] = &[Self::$first $(, Self::$variant)*];
+            /// All words, as an SQL list.
+            pub const KNOWN: &str = concat!("'", $first_word, "'" $(, ", '", $word, "'")*);
 
             /// The word for it in the database, the API and logs.
             pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word),+ }
+                match self { Self::$first => $first_word $(, Self::$variant => $word)* }
             }
 
             /// Reads the word back; `None` for one that this version does not know.
             pub fn parse(word: &str) -> Option<Self> {
-                match word { $($word => Some(Self::$variant),)+ _ => None }
+                match word { $first_word => Some(Self::$first), $($word => Some(Self::$variant),)* _ => None }
             }
         }
 

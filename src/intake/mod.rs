@@ -4,12 +4,12 @@
 
 mod compose;
 
-pub use compose::{Source, Texts};
-
 use crate::{
     domain::{
         event::{Event, Meaning},
         id::AlertId,
+        message::Templates,
+        source::Source,
     },
     store::{self, Addition, Db, Raised, StoreError},
 };
@@ -47,12 +47,16 @@ pub enum Ignored {
 pub struct Intake {
     store: Db,
     sources: BTreeMap<String, Source>,
-    texts: Texts,
+    templates: Templates,
 }
 
 impl Intake {
-    pub fn new(store: Db, sources: BTreeMap<String, Source>, texts: Texts) -> Self {
-        Self { store, sources, texts }
+    pub fn new(store: Db, sources: BTreeMap<String, Source>, templates: Templates) -> Self {
+        Self {
+            store,
+            sources,
+            templates,
+        }
     }
 
     /// Whether a source of this name is configured.
@@ -78,7 +82,7 @@ impl Intake {
     }
 
     async fn raise(&self, source: &Source, event: &Event, now: Timestamp) -> Result<Outcome, StoreError> {
-        let compose = || compose::deliveries(&self.texts, source, event);
+        let compose = || compose::deliveries(&self.templates, source, event);
         let raised = self.store.raise(event, source.later_recipients, now, compose).await?;
         Ok(match raised {
             Raised::New { alert_id, deliveries } => {

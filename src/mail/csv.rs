@@ -1,31 +1,19 @@
 //! The attachment of a report: every bad outcome and every opt-out to check, for a spreadsheet. Absent: the mail that it
 //! goes with (see `render`).
 
-use crate::domain::report::{DoubtfulOptOut, Report};
+use crate::domain::{
+    delivery::Reason,
+    report::{DoubtfulOptOut, Report},
+};
 use jiff::{Timestamp, tz::TimeZone};
 
-/// Every bad outcome, and every opt-out to check, for a spreadsheet: UTF-8 with its mark, so that Excel reads it too.
+const COLUMNS: &str = "ticket,source,subject,url,person,role,phone,state,reason,code,at,nobody_told,meaning,to_do,\
+                       delivery_id,alert_id,staff_id";
+
+/// The attachment's text: UTF-8 with its mark, so that Excel reads it too.
 pub fn write(report: &Report, zone: &TimeZone) -> String {
     let mut writer = csv::Writer::from_writer(vec![0xEF, 0xBB, 0xBF]);
-    let _ = writer.write_record([
-        "ticket",
-        "source",
-        "subject",
-        "url",
-        "person",
-        "role",
-        "phone",
-        "state",
-        "reason",
-        "code",
-        "at",
-        "nobody_told",
-        "meaning",
-        "to_do",
-        "delivery_id",
-        "alert_id",
-        "staff_id",
-    ]);
+    let _ = writer.write_record(COLUMNS.split(','));
     let mut write = |cells: [&str; 17]| {
         let _ = writer.write_record(cells.map(harmless));
     };
@@ -40,7 +28,7 @@ pub fn write(report: &Report, zone: &TimeZone) -> String {
             row.role.as_deref().unwrap_or_default(),
             row.phone.as_deref().unwrap_or_default(),
             row.state.as_str(),
-            &row.reason.map(|reason| reason.to_string()).unwrap_or_default(),
+            row.reason.map_or("", Reason::as_str),
             &row.code.map(|code| code.to_string()).unwrap_or_default(),
             &time(row.at),
             if row.nobody_told { "yes" } else { "no" },

@@ -16,7 +16,7 @@ use lettre::{
     address::Envelope,
     message::{
         Attachment, MultiPart,
-        header::{ContentType, Header, HeaderName, HeaderValue},
+        header::{ContentType, HeaderName, HeaderValue},
     },
     transport::smtp::{
         Error,
@@ -91,16 +91,14 @@ impl Mailer {
             return Outcome::default();
         }
         let deadline = Instant::now() + SESSION_TIME;
+        let mut outcome = Outcome::default();
         let mail = match self.write(mail, message_id, written_at) {
             Ok(mail) => mail.formatted(),
             Err(why) => {
-                return Outcome {
-                    put_off: Some(why),
-                    ..Outcome::default()
-                };
+                outcome.put_off = Some(why);
+                return outcome;
             }
         };
-        let mut outcome = Outcome::default();
         match self.talk(&to, &mail, deadline).await {
             Ok(()) => outcome.accepted = to.iter().map(ToString::to_string).collect(),
             Err(refusal) if to.len() > 1 && refusal.may_be_about_one_address => {
@@ -122,8 +120,9 @@ impl Mailer {
             .subject(&mail.subject)
             .date(written_at.into())
             .message_id(Some(format!("<{message_id}@{}>", self.addresses.from.email.domain())))
-            .header(AutoSubmitted)
-            .header(NoAutoReply);
+            // No person wrote it, so that nobody's holiday answers (RFC 3834); Exchange reads only its own header.
+            .raw_header(header("Auto-Submitted", "auto-generated"))
+            .raw_header(header("X-Auto-Response-Suppress", "All"));
         for mailbox in self.addresses.to.iter() {
             message = message.to(mailbox.clone());
         }
@@ -132,11 +131,11 @@ impl Mailer {
         }
         let body = MultiPart::alternative_plain_html(mail.text.clone(), mail.html.clone());
         let mail = match &mail.attachment {
-            Some(file) => message.multipart(
-                MultiPart::mixed()
-                    .multipart(body)
-                    .singlepart(Attachment::new(file.name.clone()).body(file.content.clone(), csv_type())),
-            ),
+            Some(file) => {
+                let kind = ContentType::parse("text/csv; charset=utf-8").unwrap_or(ContentType::TEXT_PLAIN);
+                let file = Attachment::new(file.name.clone()).body(file.content.clone(), kind);
+                message.multipart(MultiPart::mixed().multipart(body).singlepart(file))
+            }
             None => message.multipart(body),
         };
         mail.map_err(|error| Why {
@@ -170,10 +169,7 @@ impl Mailer {
         let server = &self.server;
         let hello = ClientId::default();
         let tls = || TlsParameters::new(server.host.clone());
-        let from_the_start = match server.security {
-            Security::Tls => Some(tls()?),
-            Security::Plain | Security::Opportunistic | Security::StartTls => None,
-        };
+        let from_the_start = (server.security == Security::Tls).then(tls).transpose()?;
         let address = (server.host.as_str(), server.port);
         let mut connection =
             AsyncSmtpConnection::connect_tokio1(address, Some(CONNECT_TIME), &hello, from_the_start, None).await?;
@@ -197,13 +193,12 @@ impl Mailer {
         let code = error.status().map(|code| code.to_string());
         let said = explain(error);
         let short = match code.as_deref() {
-            Some("530" | "534" | "535" | "538") => format!(
-                "{server} does not accept our user name and password ({})",
-                code.as_deref().unwrap_or_default()
-            ),
+            Some(code @ ("530" | "534" | "535" | "538")) => {
+                format!("{server} does not accept our user name and password ({code})")
+            }
             Some(code) if code.starts_with('4') => format!("{server} put the mail off ({code})"),
             Some(code) => format!("{server} refused the mail ({code})"),
-            None if is_about_certificate(&said) => {
+            None if said.to_lowercase().contains("certificate") => {
                 format!("the certificate of {server} is not trusted: make its authority known to this machine")
             }
             None if error.is_tls() => format!("no secure connection to {server}"),
@@ -254,7 +249,7 @@ impl Refusal {
     }
 }
 
-/// An address as a log may hold it.
+/// An address as a log may hold it; any other word stays as it is.
 pub fn mask_address(address: &str) -> String {
     match address.rsplit_once('@') {
         Some((user, domain)) => format!("{}***@{domain}", user.chars().take(1).collect::<String>()),
@@ -274,60 +269,10 @@ fn explain(error: &Error) -> String {
             }
         }
     }
-    let masked: Vec<String> = parts
-        .join(": ")
-        .split_whitespace()
-        .map(|word| {
-            if word.contains('@') {
-                mask_address(word)
-            } else {
-                word.to_owned()
-            }
-        })
-        .collect();
+    let masked: Vec<String> = parts.join(": ").split_whitespace().map(mask_address).collect();
     clean_line(&masked.join(" "), 300)
 }
 
-fn is_about_certificate(said: &str) -> bool {
-    said.to_lowercase().contains("certificate")
-}
-
-fn csv_type() -> ContentType {
-    ContentType::parse("text/csv; charset=utf-8").unwrap_or(ContentType::TEXT_PLAIN)
-}
-
-/// Says that no person wrote it (RFC 3834), so that nobody's holiday answers.
-#[derive(Clone)]
-struct AutoSubmitted;
-
-impl Header for AutoSubmitted {
-    fn name() -> HeaderName {
-        HeaderName::new_from_ascii_str("Auto-Submitted")
-    }
-
-    fn parse(_: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Self)
-    }
-
-    fn display(&self) -> HeaderValue {
-        HeaderValue::new(Self::name(), "auto-generated".into())
-    }
-}
-
-/// The same to Exchange, which does not read the other.
-#[derive(Clone)]
-struct NoAutoReply;
-
-impl Header for NoAutoReply {
-    fn name() -> HeaderName {
-        HeaderName::new_from_ascii_str("X-Auto-Response-Suppress")
-    }
-
-    fn parse(_: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Self)
-    }
-
-    fn display(&self) -> HeaderValue {
-        HeaderValue::new(Self::name(), "All".into())
-    }
+fn header(name: &'static str, value: &str) -> HeaderValue {
+    HeaderValue::new(HeaderName::new_from_ascii_str(name), value.to_owned())
 }

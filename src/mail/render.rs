@@ -114,26 +114,26 @@ impl Templates {
             match own.render(view) {
                 Ok(text) => return text,
                 Err(error) => {
+                    let error = format!("{error:#}");
                     tracing::warn!(
                         template = name,
-                        error = format!("{error:#}"),
+                        error,
                         "the mail template failed; the built-in one is used"
                     );
                 }
             }
         }
-        let built_in = self
-            .built_in
-            .get_template(name)
-            .and_then(|template| template.render(view));
-        built_in.unwrap_or_else(|error| {
-            tracing::error!(
-                template = name,
-                error = format!("{error:#}"),
-                "the built-in mail template failed"
-            );
-            String::new()
-        })
+        let built_in = self.built_in.get_template(name);
+        built_in
+            .and_then(|template| template.render(view))
+            .unwrap_or_else(|error| {
+                tracing::error!(
+                    template = name,
+                    error = format!("{error:#}"),
+                    "the built-in mail template failed"
+                );
+                String::new()
+            })
     }
 }
 
@@ -281,10 +281,8 @@ fn row_view(row: &BadOutcome, zone: &TimeZone) -> Value {
 /// Who it was to be sent to, as far as that is known.
 fn person(row: &BadOutcome) -> String {
     let name = row.person.as_deref().unwrap_or("somebody without a name");
-    let role = row
-        .role
-        .as_deref()
-        .map_or_else(String::new, |role| format!(" ({})", role.replace('_', " ")));
+    let role = row.role.as_ref().map(|role| format!(" ({})", role.replace('_', " ")));
+    let role = role.unwrap_or_default();
     let phone = row.phone.as_deref().unwrap_or("no number");
     format!("{name}{role}, {phone}")
 }
@@ -310,14 +308,14 @@ fn trend_view(day: &TrendDay, most: i64) -> Value {
 
 fn alarms_subject(alarms: &[&Alarm]) -> String {
     let mut parts: Vec<String> = Vec::new();
-    for kind in AlarmKind::ALL.iter().copied() {
-        let of_kind: Vec<&&Alarm> = alarms.iter().filter(|alarm| alarm.kind == kind).collect();
+    for kind in AlarmKind::ALL {
+        let of_kind: Vec<&&Alarm> = alarms.iter().filter(|alarm| alarm.kind == *kind).collect();
         let ticket = match of_kind.as_slice() {
             [] => continue,
-            [only] => only
-                .ticket
-                .as_ref()
-                .map_or_else(String::new, |ticket| format!(" (ticket {})", ticket.name())),
+            [only] => {
+                let ticket = only.ticket.as_ref();
+                ticket.map_or_else(String::new, |ticket| format!(" (ticket {})", ticket.name()))
+            }
             many => format!(" ({} times)", many.len()),
         };
         parts.push(format!("{}{ticket}", kind.title()));

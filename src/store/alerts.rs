@@ -4,7 +4,7 @@
 use super::{
     Db,
     error::StoreError,
-    jobs::{Addition, DuplicateQuery, LaterRecipients, NewDelivery, Raise, Raised},
+    jobs::{Addition, DuplicateQuery, NewDelivery, Raise, Raised},
     ledger::{self, Birth, Landing},
     query::Query,
     sql::{Rows, Sql, args, row, sql},
@@ -15,6 +15,7 @@ use crate::domain::{
     delivery::{Change, Reason, State},
     event::Event,
     id::{AlertId, DeliveryId},
+    source::LaterRecipients,
 };
 use jiff::Timestamp;
 use std::{cmp::Ordering, sync::Arc};

@@ -14,6 +14,7 @@ use crate::domain::{
     id::{AlertId, AttemptNo, DeliveryId},
     phone::PhoneNumber,
     route::{Channel, Route},
+    source::LaterRecipients,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::{
@@ -33,15 +34,6 @@ pub struct NewDelivery {
     pub phone: Result<PhoneNumber, Option<String>>,
     pub message: String,
     pub segments: usize,
-}
-
-/// What a later critical event may add to an alert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LaterRecipients {
-    /// Its people, but only if nobody was told so far.
-    Untold,
-    /// Each newly named number of an open alert, once.
-    Each,
 }
 
 /// A critical event, and whom it would tell.

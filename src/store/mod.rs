@@ -48,8 +48,7 @@ pub use error::{OpenError, StoreError};
 pub use holds::{Held, Probed, Trials};
 pub use job_runs::{Asker, Run, RunState};
 pub use jobs::{
-    Addition, AnswerRules, Answered, BeginRules, Begun, BegunBatch, Claimed, LaterRecipients, NewDelivery, Raised,
-    Recorded, Sending,
+    Addition, AnswerRules, Answered, BeginRules, Begun, BegunBatch, Claimed, NewDelivery, Raised, Recorded, Sending,
 };
 pub use ledger::{ClampRules, Looker, Lookup, Resent, SweepRules};
 pub use limits::LimitStatus;

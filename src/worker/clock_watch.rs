@@ -38,10 +38,10 @@ async fn check(worker: Arc<Worker>) -> Result<(), StoreError> {
         report_difference(&worker, ahead).await?;
     }
     let now = now();
-    let today = LocalDay::of(now, &worker.rules.time_zone);
+    let today = LocalDay::of(now, &worker.time_zone);
     let rules = ClampRules {
         lease: worker.rules.lease,
-        tomorrow: today.end(&worker.rules.time_zone),
+        tomorrow: today.end(&worker.time_zone),
     };
     let is_likely = worker.clock.may_be_back.load(Ordering::Relaxed);
     let clamped = worker.store.clamp_times(rules, is_likely, now).await?;

@@ -3,39 +3,27 @@
 use super::clock::Clock;
 use crate::{
     carrier::Carrier,
-    domain::{day::to_millisecond, route::Route},
+    domain::{
+        day::to_millisecond,
+        route::{ChannelRules, Route},
+    },
     store::Db,
 };
-use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use jiff::{Timestamp, tz::TimeZone};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Mutex, watch};
 
 /// How often most jobs ask whether there is something to do.
 pub const EVERY_SECOND: Duration = Duration::from_secs(1);
 
-/// How sends are made.
-pub struct Rules {
-    pub time_zone: TimeZone,
-    pub daily_limit: i64,
-    /// Messages a second; 0 is unpaced.
-    pub per_second: f64,
-    /// Calls to the provider at once.
-    pub max_in_flight: usize,
-    pub lease: SignedDuration,
-    pub timeout: SignedDuration,
-    /// Over which the lookups are spread that prove a message absent.
-    pub reconcile_after: SignedDuration,
-    pub resend_when_absent: bool,
-    pub poll_after: SignedDuration,
-    pub expire_after: SignedDuration,
-}
-
 /// What the jobs around deliveries work with.
 pub struct Worker {
     pub store: Db,
     pub carrier: Arc<Carrier>,
     /// Those of the carrier's channel.
-    pub rules: Rules,
+    pub rules: ChannelRules,
+    pub time_zone: TimeZone,
+    pub daily_limit: i64,
     /// Marks the leases of this process.
     pub owner: String,
     /// What is known of the wall clock.

@@ -20,7 +20,7 @@ mod send;
 mod sweep;
 mod workers;
 
-pub use context::{Rules, Worker};
+pub use context::Worker;
 pub use nightly::{Nightly, NightlyRules};
 pub use outbox::Mailed;
 pub use run::run;

@@ -52,7 +52,7 @@ async fn judge_hold(worker: &Worker, acceptance: ProbeAnswer) -> Result<(), Stor
     let (store, route) = (&worker.store, worker.carrier.route());
     let provider = route.provider;
     let now = now();
-    let day = LocalDay::of(now, &worker.rules.time_zone);
+    let day = LocalDay::of(now, &worker.time_zone);
     let (trials, what) = match acceptance {
         ProbeAnswer::Accepted => {
             match store.probe_accepted(route, day, now).await? {

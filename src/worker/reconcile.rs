@@ -285,12 +285,8 @@ async fn search(worker: &Worker, searches: &Searches, lookup: &Lookup) -> Result
         }
         (Proof::Absent, _) if worker.rules.resend_when_absent || lookup.is_over => {
             searches.forget(lookup);
-            let day = LocalDay::of(now, &worker.rules.time_zone);
-            if worker
-                .store
-                .record_absent(lookup, day, worker.rules.daily_limit, now)
-                .await?
-            {
+            let day = LocalDay::of(now, &worker.time_zone);
+            if worker.store.record_absent(lookup, day, worker.daily_limit, now).await? {
                 tracing::warn!(delivery.id = %lookup.delivery_id, attempt = %lookup.attempt, "the provider never had it");
                 return Ok(());
             }

@@ -82,12 +82,12 @@ async fn begin(worker: &Worker, claim: &Claimed) -> Result<BegunBatch, StoreErro
 /// What sends begin by at this time.
 pub fn begin_rules(worker: &Worker, now: jiff::Timestamp) -> BeginRules {
     let rules = &worker.rules;
-    let day = LocalDay::of(now, &rules.time_zone);
+    let day = LocalDay::of(now, &worker.time_zone);
     BeginRules {
         route: Arc::clone(worker.carrier.route()),
         day,
-        tomorrow: day.end(&rules.time_zone),
-        configured_limit: rules.daily_limit,
+        tomorrow: day.end(&worker.time_zone),
+        configured_limit: worker.daily_limit,
         lease: rules.lease,
         expire_after: worker.clock.expire_after(rules.expire_after),
         uptime: uptime(),
@@ -122,8 +122,8 @@ async fn record(worker: &Worker, sending: Sending, answer: Answer) {
         sending,
         answer,
         rules: AnswerRules {
-            day: LocalDay::of(now, &worker.rules.time_zone),
-            configured_limit: worker.rules.daily_limit,
+            day: LocalDay::of(now, &worker.time_zone),
+            configured_limit: worker.daily_limit,
             jitter: rand::random(),
             poll_after: worker.rules.poll_after,
         },
@@ -190,18 +190,21 @@ mod tests {
     use crate::{
         carrier::Carrier,
         domain::{
-            database_url::DatabaseUrl, delivery::MAX_BROKEN, event, id::DeliveryId, json, phone::PhoneNumber,
-            route::Channel,
+            database_url::DatabaseUrl,
+            delivery::MAX_BROKEN,
+            event,
+            id::DeliveryId,
+            json,
+            phone::PhoneNumber,
+            route::{Channel, ChannelRules},
+            source::LaterRecipients,
         },
-        store::{Db, LaterRecipients, Limits, Looker, NewDelivery, Raised},
-        worker::Rules,
+        store::{Db, Limits, Looker, NewDelivery, Raised},
     };
     use jiff::{SignedDuration, tz::TimeZone};
 
-    fn rules() -> Rules {
-        Rules {
-            time_zone: TimeZone::UTC,
-            daily_limit: 10,
+    fn rules() -> ChannelRules {
+        ChannelRules {
             per_second: 0.0,
             max_in_flight: 1,
             lease: SignedDuration::from_secs(60),
@@ -282,6 +285,8 @@ mod tests {
             store,
             carrier: Carrier::log(),
             rules: rules(),
+            time_zone: TimeZone::UTC,
+            daily_limit: 10,
             owner: "test".into(),
             clock: Arc::default(),
             routes: Vec::new(),

@@ -32,7 +32,7 @@ async fn sweep(worker: Arc<Worker>) -> Result<(), StoreError> {
     worker.store.apply_late_receipts(rules.poll_after, now).await?;
     let released = worker
         .store
-        .release_deferred(LocalDay::of(now, &rules.time_zone), rules.daily_limit, now)
+        .release_deferred(LocalDay::of(now, &worker.time_zone), worker.daily_limit, now)
         .await?;
     if released > 0 {
         tracing::info!(

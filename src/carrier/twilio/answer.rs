@@ -15,26 +15,23 @@ use serde::Deserialize;
 /// What a call means that brought no reply. Only a connection that was never made is surely no message.
 pub fn of_failure(error: &reqwest::Error) -> Answer {
     if error.is_connect() {
-        Answer::NotSent {
+        return Answer::NotSent {
             retry_after: None,
             why: "the provider could not be reached",
             code: None,
-        }
-    } else if error.is_timeout() {
-        Answer::Unknown {
-            why: "the provider did not answer in time",
-        }
-    } else {
-        Answer::Unknown {
-            why: "the connection broke before the answer",
-        }
+        };
     }
+    let why = if error.is_timeout() {
+        "the provider did not answer in time"
+    } else {
+        "the connection broke before the answer"
+    };
+    Answer::Unknown { why }
 }
 
 #[derive(Deserialize)]
 struct Created {
     sid: String,
-    #[serde(default)]
     status: Option<String>,
 }
 
@@ -45,65 +42,61 @@ struct Refusal {
 
 /// What a reply means. `body` is `None` if it could not be read to its end.
 pub fn of_reply(status: u16, retry_after: Option<SignedDuration>, body: Option<&[u8]>) -> Answer {
-    let code = body
-        .and_then(|body| serde_json::from_slice::<Refusal>(body).ok())
-        .map(|refusal| refusal.code);
-    match (status, code) {
-        (200..=299, _) => match body
-            .and_then(|body| serde_json::from_slice::<Created>(body).ok())
-            .filter(|created| !created.sid.is_empty())
-        {
+    let code = read::<Refusal>(body).map(|refusal| refusal.code);
+    let why = match (status, code) {
+        (200..=299, _) => match read::<Created>(body).filter(|created| !created.sid.is_empty()) {
             Some(created) => {
                 let word = created.status.unwrap_or_else(|| "accepted".into());
-                Answer::Accepted {
+                return Answer::Accepted {
                     message_id: created.sid,
                     status: receipt::status(&word),
                     word,
-                }
+                };
             }
-            None => Answer::Unknown {
-                why: "the provider's answer could not be read",
-            },
+            None => "the provider's answer could not be read",
         },
         // "Never processed and always safe to retry" (twilio.com/docs/api/errors/20429).
-        (429, _) => Answer::NotSent {
-            retry_after,
-            why: "the provider is busy",
-            code,
-        },
+        (429, _) => return busy(retry_after, code),
         // A refusal that names this recipient stays one, though it came as "forbidden".
-        (403, Some(code))
-            if codes::find(code).is_some_and(|known| matches!(known.class, Class::Refuse | Class::OptedOut)) =>
-        {
-            by_code(code, retry_after)
+        (403, Some(code)) if matches!(class_of(code), Some(Class::Refuse | Class::OptedOut)) => {
+            return by_code(code, retry_after);
         }
-        (401 | 403, _) => halted(status, code),
-        (400..=499, Some(code)) => by_code(code, retry_after),
-        (500..=599, _) => Answer::Unknown {
-            why: "the provider had an error of its own",
-        },
-        (_, _) => Answer::Unknown {
-            why: "the provider's answer was none that we know",
-        },
+        (401 | 403, _) => return halted(status, code),
+        (400..=499, Some(code)) => return by_code(code, retry_after),
+        (500..=599, _) => THEIR_ERROR,
+        (_, _) => "the provider's answer was none that we know",
+    };
+    Answer::Unknown { why }
+}
+
+fn read<'a, T: Deserialize<'a>>(body: Option<&'a [u8]>) -> Option<T> {
+    serde_json::from_slice(body?).ok()
+}
+
+fn class_of(code: i64) -> Option<Class> {
+    codes::find(code).map(|known| known.class)
+}
+
+const THEIR_ERROR: &str = "the provider had an error of its own";
+
+fn busy(retry_after: Option<SignedDuration>, code: Option<i64>) -> Answer {
+    Answer::NotSent {
+        retry_after,
+        why: "the provider is busy",
+        code,
     }
 }
 
 /// What a 4xx means by the class of its code. One that we do not know is about this message, as most are.
 fn by_code(code: i64, retry_after: Option<SignedDuration>) -> Answer {
-    let class = codes::find(code).map_or(Class::Refuse, |known| known.class);
+    let class = class_of(code).unwrap_or(Class::Refuse);
     match class {
         Class::Refuse | Class::OptedOut => Answer::Refused {
             code: Some(code),
             opted_out: class == Class::OptedOut,
         },
-        Class::Again => Answer::NotSent {
-            retry_after,
-            why: "the provider is busy",
-            code: Some(code),
-        },
-        Class::MaybeSent => Answer::Unknown {
-            why: "the provider had an error of its own",
-        },
+        Class::Again => busy(retry_after, Some(code)),
+        Class::MaybeSent => Answer::Unknown { why: THEIR_ERROR },
         Class::HoldCredentials | Class::HoldSender | Class::HoldAccount | Class::HoldSettings => {
             halted(400, Some(code))
         }
@@ -112,13 +105,14 @@ fn by_code(code: i64, retry_after: Option<SignedDuration>) -> Answer {
 
 /// Every message would be refused. Where no code says why, it is who signs in.
 fn halted(status: u16, code: Option<i64>) -> Answer {
-    let fault = code
-        .and_then(|code| codes::find(code)?.class.fault())
-        .unwrap_or(HoldCause::Credentials);
+    let fault = code.and_then(|code| class_of(code)?.fault());
+    let fault = fault.unwrap_or(HoldCause::Credentials);
     let known = code.map_or_else(
-        || Explanation {
-            meaning: format!("Twilio answered {status} and no code of its own."),
-            advice: "See that nothing between here and Twilio answers in its place.".into(),
+        || {
+            Explanation::new(
+                format!("Twilio answered {status} and no code of its own."),
+                "See that nothing between here and Twilio answers in its place.",
+            )
         },
         codes::explain,
     );
@@ -164,30 +158,14 @@ mod tests {
         )
     }
 
-    fn not_sent(code: Option<i64>) -> Answer {
-        Answer::NotSent {
-            retry_after: None,
-            why: "the provider is busy",
-            code,
-        }
-    }
-
-    fn halted(fault: HoldCause, code: i64) -> Answer {
-        let known = codes::explain(code);
-        Answer::Halted {
-            fault,
-            code: Some(code),
-            explanation: Explanation {
-                advice: format!("{} {}", known.advice, settings_of(fault)),
-                ..known
-            },
-        }
-    }
-
-    fn refused(code: i64) -> Answer {
-        Answer::Refused {
-            code: Some(code),
-            opted_out: false,
+    /// What comes of an answer: the variant with what it was given, but for texts for people.
+    fn gist(answer: Answer) -> (&'static str, Option<HoldCause>, Option<i64>) {
+        match answer {
+            Answer::NotSent { code, .. } => ("again", None, code),
+            Answer::Refused { code, opted_out: false } => ("never", None, code),
+            Answer::Refused { code, opted_out: true } => ("opted out", None, code),
+            Answer::Halted { fault, code, .. } => ("hold", Some(fault), code),
+            Answer::Accepted { .. } | Answer::Unknown { .. } | Answer::Broken => ("another", None, None),
         }
     }
 
@@ -212,54 +190,33 @@ mod tests {
 
     #[test]
     fn each_row_of_the_table() {
-        let rows = [
-            (429, error(20429), not_sent(Some(20429))),
-            (429, String::new(), not_sent(None)),
-            (400, error(21611), not_sent(Some(21611))),
-            (401, error(20003), halted(HoldCause::Credentials, 20003)),
-            (403, error(20008), halted(HoldCause::Credentials, 20008)),
-            (403, error(99_999), halted(HoldCause::Credentials, 99_999)),
-            (400, error(20003), halted(HoldCause::Credentials, 20003)),
-            (400, error(20005), halted(HoldCause::Account, 20005)),
+        use HoldCause::{Account, Credentials, Sender, Settings};
+        for (status, code, what, fault) in [
+            (429, 20429, "again", None),
+            (400, 21611, "again", None),
+            (401, 20003, "hold", Some(Credentials)),
+            (403, 20008, "hold", Some(Credentials)),
+            (403, 99_999, "hold", Some(Credentials)),
+            (400, 20003, "hold", Some(Credentials)),
+            (400, 20005, "hold", Some(Account)),
             // A path that leads nowhere, and a sender that is not ours: every message would meet them. Until issue 10
-            // they failed every alert for good.
-            (404, error(20404), halted(HoldCause::Account, 20404)),
-            (400, error(21603), halted(HoldCause::Sender, 21603)),
-            (400, error(21606), halted(HoldCause::Sender, 21606)),
-            (400, error(21212), halted(HoldCause::Sender, 21212)),
-            (400, error(21701), halted(HoldCause::Sender, 21701)),
-            (400, error(21703), halted(HoldCause::Sender, 21703)),
-            (400, error(21659), halted(HoldCause::Sender, 21659)),
-            (400, error(21660), halted(HoldCause::Sender, 21660)),
-            (400, error(21609), halted(HoldCause::Settings, 21609)),
+            // they failed every alert for good. Which other codes hold is listed in `codes`.
+            (404, 20404, "hold", Some(Account)),
+            (400, 21606, "hold", Some(Sender)),
+            (400, 21609, "hold", Some(Settings)),
             // About this person, this text or this country, also where it comes as "forbidden".
-            (400, error(21211), refused(21211)),
-            (400, error(21408), refused(21408)),
-            (403, error(21408), refused(21408)),
-            (
-                403,
-                error(21610),
-                Answer::Refused {
-                    code: Some(21610),
-                    opted_out: true,
-                },
-            ),
-            (400, error(21608), refused(21608)),
-            (400, error(21614), refused(21614)),
-            (400, error(21617), refused(21617)),
-            (400, error(99_999), refused(99_999)),
-            (
-                400,
-                error(21610),
-                Answer::Refused {
-                    code: Some(21610),
-                    opted_out: true,
-                },
-            ),
-        ];
-
-        for (status, body, answer) in rows {
-            assert_eq!(of_reply(status, None, Some(body.as_bytes())), answer, "{status} {body}");
+            (400, 21211, "never", None),
+            (400, 21408, "never", None),
+            (403, 21408, "never", None),
+            (400, 21608, "never", None),
+            (400, 21614, "never", None),
+            (400, 21617, "never", None),
+            (400, 99_999, "never", None),
+            (400, 21610, "opted out", None),
+            (403, 21610, "opted out", None),
+        ] {
+            let answer = of_reply(status, None, Some(error(code).as_bytes()));
+            assert_eq!(gist(answer), (what, fault, Some(code)), "{status} {code}");
         }
     }
 
@@ -293,47 +250,40 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_a_code_halts_by_its_status() {
-        let answer = of_reply(401, None, Some(b"<html>"));
-
-        assert!(
-            matches!(
-                &answer,
-                Answer::Halted { fault: HoldCause::Credentials, code: None, explanation } if explanation.meaning.contains("401")
-            ),
-            "{answer:?}"
-        );
+    fn what_halts_is_explained_with_the_setting_to_check() {
+        for (code, meaning, setting) in [
+            (None, "Twilio answered 401", "twilio.account_sid"),
+            (Some(21606), "", "twilio.from"),
+        ] {
+            let body = code.map_or_else(|| "<html>".to_owned(), error);
+            let Answer::Halted { explanation, .. } = of_reply(401, None, Some(body.as_bytes())) else {
+                panic!("{code:?} does not halt");
+            };
+            assert!(
+                explanation.meaning.contains(meaning) && explanation.advice.contains(setting),
+                "{explanation:?}"
+            );
+        }
     }
 
     #[test]
     fn only_a_probe_that_is_forbidden_itself_says_nothing_of_messages() {
-        let probes = [200, 401, 403, 404, 429, 500, 302].map(of_probe);
-
-        assert_eq!(
-            probes,
-            [
-                ProbeAnswer::Accepted,
-                ProbeAnswer::Refused,
-                ProbeAnswer::Forbidden,
-                ProbeAnswer::Refused,
-                ProbeAnswer::Unclear,
-                ProbeAnswer::Unclear,
-                ProbeAnswer::Unclear,
-            ]
-        );
+        for (probe, statuses) in [
+            (ProbeAnswer::Accepted, &[200][..]),
+            (ProbeAnswer::Refused, &[401, 404]),
+            (ProbeAnswer::Forbidden, &[403]),
+            (ProbeAnswer::Unclear, &[429, 500, 302]),
+        ] {
+            for status in statuses {
+                assert_eq!(of_probe(*status), probe, "{status}");
+            }
+        }
     }
 
     #[test]
     fn the_provider_may_ask_for_a_pause() {
         let pause = Some(SignedDuration::from_secs(7));
 
-        assert_eq!(
-            of_reply(429, pause, None),
-            Answer::NotSent {
-                retry_after: pause,
-                why: "the provider is busy",
-                code: None
-            }
-        );
+        assert_eq!(of_reply(429, pause, None), busy(pause, None));
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{
     answer, codes, receipt,
-    settings::{Account, Credentials, Sender, Settings},
+    settings::{Account, Settings},
 };
 use crate::{
     carrier::driver::{Address, Capabilities, Driver, Outgoing, Reading},
@@ -79,14 +79,14 @@ impl Driver for Messages {
 
     fn open(settings: &Settings, timeout: Duration) -> anyhow::Result<Self> {
         let account = settings
-            .account(timeout)
+            .account()
             .context("the Twilio settings are not complete: run `nightbell config check`")?;
         let http = reqwest::Client::builder()
             .user_agent(concat!("nightbell/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
-            .timeout(account.timeout)
-            .connect_timeout(account.timeout)
+            .timeout(timeout)
+            .connect_timeout(timeout)
             .pool_idle_timeout(POOL_IDLE)
             .build()
             .context("the HTTP client for Twilio cannot be made")?;
@@ -95,8 +95,7 @@ impl Driver for Messages {
             account.base_url.as_str().trim_end_matches('/'),
             account.account_sid
         );
-        let (Sender::MessagingService(sender) | Sender::From(sender)) = &account.sender;
-        let route = Route::new(Self::CHANNEL, Self::PROVIDER, &account.account_sid, sender);
+        let route = Route::new(Self::CHANNEL, Self::PROVIDER, &account.account_sid, &account.sender.1);
         Ok(Self {
             http,
             route: Arc::new(route),
@@ -114,6 +113,7 @@ impl Driver for Messages {
     /// Posts one message.
     async fn send(&self, message: &Outgoing<'_>) -> Answer {
         let Address::Phone(to) = message.to;
+        let (sender_field, sender) = &self.account.sender;
         let callback = self.callback(message);
         let validity = self.account.validity_period.as_secs().to_string();
         let mut form = vec![
@@ -121,11 +121,8 @@ impl Driver for Messages {
             ("Body", message.text),
             ("ValidityPeriod", &validity),
             ("RiskCheck", "disable"),
+            (sender_field, sender),
         ];
-        form.push(match &self.account.sender {
-            Sender::MessagingService(sid) => ("MessagingServiceSid", sid),
-            Sender::From(from) => ("From", from),
-        });
         if let Some(callback) = &callback {
             form.push(("StatusCallback", callback));
         }
@@ -135,26 +132,18 @@ impl Driver for Messages {
             Ok(reply) => {
                 self.read_clock(&reply, sent);
                 let status = reply.status().as_u16();
-                let retry_after = reply
-                    .headers()
-                    .get("retry-after")
-                    .and_then(|value| value.to_str().ok())
-                    .and_then(|value| value.trim().parse().ok());
-                answer::of_reply(
-                    status,
-                    retry_after.map(SignedDuration::from_secs),
-                    read_limited(reply, MAX_REPLY).await.as_deref(),
-                )
+                let retry_after = reply.headers().get("retry-after");
+                let seconds = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+                let body = read_limited(reply, MAX_REPLY).await;
+                answer::of_reply(status, seconds.map(SignedDuration::from_secs), body.as_deref())
             }
         }
     }
 
     /// Asks for one message of the account: answered with 200 only if it may use the API.
     async fn probe(&self) -> ProbeAnswer {
-        match self
-            .call(self.http.get(&self.messages_url).query(&[("PageSize", "1")]))
-            .await
-        {
+        let request = self.http.get(&self.messages_url).query(&[("PageSize", "1")]);
+        match self.call(request).await {
             Ok(reply) => answer::of_probe(reply.status().as_u16()),
             Err(_) => ProbeAnswer::Unclear,
         }
@@ -186,23 +175,19 @@ impl Driver for Messages {
         for _ in 0..MAX_PAGES {
             let (page, stamp): (MessagePage, _) = self.get(url).await?;
             stamps.extend(stamp);
-            for message in page
-                .messages
-                .into_iter()
-                .filter(|message| message.to.as_deref().is_none_or(|theirs| theirs == to.as_e164()))
-            {
-                messages.push(message.read()?);
-            }
-            match page.next_page_uri {
-                // Relative to the host; its token must not be built by hand.
-                Some(next) => {
-                    url = self.account.base_url.join(&next).ok()?;
-                    // Our credentials go to no other host, whatever a reply says.
-                    if url.origin() != self.account.base_url.origin() {
-                        return None;
-                    }
+            for message in page.messages {
+                if message.to.as_deref().is_none_or(|theirs| theirs == to.as_e164()) {
+                    messages.push(message.read()?);
                 }
-                None => return Some(Listing { messages, stamps }),
+            }
+            let Some(next) = page.next_page_uri else {
+                return Some(Listing { messages, stamps });
+            };
+            // Relative to the host; its token must not be built by hand.
+            url = self.account.base_url.join(&next).ok()?;
+            // Our credentials go to no other host, whatever a reply says.
+            if url.origin() != self.account.base_url.origin() {
+                return None;
             }
         }
         None
@@ -253,20 +238,14 @@ impl Messages {
 
     /// Makes one call, and notes whether it was answered: any status is an answer.
     async fn call(&self, request: reqwest::RequestBuilder) -> reqwest::Result<reqwest::Response> {
-        let reply = self.sign_in(request).send().await;
+        let password = self.account.password.expose_secret();
+        let reply = request.basic_auth(&self.account.user, Some(password)).send().await;
         let outcome = match &reply {
             Ok(_) => &self.calls.answered,
             Err(_) => &self.calls.failed,
         };
         outcome.store(true, Ordering::Relaxed);
         reply
-    }
-
-    fn sign_in(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
-        match &self.account.credentials {
-            Credentials::AuthToken(token) => request.basic_auth(&self.account.account_sid, Some(token.expose_secret())),
-            Credentials::ApiKey { sid, secret } => request.basic_auth(sid, Some(secret.expose_secret())),
-        }
     }
 
     /// The callback address with our own ids, so that a receipt proves which attempt was accepted even if the answer
@@ -298,7 +277,6 @@ async fn read_limited(mut reply: reqwest::Response, max: usize) -> Option<Vec<u8
 #[derive(Deserialize)]
 struct MessagePage {
     messages: Vec<MessageEntry>,
-    #[serde(default)]
     next_page_uri: Option<String>,
 }
 
@@ -306,15 +284,10 @@ struct MessagePage {
 #[derive(Deserialize)]
 struct MessageEntry {
     sid: String,
-    #[serde(default)]
     status: Option<String>,
-    #[serde(default)]
     to: Option<String>,
-    #[serde(default)]
     body: Option<String>,
-    #[serde(default)]
     date_created: Option<String>,
-    #[serde(default)]
     error_code: Option<i64>,
 }
 
@@ -323,8 +296,7 @@ impl MessageEntry {
         let created_at = self
             .date_created
             .as_deref()
-            .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
-            .map(|date| date.timestamp());
+            .and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
         let word = self.status.unwrap_or_else(|| "accepted".into());
         let status = receipt::status(&word);
         (!self.sid.is_empty()).then_some(Listed {
@@ -333,16 +305,13 @@ impl MessageEntry {
             status,
             error_code: self.error_code,
             opted_out: self.error_code == Some(codes::OPTED_OUT),
-            text: self.body.map(without_trial_prefix),
-            created_at,
+            // What a trial account put before it is not ours.
+            text: self.body.map(|text| match text.strip_prefix(TRIAL_PREFIX) {
+                Some(own) => own.to_owned(),
+                None => text,
+            }),
+            created_at: created_at.map(|date| date.timestamp()),
         })
-    }
-}
-
-fn without_trial_prefix(text: String) -> String {
-    match text.strip_prefix(TRIAL_PREFIX) {
-        Some(own) => own.to_owned(),
-        None => text,
     }
 }
 
@@ -353,12 +322,8 @@ mod tests {
     #[test]
     fn a_trial_account_does_not_change_the_text() {
         let read = |body: &str| {
-            let entry = serde_json::json!({"sid": "SM1", "body": body});
-            serde_json::from_value::<MessageEntry>(entry)
-                .unwrap()
-                .read()
-                .unwrap()
-                .text
+            let entry: MessageEntry = serde_json::from_value(serde_json::json!({"sid": "SM1", "body": body})).unwrap();
+            entry.read().unwrap().text
         };
 
         assert_eq!(read("🚨 Fire").as_deref(), Some("🚨 Fire"));

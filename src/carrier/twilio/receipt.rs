@@ -63,22 +63,17 @@ mod tests {
 
     #[test]
     fn every_word_of_twilio_has_its_meaning() {
-        for (word, meaning) in [
-            ("accepted", Some(MessageStatus::Accepted)),
-            ("scheduled", Some(MessageStatus::Accepted)),
-            ("queued", Some(MessageStatus::Accepted)),
-            ("sending", Some(MessageStatus::Accepted)),
-            ("sent", Some(MessageStatus::Sent)),
-            ("partially_delivered", Some(MessageStatus::Sent)),
-            ("delivered", Some(MessageStatus::Delivered)),
-            ("read", Some(MessageStatus::Delivered)),
+        for (words, meaning) in [
+            ("accepted scheduled queued sending", Some(MessageStatus::Accepted)),
+            ("sent partially_delivered", Some(MessageStatus::Sent)),
+            ("delivered read", Some(MessageStatus::Delivered)),
             ("undelivered", Some(MessageStatus::Undelivered)),
-            ("failed", Some(MessageStatus::Failed)),
-            ("canceled", Some(MessageStatus::Failed)),
-            ("received", None),
-            ("teleported", None),
+            ("failed canceled", Some(MessageStatus::Failed)),
+            ("received teleported", None),
         ] {
-            assert_eq!(status(word), meaning, "{word}");
+            for word in words.split(' ') {
+                assert_eq!(status(word), meaning, "{word}");
+            }
         }
     }
 
@@ -90,14 +85,10 @@ mod tests {
         )
         .unwrap();
 
-        assert_eq!(
-            receipt.attempt,
-            Some(("0193f3c0-0000-7000-8000-000000000001".into(), 2))
-        );
-        assert_eq!(
-            (receipt.status, receipt.error_code),
-            (Some(MessageStatus::Undelivered), Some(30003))
-        );
+        let attempt = ("0193f3c0-0000-7000-8000-000000000001".into(), 2);
+        assert_eq!(receipt.attempt, Some(attempt));
+        assert_eq!(receipt.status, Some(MessageStatus::Undelivered));
+        assert_eq!(receipt.error_code, Some(30003));
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use crate::{carrier::driver::Reading, config::Reader};
 use jiff::SignedDuration;
 use secrecy::SecretString;
-use std::time::Duration;
 use url::Url;
 
-/// Twilio keeps a message in its queue for at most this long (message resource, "ValidityPeriod").
+/// Twilio keeps a message in its queue for this long at least and at most (message resource, "ValidityPeriod").
+const MIN_VALIDITY: SignedDuration = SignedDuration::from_secs(1);
 const MAX_VALIDITY: SignedDuration = SignedDuration::from_secs(36_000);
 
 /// What `twilio.*` says, as far as it is there.
@@ -14,7 +14,8 @@ pub struct Settings {
     account_sid: Option<String>,
     /// For signing in without an API key, and for checking signatures: the token, and the next one during a rotation.
     pub auth_tokens: Vec<SecretString>,
-    api_key: Option<(String, SecretString)>,
+    api_key_sid: Option<String>,
+    api_key_secret: Option<SecretString>,
     from: Option<String>,
     messaging_service_sid: Option<String>,
     base_url: Url,
@@ -26,98 +27,73 @@ pub struct Settings {
 /// What is needed to talk to Twilio.
 pub struct Account {
     pub account_sid: String,
-    pub credentials: Credentials,
-    pub sender: Sender,
+    /// Who signs in: the account itself, or one of its API keys.
+    pub user: String,
+    pub password: SecretString,
+    /// Who the message is from, by the name of the form's field for it.
+    pub sender: (&'static str, String),
     /// Scheme, host and port of the API.
     pub base_url: Url,
     /// Where Twilio posts receipts; without one they are not asked for.
     pub status_callback: Option<Url>,
     /// How long Twilio may keep a message in its queue.
     pub validity_period: SignedDuration,
-    /// The most that one call may take.
-    pub timeout: Duration,
-}
-
-/// Who signs in: the account itself, or one of its API keys.
-pub enum Credentials {
-    AuthToken(SecretString),
-    ApiKey { sid: String, secret: SecretString },
-}
-
-/// Who the message is from.
-pub enum Sender {
-    MessagingService(String),
-    From(String),
 }
 
 impl Settings {
     pub fn read(reader: &mut Reader, reading: Reading<'_>) -> Self {
-        let account_sid = reader.text("twilio.account_sid");
-        let auth_tokens: Vec<SecretString> = ["twilio.auth_token", "twilio.secondary_auth_token"]
-            .iter()
-            .filter_map(|key| reader.secret(key))
-            .collect();
-        let api_key_sid = reader.text("twilio.api_key_sid");
-        let api_key_secret = reader.secret("twilio.api_key_secret");
-        let from = reader.optional(
-            "twilio.from",
-            "a number like `+15005550006`, a short code or up to 11 letters and digits",
-            read_sender,
-        );
-        let messaging_service_sid = reader.text("twilio.messaging_service_sid");
-        let base_url = reader
-            .parsed_with(
+        let mut settings = Self {
+            account_sid: reader.text("twilio.account_sid"),
+            auth_tokens: ["twilio.auth_token", "twilio.secondary_auth_token"]
+                .iter()
+                .filter_map(|key| reader.secret(key))
+                .collect(),
+            api_key_sid: reader.text("twilio.api_key_sid"),
+            api_key_secret: reader.secret("twilio.api_key_secret"),
+            from: reader.optional(
+                "twilio.from",
+                "a number like `+15005550006`, a short code or up to 11 letters and digits",
+                read_sender,
+            ),
+            messaging_service_sid: reader.text("twilio.messaging_service_sid"),
+            base_url: reader.parsed_with(
                 "twilio.base_url",
                 "https://api.twilio.com",
                 "a web address",
                 Reader::web_url,
-            )
-            .unwrap_or_else(default_base_url);
-        let callback = reader.optional(
-            "twilio.status_callback_url",
-            "a web address like `https://nightbell.example.com/twilio/status`",
-            Reader::web_url,
-        );
-        let validity_period = reader.duration(
-            "twilio.validity_period",
-            "4h",
-            SignedDuration::from_secs(1),
-            MAX_VALIDITY,
-        );
-        let settings = Self {
-            account_sid,
-            auth_tokens,
-            api_key: api_key_sid.clone().zip(api_key_secret.clone()),
-            from,
-            messaging_service_sid,
-            base_url,
-            status_callback_url: callback.or_else(|| Some(append_path(reading.public_url?, "twilio/status"))),
-            validity_period,
+            ),
+            status_callback_url: reader.optional(
+                "twilio.status_callback_url",
+                "a web address like `https://nightbell.example.com/twilio/status`",
+                Reader::web_url,
+            ),
+            validity_period: reader.duration("twilio.validity_period", "4h", MIN_VALIDITY, MAX_VALIDITY),
         };
+        if settings.status_callback_url.is_none() {
+            settings.status_callback_url = reading.public_url.map(|base| append_path(base, "twilio/status"));
+        }
         if reading.is_chosen {
-            settings.require_account(reader, api_key_sid.is_some(), api_key_secret.is_some());
+            settings.require_account(reader);
             settings.warn_of_receipts(reader);
         }
         // Twilio refuses a callback whose host has an underscore (error 21609), and with it the message.
         let callback_host = settings.status_callback_url.as_ref().and_then(Url::host_str);
         if callback_host.is_some_and(|host| host.contains('_')) {
-            reader.fault(
-                "public_url",
-                "has an underscore in its host name, which Twilio refuses: use another name",
-            );
+            let problem = "has an underscore in its host name, which Twilio refuses: use another name";
+            reader.fault("public_url", problem);
         }
         settings
     }
 
     /// Notes what is missing that no message can go without.
-    fn require_account(&self, reader: &mut Reader, has_key: bool, has_key_secret: bool) {
+    fn require_account(&self, reader: &mut Reader) {
         if self.account_sid.is_none() {
             reader.fault(
                 "twilio.account_sid",
                 "is not set: copy it from the Twilio console (it begins with `AC`)",
             );
         }
-        match (has_key, has_key_secret) {
+        match (self.api_key_sid.is_some(), self.api_key_secret.is_some()) {
             (false, false) if self.auth_tokens.is_empty() => reader.fault(
                 "twilio.auth_token",
                 "is not set: copy it from the Twilio console, or set `twilio.api_key_sid` and `twilio.api_key_secret`",
@@ -154,17 +130,15 @@ impl Settings {
     }
 
     /// The account; `None` where something is missing that it cannot do without.
-    pub fn account(&self, timeout: Duration) -> Option<Account> {
-        let credentials = match &self.api_key {
-            Some((sid, secret)) => Credentials::ApiKey {
-                sid: sid.clone(),
-                secret: secret.clone(),
-            },
-            None => Credentials::AuthToken(self.auth_tokens.first()?.clone()),
+    pub fn account(&self) -> Option<Account> {
+        let account_sid = self.account_sid.clone()?;
+        let (user, password) = match self.api_key_sid.clone().zip(self.api_key_secret.clone()) {
+            Some(key) => key,
+            None => (account_sid.clone(), self.auth_tokens.first()?.clone()),
         };
-        let sender = match &self.messaging_service_sid {
-            Some(sid) => Sender::MessagingService(sid.clone()),
-            None => Sender::From(self.from.clone()?),
+        let sender = match self.messaging_service_sid.clone() {
+            Some(sid) => ("MessagingServiceSid", sid),
+            None => ("From", self.from.clone()?),
         };
         // Without the auth token every receipt would be turned away: better not to ask for them.
         let status_callback = self
@@ -172,21 +146,15 @@ impl Settings {
             .clone()
             .filter(|_| !self.auth_tokens.is_empty());
         Some(Account {
-            account_sid: self.account_sid.clone()?,
-            credentials,
+            account_sid,
+            user,
+            password,
             sender,
             base_url: self.base_url.clone(),
             status_callback,
             validity_period: self.validity_period,
-            timeout,
         })
     }
-}
-
-fn default_base_url() -> Url {
-    // A literal that a test reads.
-    #[expect(clippy::expect_used, reason = "the text is a constant")]
-    Url::parse("https://api.twilio.com").expect("a constant address")
 }
 
 /// A sender as Twilio takes it: E.164, a short code of 3 to 8 digits, or an alphanumeric id of up to 11 characters.
@@ -214,17 +182,14 @@ mod tests {
     use super::*;
 
     fn with(environment: &[(&str, &str)], public_url: Option<&str>) -> (Settings, Vec<String>) {
-        let mut reader = Reader::default();
-        let own = |(name, value): &(&str, &str)| (format!("NIGHTBELL_TWILIO__{name}"), (*value).to_owned());
-        reader.read_environment(environment.iter().map(own));
+        let mut reader = Reader::with(environment);
         let public_url = public_url.map(|url| Url::parse(url).unwrap());
         let reading = Reading {
             is_chosen: true,
             public_url: public_url.as_ref(),
         };
         let settings = Settings::read(&mut reader, reading);
-        let (faults, _, _) = reader.finish();
-        (settings, faults.into_iter().map(|fault| fault.key).collect())
+        (settings, reader.fault_keys())
     }
 
     #[test]
@@ -232,7 +197,7 @@ mod tests {
         let (settings, faults) = with(&[], None);
 
         assert_eq!(faults, ["twilio.account_sid", "twilio.auth_token", "twilio.from"]);
-        assert!(settings.account(Duration::ZERO).is_none());
+        assert!(settings.account().is_none());
     }
 
     #[test]
@@ -248,19 +213,19 @@ mod tests {
     #[test]
     fn receipts_are_asked_for_only_where_they_can_be_checked() {
         let key = [
-            ("ACCOUNT_SID", "AC1"),
-            ("API_KEY_SID", "SK1"),
-            ("API_KEY_SECRET", "secret"),
-            ("FROM", "+15005550006"),
+            ("TWILIO__ACCOUNT_SID", "AC1"),
+            ("TWILIO__API_KEY_SID", "SK1"),
+            ("TWILIO__API_KEY_SECRET", "secret"),
+            ("TWILIO__FROM", "+15005550006"),
         ];
         let asks = |environment: &[(&str, &str)]| {
             let (settings, faults) = with(environment, Some("https://nb.example.com"));
             assert!(faults.is_empty(), "{faults:?}");
-            settings.account(Duration::ZERO).unwrap().status_callback.is_some()
+            settings.account().unwrap().status_callback.is_some()
         };
 
         assert!(!asks(&key));
-        assert!(asks(&[&key[..], &[("AUTH_TOKEN", "token")]].concat()));
+        assert!(asks(&[&key[..], &[("TWILIO__AUTH_TOKEN", "token")]].concat()));
     }
 
     #[test]

@@ -106,11 +106,8 @@ fn check_body_hash(request: Signed<'_>) -> Result<(), Invalid> {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    if bool::from(expected.as_bytes().ct_eq(actual.as_bytes())) {
-        Ok(())
-    } else {
-        Err(Invalid::BodyHash)
-    }
+    let is_equal = bool::from(expected.as_bytes().ct_eq(actual.as_bytes()));
+    is_equal.then_some(()).ok_or(Invalid::BodyHash)
 }
 
 /// The ways in which Twilio may have spelled the address when it signed: as it is, and without its port or with the
@@ -153,20 +150,8 @@ pub fn near_misses(request: Signed<'_>, tokens: &[SecretString]) -> Vec<String> 
     let unslashed = url.replacen("/?", "?", 1).trim_end_matches('/').to_owned();
     let lower = url.to_lowercase();
     let candidates = [swapped, bare.to_owned(), slashed, unslashed, lower];
-    candidates
-        .into_iter()
-        .filter(|candidate| {
-            candidate != url
-                && verify(
-                    Signed {
-                        url: candidate,
-                        ..request
-                    },
-                    tokens,
-                )
-                .is_ok()
-        })
-        .collect()
+    let is_valid = |url: &String| url != request.url && verify(Signed { url, ..request }, tokens).is_ok();
+    candidates.into_iter().filter(is_valid).collect()
 }
 
 #[cfg(test)]
@@ -191,12 +176,7 @@ mod tests {
                 signature: text("signature"),
             };
             let verdict = verify(request, &token(text("auth_token")));
-            assert_eq!(
-                verdict.is_ok(),
-                vector["valid"].as_bool().unwrap(),
-                "{}: {verdict:?}",
-                text("name")
-            );
+            assert_eq!(vector["valid"], verdict.is_ok(), "{}: {verdict:?}", text("name"));
         }
 
         assert_eq!(vectors.len(), 33);
@@ -212,42 +192,21 @@ mod tests {
             signature: "L/OH5YylLD5NRKLltdqwSvS0BnU=",
         };
 
-        assert_eq!(verify(request, &token("12345")), Ok(()));
+        let tokens = token("12345");
+        assert_eq!(verify(request, &tokens), Ok(()));
         assert_eq!(
             verify(request, &["other".into(), "12345".into()]),
             Ok(()),
-            "two tokens while they are rotated"
+            "while they are rotated"
         );
         assert_eq!(verify(request, &token("")), Err(Invalid::NoToken));
-        assert_eq!(
-            verify(
-                Signed {
-                    signature: "",
-                    ..request
-                },
-                &token("12345")
-            ),
-            Err(Invalid::Missing)
-        );
-        assert_eq!(
-            verify(
-                Signed {
-                    signature: "AAAA",
-                    ..request
-                },
-                &token("12345")
-            ),
-            Err(Invalid::Malformed)
-        );
-        let http = Signed {
-            url: "http://example.com/myapp.php?foo=1&bar=2",
-            ..request
-        };
-        assert_eq!(verify(http, &token("12345")), Err(Invalid::Mismatch));
-        assert_eq!(
-            near_misses(http, &token("12345")),
-            ["https://example.com/myapp.php?foo=1&bar=2"]
-        );
+        for (signature, why) in [("", Invalid::Missing), ("AAAA", Invalid::Malformed)] {
+            assert_eq!(verify(Signed { signature, ..request }, &tokens), Err(why));
+        }
+        let url = "http://example.com/myapp.php?foo=1&bar=2";
+        let http = Signed { url, ..request };
+        assert_eq!(verify(http, &tokens), Err(Invalid::Mismatch));
+        assert_eq!(near_misses(http, &tokens), [request.url]);
     }
 
     proptest::proptest! {

@@ -91,8 +91,10 @@ fn fits(pattern: &str, text: &str) -> bool {
         .is_ok_and(|pattern| pattern.is_match(text))
 }
 
-/// Reads digits that begin with a country code, by no region's rules. `lone_zero` is where a zero has brackets of its own.
-pub(super) fn international(digits: &str, lone_zero: Option<usize>) -> Option<Number> {
+/// Reads digits that begin with a country code behind so many of a prefix, by no region's rules. `lone_zero` is where among
+/// all of them a zero has brackets of its own.
+pub(super) fn international(all: &str, prefix: usize, lone_zero: Option<usize>) -> Option<Number> {
+    let digits = &all[prefix..];
     // No country code begins with it, and none begins another one.
     if digits.starts_with('0') {
         return None;
@@ -108,7 +110,7 @@ pub(super) fn international(digits: &str, lone_zero: Option<usize>) -> Option<Nu
             // A trunk prefix behind a country code is a slip: then only a number that is known is one.
             Number::possible(code, &national).filter(|number| national == rest || number.is_known())?
         }
-        Some(at) if at + rest.len() == digits.len() => without_lone_zero(code, rest, plan)?,
+        Some(at) if at + rest.len() == all.len() => without_lone_zero(code, rest, plan)?,
         Some(_) => return None,
     };
     // A number is read once: one that would be read otherwise the next time has more prefixes than it can have.
@@ -141,7 +143,7 @@ pub(super) fn national(region: &str, digits: &str) -> Option<National> {
     let plan = DATABASE.by_id(region)?;
     let national = without_trunk_prefix(plan, digits);
     let number = Number::possible(plan.country_code(), &national)?;
-    let is_stable = international(number.e164().get(1..)?, None).is_some_and(|again| again == number);
+    let is_stable = international(&number.e164(), 1, None).is_some_and(|again| again == number);
     is_stable.then(|| National {
         is_complete: national != digits || !needs_trunk_prefix(plan, digits),
         number,

@@ -11,28 +11,8 @@ const MAX_DIGITS: usize = 32;
 const WHOLE_NUMBER: usize = 7;
 
 /// Words before a number that say only that one follows. `Fax` is none of them: whoever is there reads no SMS.
-const LABELS: [&str; 20] = [
-    "tel",
-    "telephone",
-    "telefon",
-    "telefono",
-    "teléfono",
-    "tél",
-    "téléphone",
-    "phone",
-    "ph",
-    "mobile",
-    "mobil",
-    "móvil",
-    "mob",
-    "cell",
-    "handy",
-    "gsm",
-    "sms",
-    "callto",
-    "℡",
-    "☎",
-];
+const LABELS: &str = "tel telephone telefon telefono teléfono tél téléphone phone ph mobile mobil móvil mob cell handy \
+                      gsm sms callto ℡ ☎";
 
 /// The zeros of the scripts that have digits of their own, which follow one another (Unicode, general category Nd).
 const ZEROS: [u32; 35] = [
@@ -65,17 +45,14 @@ impl Written {
         }
         let plain: String = raw.chars().filter(|c| !is_unseen(*c)).map(plain).collect();
         let text = without_labels(&plain)?;
-        let (number, parameters) = match text.split_once(';') {
-            Some((number, parameters)) => (number, Some(parameters)),
-            None => (&*text, None),
+        let Some((number, parameters)) = text.split_once(';') else {
+            return read_digits(&text);
         };
-        let context = match parameters {
-            Some(parameters) => read_parameters(parameters)?,
-            None => None,
-        };
-        let mut written = read_digits(number)?;
-        written.context = context;
-        Some(written)
+        let context = read_parameters(parameters)?;
+        Some(Self {
+            context,
+            ..read_digits(number)?
+        })
     }
 }
 
@@ -105,24 +82,19 @@ fn plain(c: char) -> char {
         '\u{FE62}' => '+',
         '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{30FC}' | '\u{FE58}' | '\u{FE63}' => '-',
         '\u{2053}' | '\u{223C}' | '\u{301C}' => '~',
-        // Every quotation mark of Unicode, and what people type for one.
-        '\''
-        | '`'
-        | '\u{00AB}'
-        | '\u{00B4}'
-        | '\u{00BB}'
-        | '\u{02B9}'..='\u{02BC}'
-        | '\u{2018}'..='\u{201F}'
-        | '\u{2032}'..='\u{2037}'
-        | '\u{2039}'
-        | '\u{203A}'
-        | '\u{300C}'..='\u{300F}'
-        | '\u{301D}'..='\u{301F}' => '"',
+        c if is_quote(c) => '"',
         // A line break parts what a blank joins, so it stays; so does a tab, which parts cells.
         c if c.is_whitespace() && !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}') => ' ',
         '\u{260F}' | '\u{2706}' | '\u{1F4DE}' | '\u{1F4F1}' | '\u{1F4F2}' => '☎',
         c => c.to_lowercase().next().unwrap_or(c),
     }
+}
+
+/// Every quotation mark of Unicode, and what people type for one.
+fn is_quote(c: char) -> bool {
+    matches!(c,
+        '\'' | '`' | '\u{00AB}' | '\u{00B4}' | '\u{00BB}' | '\u{02B9}'..='\u{02BC}' | '\u{2018}'..='\u{201F}'
+        | '\u{2032}'..='\u{2037}' | '\u{2039}' | '\u{203A}' | '\u{300C}'..='\u{300F}' | '\u{301D}'..='\u{301F}')
 }
 
 /// What may stand around a number and says nothing: blanks, quotes, the brackets of an address, a spreadsheet's `=`.
@@ -138,7 +110,7 @@ fn without_labels(plain: &str) -> Option<Cow<'_, str>> {
         let label: &str = &text[..text
             .find(|c: char| !(c.is_alphabetic() || matches!(c, '☎' | '℡')))
             .unwrap_or(text.len())];
-        if !LABELS.contains(&label) {
+        if !LABELS.split(' ').any(|known| known == label) {
             return Some(text);
         }
         let rest = text[label.len()..].trim_start_matches(['.', ' ']);
