@@ -7,6 +7,7 @@ use crate::{
     store::{
         Db,
         alarms::{self, About},
+        db::NOTE_TIME,
         error::StoreError,
         query::Query,
         sql::{args, sql},
@@ -133,7 +134,7 @@ impl Db {
             self.clamp_the_rest(now).await?;
         }
         if went_back || mark.is_none_or(|mark| mark <= ms(after(now, -MARK_EVERY))) {
-            self.write_mark(now).await?;
+            self.write(NOTE_TIME, args!["clock", ms(now)]).await?;
         }
         Ok(clamped)
     }
@@ -229,19 +230,6 @@ impl Db {
         ] {
             tx.execute(sql, args![beyond(longest), new]).await?;
         }
-        tx.commit().await
-    }
-
-    async fn write_mark(&self, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        tx.execute(
-            sql!(
-                "insert into setting (name, value, updated_at) values ('clock', '', $1)
-             on conflict (name) do update set updated_at = excluded.updated_at"
-            ),
-            args![ms(now)],
-        )
-        .await?;
         tx.commit().await
     }
 }
