@@ -111,6 +111,11 @@ struct ReportRow {
     last_error: Option<String>,
 }
 
+/// Kept reports of which is true what follows.
+const REPORT: &str =
+    "select j.day, j.first_day, m.subject, m.body_text, m.created_at, m.sent_at, m.due_at, m.tries, m.last_error
+    from job_run j join mail m on m.subject_key = 'report/' || j.day where j.job = 'report' and ";
+
 /// The time between two mails of alarms, so that a storm makes one mail a minute.
 const ALARM_PAUSE: SignedDuration = SignedDuration::from_secs(60);
 /// Alarms older than this are not mailed any more: somebody switched mail on later.
@@ -125,10 +130,9 @@ impl Db {
         send: bool,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.begin().await?;
-        if !job_runs::keep(&mut tx, &run, now).await? {
+        let Some((mut tx, _)) = self.begin_step(&run, now).await? else {
             return Ok(false);
-        }
+        };
         insert(&mut tx, mail, &report_key(run.days.last), send.then_some(now), now).await?;
         job_runs::composed(&mut tx, &run, send, now).await?;
         tx.commit().await?;
@@ -192,13 +196,8 @@ impl Db {
 
     /// A restart may have brought a better server or address: mails that wait for their next try are tried now.
     pub async fn mail_soon(&self, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        tx.execute(
-            sql!("update mail set due_at = $1 where sent_at is null and due_at > $1"),
-            args![ms(now)],
-        )
-        .await?;
-        tx.commit().await
+        const HURRY: Sql = sql!("update mail set due_at = $1 where sent_at is null and due_at > $1");
+        self.write(HURRY, args![ms(now)]).await.map(drop)
     }
 
     /// Takes the mail of this kind that has waited longest, until `now + lease`.
@@ -209,33 +208,25 @@ impl Db {
         lease: SignedDuration,
         now: Timestamp,
     ) -> Result<Option<Mail>, StoreError> {
+        const WAITING: &str = "select id from mail where sent_at is null and due_at is not null
+            and ((due_at <= $1 and $2 is null and case kind when 'alarms' then 'alarms' else 'others' end = $3)
+                or subject_key = $2) and (lease_until is null or lease_until <= $1)";
         const TAKE: Sql = sql!(
-            "update mail set lease_token = $1, lease_until = $2, tries = tries + 1 where id = (
-                select id from mail where sent_at is null and due_at is not null
-                    and ((due_at <= $3 and $4 is null and case kind when 'alarms' then 'alarms' else 'others' end = $5)
-                        or subject_key = $4) and (lease_until is null or lease_until <= $3)
-                order by due_at, id limit 1 for update skip locked)
+            "update mail set lease_token = $4, lease_until = $5, tries = tries + 1 where id = (",
+            WAITING,
+            " order by due_at, id limit 1 for update skip locked)
              returning id, kind, subject_key, message_id, subject, body_text, body_html, attachment_name, attachment,
                 created_at, tries, settled"
         );
         let (key, kind) = which.arguments();
-        let waiting: Option<String> = self
-            .reads()
-            .optional_scalar(
-                sql!(
-                    "select id from mail where sent_at is null and due_at is not null
-                    and ((due_at <= $1 and $2 is null and case kind when 'alarms' then 'alarms' else 'others' end = $3)
-                        or subject_key = $2) and (lease_until is null or lease_until <= $1) limit 1"
-                ),
-                args![ms(now), key, kind],
-            )
-            .await?;
+        let asking = args![ms(now), key, kind];
+        let waiting: Option<String> = self.reads().optional_scalar(sql!(WAITING, " limit 1"), asking).await?;
         if waiting.is_none() {
             return Ok(None);
         }
         let token = format!("{owner}/{}", uuid::Uuid::now_v7().simple());
         let mut tx = self.begin().await?;
-        let arguments = args![&token, ms(after(now, lease)), ms(now), key, kind];
+        let arguments = args![ms(now), key, kind, &token, ms(after(now, lease))];
         let row: Option<MailRow> = tx.optional(TAKE, arguments).await?;
         let Some(row) = row else { return Ok(None) };
         tx.commit().await?;
@@ -282,29 +273,23 @@ impl Db {
 
     /// Whether the mail server took the mail with this key for everybody.
     pub async fn is_mail_sent(&self, key: &str) -> Result<bool, StoreError> {
-        let sent_at: Option<i64> = self
-            .reads()
-            .optional_scalar(
-                sql!("select sent_at from mail where subject_key = $1 and sent_at is not null"),
-                args![key],
-            )
-            .await?;
-        Ok(sent_at.is_some())
+        const SENT: Sql = sql!("select count(*) from mail where subject_key = $1 and sent_at is not null");
+        let sent: i64 = self.reads().scalar(SENT, args![key]).await?;
+        Ok(sent > 0)
     }
 
     /// Puts a mail off that did not go to everybody, with the reason. Those who are `settled` by now do not get it again.
     pub async fn put_off_mail(&self, mail: &Mail, reason: &str, due_at: Timestamp) -> Result<(), StoreError> {
         let settled = serde_json::to_string(&mail.settled).unwrap_or_default();
-        let mut tx = self.begin().await?;
-        tx.execute(
+        self.write(
             sql!(
                 "update mail set due_at = $3, last_error = $4, settled = $5, lease_token = null, lease_until = null
              where id = $1 and lease_token = $2"
             ),
             args![&mail.id, &mail.token, ms(due_at), reason, &settled],
         )
-        .await?;
-        tx.commit().await
+        .await
+        .map(drop)
     }
 
     /// Mails that were tried and did not go; `None` if there are none.
@@ -332,12 +317,7 @@ impl Db {
         let rows: Vec<ReportRow> = self
             .reads()
             .all(
-                sql!(
-                    "select j.day, j.first_day, m.subject, m.body_text, m.created_at, m.sent_at, m.due_at, m.tries,
-                    m.last_error
-                 from job_run j join mail m on m.subject_key = 'report/' || j.day
-                 where j.job = 'report' and ($1 is null or j.day < $1) order by j.day desc limit $2"
-                ),
+                sql!(REPORT, "($1 is null or j.day < $1) order by j.day desc limit $2"),
                 args![before, limit + 1],
             )
             .await?;
@@ -353,12 +333,7 @@ impl Db {
         let row: Option<ReportRow> = self
             .reads()
             .optional(
-                sql!(
-                    "select j.day, j.first_day, m.subject, m.body_text, m.created_at, m.sent_at, m.due_at, m.tries,
-                    m.last_error
-                 from job_run j join mail m on m.subject_key = 'report/' || j.day
-                 where j.job = 'report' and j.first_day <= $1 and j.day >= $1 order by j.day limit 1"
-                ),
+                sql!(REPORT, "j.first_day <= $1 and j.day >= $1 order by j.day limit 1"),
                 args![day.to_string()],
             )
             .await?;
