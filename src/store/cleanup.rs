@@ -184,12 +184,8 @@ impl Db {
         let mut held = writer.hold().await?;
         let connection = held.get()?;
         let begun = Instant::now();
-        let free: i64 = sqlx::query_scalar("pragma freelist_count")
-            .fetch_one(&mut *connection)
-            .await?;
-        let all: i64 = sqlx::query_scalar("pragma page_count")
-            .fetch_one(&mut *connection)
-            .await?;
+        const PAGES: &str = "select freelist_count, page_count from pragma_freelist_count, pragma_page_count";
+        let (free, all): (i64, i64) = sqlx::query_as(PAGES).fetch_one(&mut *connection).await?;
         if free <= all / 4 {
             return Ok(None);
         }
@@ -197,9 +193,7 @@ impl Db {
         sqlx::query(sqlx::AssertSqlSafe(format!("pragma incremental_vacuum({pages})")))
             .fetch_all(&mut *connection)
             .await?;
-        let left: i64 = sqlx::query_scalar("pragma freelist_count")
-            .fetch_one(&mut *connection)
-            .await?;
+        let (left, _): (i64, i64) = sqlx::query_as(PAGES).fetch_one(&mut *connection).await?;
         // A file made before this version has no map of its pages and cannot shrink so.
         Ok((left < free).then(|| begun.elapsed()))
     }

@@ -61,13 +61,8 @@ impl Db {
         self.engine.begin().await
     }
 
-    /// Asks beside all transactions.
-    pub(super) fn reads(&self) -> Reads<'_> {
-        Reads(&self.engine)
-    }
-
     /// Runs one statement in a transaction of its own; returns how many rows it changed.
-    pub(super) async fn write(
+    pub(super) async fn execute(
         &self,
         sql: Sql,
         arguments: impl IntoIterator<Item = Argument>,
@@ -78,10 +73,16 @@ impl Db {
         Ok(changed)
     }
 
+    /// Asks beside all transactions.
+    pub(super) fn reads(&self) -> Reads<'_> {
+        Reads(&self.engine)
+    }
+
     /// Whether the database can be written now. Writes one row of its own.
     pub async fn check_writable(&self, now: Timestamp) -> Result<(), StoreError> {
-        let written = self.write(NOTE_TIME, args!["last_ready_check", ms(now)]);
-        written.await.map(drop)
+        self.execute(NOTE_TIME, args!["last_ready_check", ms(now)])
+            .await
+            .map(drop)
     }
 
     /// Begins to send up to `most` deliveries that are due, unless the route is held (then one, if a try is due): claimed and

@@ -154,7 +154,7 @@ impl Db {
             return Ok(());
         }
         const SOON: Sql = sql!("update route_hold set probe_at = $2, trial_at = null where route = $1");
-        self.write(SOON, args![route.key(), ms(now)]).await.map(drop)
+        self.execute(SOON, args![route.key(), ms(now)]).await.map(drop)
     }
 }
 

@@ -58,7 +58,7 @@ impl Db {
     /// Removes a number. Returns whether it was there.
     pub async fn remove_opt_out(&self, phone: &PhoneNumber) -> Result<bool, StoreError> {
         const REMOVE: Sql = sql!("delete from opt_out where phone = $1");
-        Ok(self.write(REMOVE, args![phone.as_e164()]).await? > 0)
+        Ok(self.execute(REMOVE, args![phone.as_e164()]).await? > 0)
     }
 
     /// Lists numbers in their own order, after the cursor (a number).

@@ -111,11 +111,6 @@ struct ReportRow {
     last_error: Option<String>,
 }
 
-/// Kept reports of which is true what follows.
-const REPORT: &str =
-    "select j.day, j.first_day, m.subject, m.body_text, m.created_at, m.sent_at, m.due_at, m.tries, m.last_error
-    from job_run j join mail m on m.subject_key = 'report/' || j.day where j.job = 'report' and ";
-
 /// The time between two mails of alarms, so that a storm makes one mail a minute.
 const ALARM_PAUSE: SignedDuration = SignedDuration::from_secs(60);
 /// Alarms older than this are not mailed any more: somebody switched mail on later.
@@ -197,7 +192,7 @@ impl Db {
     /// A restart may have brought a better server or address: mails that wait for their next try are tried now.
     pub async fn mail_soon(&self, now: Timestamp) -> Result<(), StoreError> {
         const HURRY: Sql = sql!("update mail set due_at = $1 where sent_at is null and due_at > $1");
-        self.write(HURRY, args![ms(now)]).await.map(drop)
+        self.execute(HURRY, args![ms(now)]).await.map(drop)
     }
 
     /// Takes the mail of this kind that has waited longest, until `now + lease`.
@@ -281,7 +276,7 @@ impl Db {
     /// Puts a mail off that did not go to everybody, with the reason. Those who are `settled` by now do not get it again.
     pub async fn put_off_mail(&self, mail: &Mail, reason: &str, due_at: Timestamp) -> Result<(), StoreError> {
         let settled = serde_json::to_string(&mail.settled).unwrap_or_default();
-        self.write(
+        self.execute(
             sql!(
                 "update mail set due_at = $3, last_error = $4, settled = $5, lease_token = null, lease_until = null
              where id = $1 and lease_token = $2"
@@ -317,7 +312,12 @@ impl Db {
         let rows: Vec<ReportRow> = self
             .reads()
             .all(
-                sql!(REPORT, "($1 is null or j.day < $1) order by j.day desc limit $2"),
+                sql!(
+                    "select j.day, j.first_day, m.subject, m.body_text, m.created_at, m.sent_at, m.due_at, m.tries,
+                    m.last_error
+                 from job_run j join mail m on m.subject_key = 'report/' || j.day
+                 where j.job = 'report' and ($1 is null or j.day < $1) order by j.day desc limit $2"
+                ),
                 args![before, limit + 1],
             )
             .await?;
@@ -333,7 +333,12 @@ impl Db {
         let row: Option<ReportRow> = self
             .reads()
             .optional(
-                sql!(REPORT, "j.first_day <= $1 and j.day >= $1 order by j.day limit 1"),
+                sql!(
+                    "select j.day, j.first_day, m.subject, m.body_text, m.created_at, m.sent_at, m.due_at, m.tries,
+                    m.last_error
+                 from job_run j join mail m on m.subject_key = 'report/' || j.day
+                 where j.job = 'report' and j.first_day <= $1 and j.day >= $1 order by j.day limit 1"
+                ),
                 args![day.to_string()],
             )
             .await?;

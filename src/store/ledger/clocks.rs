@@ -7,7 +7,6 @@ use crate::{
     store::{
         Db,
         alarms::{self, About},
-        db::NOTE_TIME,
         error::StoreError,
         query::Query,
         sql::{args, sql},
@@ -134,7 +133,7 @@ impl Db {
             self.clamp_the_rest(now).await?;
         }
         if went_back || mark.is_none_or(|mark| mark <= ms(after(now, -MARK_EVERY))) {
-            self.write(NOTE_TIME, args!["clock", ms(now)]).await?;
+            self.write_mark(now).await?;
         }
         Ok(clamped)
     }
@@ -230,6 +229,19 @@ impl Db {
         ] {
             tx.execute(sql, args![beyond(longest), new]).await?;
         }
+        tx.commit().await
+    }
+
+    async fn write_mark(&self, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        tx.execute(
+            sql!(
+                "insert into setting (name, value, updated_at) values ('clock', '', $1)
+             on conflict (name) do update set updated_at = excluded.updated_at"
+            ),
+            args![ms(now)],
+        )
+        .await?;
         tx.commit().await
     }
 }
