@@ -52,6 +52,15 @@ struct OutcomeRow {
     total: i64,
 }
 
+#[derive(sqlx::FromRow)]
+struct DoubtfulRow {
+    phone: String,
+    staff_id: Option<String>,
+    reason: Option<String>,
+    opted_out_at: i64,
+    total: i64,
+}
+
 impl Db {
     /// Marks what no report has listed yet as this run's, so that it is listed once: every bad outcome recorded before
     /// `cutoff`, and every opt-out whose original text is not known. What the provider told us is the number that was texted:
@@ -166,11 +175,11 @@ impl Db {
             Outcomes::Marked => 0,
             Outcomes::MarkedOrBefore(_) => 1,
         };
-        let rows: Vec<(i64, String, Option<String>, Option<String>, i64)> = self
+        let rows: Vec<DoubtfulRow> = self
             .reads()
             .all(
                 sql!(
-                    "select count(*) over (), phone, staff_id, reason, opted_out_at from opt_out
+                    "select phone, staff_id, reason, opted_out_at, count(*) over () as total from opt_out
                  where phone_text is null and coalesce(reason, '') <> $3
                     and (report_day = $1 or (report_day is null and $2 = 1))
                  order by opted_out_at, phone limit $4"
@@ -183,15 +192,13 @@ impl Db {
                 ],
             )
             .await?;
-        let count = rows.first().map_or(0, |row| row.0);
-        let opt_outs = rows
-            .into_iter()
-            .map(|(_, phone, staff_id, reason, since)| DoubtfulOptOut {
-                phone: phone::mask(&phone),
-                staff_id,
-                reason,
-                since: at(since),
-            });
+        let count = rows.first().map_or(0, |row| row.total);
+        let opt_outs = rows.into_iter().map(|row| DoubtfulOptOut {
+            phone: phone::mask(&row.phone),
+            staff_id: row.staff_id,
+            reason: row.reason,
+            since: at(row.opted_out_at),
+        });
         Ok((count, opt_outs.collect()))
     }
 
