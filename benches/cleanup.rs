@@ -5,51 +5,21 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a measurement that cannot go on should panic"
+    dead_code,
+    unused_macros,
+    reason = "a measurement that cannot go on should panic, and uses only some of the stories' support"
 )]
+
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 use serde_json::json;
 use sqlx::{Connection, SqliteConnection};
 use std::{
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
-
-struct Service(Child);
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn start(folder: &Path) -> (Service, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_nightbell"))
-        .arg("serve")
-        .current_dir(folder)
-        .env_clear()
-        .envs([
-            ("NIGHTBELL_LISTEN", "127.0.0.1:0"),
-            ("NIGHTBELL_AUTH__INTAKE_TOKENS", "bench"),
-            ("NIGHTBELL_AUTH__ADMIN_TOKENS", "bench"),
-            ("NIGHTBELL_SMS__PER_SECOND", "0"),
-            ("NIGHTBELL_DAILY_LIMIT", "1000000"),
-            ("NIGHTBELL_LOG__FILTER", "warn,nightbell::worker::cleanup=info"),
-        ])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let address = line.trim().strip_prefix("listening on ").unwrap().to_owned();
-    (Service(child), address)
-}
+use support::{database::Folder, service::Service};
 
 /// Fills the tables as two years of alerts would have: the first half of everything is old.
 async fn fill(database: &mut SqliteConnection, receipts: u64, deliveries: u64) {
@@ -100,7 +70,7 @@ async fn fill(database: &mut SqliteConnection, receipts: u64, deliveries: u64) {
 
 /// Posts events at a steady rate until `is_over`; returns how long each answer took.
 async fn post(address: &str, label: &str, rate: u64, mut is_over: impl AsyncFnMut(usize) -> bool) -> Vec<Duration> {
-    let client = reqwest::Client::new();
+    let client = support::client();
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / rate as f64));
     let mut posts = Vec::new();
     while !is_over(posts.len()).await {
@@ -145,13 +115,21 @@ fn argument(name: &str, default: u64) -> u64 {
 
 #[tokio::main]
 async fn main() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let rate = argument("--rate", 50);
     let (receipts, deliveries) = (argument("--receipts", 1_000_000), argument("--deliveries", 200_000));
-    let folder = std::env::temp_dir().join(format!("nightbell-cleanup-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    drop(start(&folder));
-    let file = folder.join("nightbell.db");
+    let folder = Folder::new();
+    let settings: BTreeMap<String, String> = [
+        ("LISTEN", "127.0.0.1:0"),
+        ("AUTH__INTAKE_TOKENS", "bench"),
+        ("AUTH__ADMIN_TOKENS", "bench"),
+        ("SMS__PER_SECOND", "0"),
+        ("DAILY_LIMIT", "1000000"),
+        ("LOG__FILTER", "warn,nightbell::worker::cleanup=info"),
+    ]
+    .map(|(name, value)| (format!("NIGHTBELL_{name}"), value.to_owned()))
+    .into();
+    drop(Service::start(&settings, folder.path()));
+    let file = folder.path().join("nightbell.db");
     let mut database = SqliteConnection::connect(&format!("sqlite://{}", file.display()))
         .await
         .unwrap();
@@ -161,7 +139,8 @@ async fn main() {
         .await
         .unwrap();
     let size = std::fs::metadata(&file).unwrap().len();
-    let (service, address) = start(&folder);
+    let service = Service::start(&settings, folder.path());
+    let address = format!("http://{}", service.address);
     // The first phone reads the numbering plans.
     post(&address, "warm", rate, async |posted| posted >= 50).await;
 
@@ -172,7 +151,7 @@ async fn main() {
         .yesterday()
         .unwrap();
     let begun = Instant::now();
-    let asked = reqwest::Client::new()
+    let asked = support::client()
         .post(format!("{address}/v1/reports/{yesterday}"))
         .bearer_auth("bench")
         .send()
@@ -195,6 +174,7 @@ async fn main() {
             .fetch_one(&mut database)
             .await
             .unwrap();
+    eprint!("{}", service.log());
     drop(service);
 
     println!(
@@ -207,19 +187,14 @@ async fn main() {
         left.1
     );
     let (before, during) = (percentile(&quiet, 99), percentile(&cleaning, 99));
-    println!(
-        "event posted -> 202, quiet      p50 {:6.2} ms   p99 {before:6.2} ms",
-        percentile(&quiet, 50)
-    );
-    println!(
-        "event posted -> 202, cleaning   p50 {:6.2} ms   p99 {during:6.2} ms",
-        percentile(&cleaning, 50)
-    );
+    for (when, times) in [("quiet   ", &quiet), ("cleaning", &cleaning)] {
+        let (p50, p99) = (percentile(times, 50), percentile(times, 99));
+        println!("event posted -> 202, {when}   p50 {p50:6.2} ms   p99 {p99:6.2} ms");
+    }
     println!("p99 while cleaning / quiet      {:.2}", during / before);
     println!(
         "file {:.0} MB before, {:.0} MB after",
         size as f64 / 1e6,
         std::fs::metadata(&file).unwrap().len() as f64 / 1e6
     );
-    let _ = std::fs::remove_dir_all(folder);
 }

@@ -7,9 +7,10 @@
 use std::{
     any::Any,
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::SetOnce, task::JoinSet};
 
 /// This many failures of one task within `WITHIN` are not to be mended by starting it once more.
 const MOST_FAILURES: usize = 5;
@@ -18,28 +19,18 @@ const WITHIN: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The way in which a task says that the process cannot go on.
-#[derive(Clone, Debug)]
-pub struct Fatal(watch::Sender<Option<String>>);
-
-impl Default for Fatal {
-    fn default() -> Self {
-        Self(watch::Sender::new(None))
-    }
-}
+#[derive(Clone, Debug, Default)]
+pub struct Fatal(Arc<SetOnce<String>>);
 
 impl Fatal {
+    /// The first to say so is heard.
     pub fn report(&self, why: String) {
-        self.0.send_replace(Some(why));
+        let _ = self.0.set(why);
     }
 
     /// Waits until a task has said so; returns why.
     pub async fn reported(&self) -> String {
-        let mut receiver = self.0.subscribe();
-        match receiver.wait_for(Option::is_some).await {
-            Ok(why) => why.clone().unwrap_or_default(),
-            // The sender is ours, so this cannot be.
-            Err(_) => std::future::pending().await,
-        }
+        self.0.wait().await.clone()
     }
 }
 
@@ -59,20 +50,13 @@ impl Failures {
     /// Notes a failure now and says so in the log. Returns how long to wait, or `None` after telling `fatal`.
     pub fn log(&mut self, task: &str, why: &str, fatal: &Fatal) -> Option<Duration> {
         let pause = self.add(Instant::now());
-        match pause {
-            Some(pause) => {
-                tracing::error!(
-                    task,
-                    restart_in_ms = pause.as_millis(),
-                    "a task failed inside Nightbell: {why}"
-                );
-            }
-            None => {
-                tracing::error!(task, "a task failed {MOST_FAILURES} times within a minute: {why}");
-                fatal.report(format!(
-                    "the task `{task}` failed {MOST_FAILURES} times within a minute: {why}"
-                ));
-            }
+        if let Some(pause) = pause {
+            let restart_in_ms = pause.as_millis();
+            tracing::error!(task, restart_in_ms, "a task failed inside Nightbell: {why}");
+        } else {
+            let often = format!("failed {MOST_FAILURES} times within a minute: {why}");
+            tracing::error!(task, "a task {often}");
+            fatal.report(format!("the task `{task}` {often}"));
         }
         pause
     }
@@ -103,20 +87,15 @@ where
 
 /// What a panic said.
 pub fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("it panicked: {}", text.unwrap_or_else(|| "no message".to_owned()))
+    let literal = panic.downcast_ref::<&str>().copied();
+    let text = literal.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("it panicked: {}", text.unwrap_or("no message"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    };
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn five_failures_within_a_minute_are_the_end_and_five_in_an_hour_are_not() {
@@ -143,10 +122,10 @@ mod tests {
         for _ in 1..MOST_FAILURES {
             assert!(failures.log("test", "a bug", &fatal).is_some());
         }
-        assert!(fatal.0.borrow().is_none());
+        assert!(fatal.0.get().is_none());
         assert!(failures.log("test", "a bug", &fatal).is_none());
 
-        let why = fatal.0.borrow().clone().unwrap();
+        let why = fatal.0.get().unwrap();
         assert!(why.contains("`test`") && why.contains("a bug"), "{why}");
     }
 

@@ -50,15 +50,10 @@ impl Who {
 
 #[derive(Clone, Copy)]
 pub enum What {
-    /// Events are accepted and their messages sent as they come.
-    Flow {
-        connections: usize,
-        provider: Kind,
-    },
+    /// Events are accepted on so many connections, and their messages sent as they come.
+    Flow(usize, Kind),
     /// Events are accepted while messages hardly go: ours one a second, a peer's not at all.
-    AcceptPaced {
-        connections: usize,
-    },
+    AcceptPaced(usize),
     Latency,
     Duplicates,
     Receipts,
@@ -79,10 +74,7 @@ pub enum Kind {
 pub const ALL: &[Plan] = &[
     Plan {
         name: "flow_1",
-        what: What::Flow {
-            connections: 1,
-            provider: Kind::InProcess,
-        },
+        what: What::Flow(1, Kind::InProcess),
         reference: Reference::Peer,
         figures: &[
             ("flow_1_accepted", "/s", ""),
@@ -92,10 +84,7 @@ pub const ALL: &[Plan] = &[
     },
     Plan {
         name: "flow_64",
-        what: What::Flow {
-            connections: 64,
-            provider: Kind::InProcess,
-        },
+        what: What::Flow(64, Kind::InProcess),
         reference: Reference::Peer,
         figures: &[
             ("flow_64_accepted", "/s", ""),
@@ -105,10 +94,7 @@ pub const ALL: &[Plan] = &[
     },
     Plan {
         name: "flow_1_threads",
-        what: What::Flow {
-            connections: 1,
-            provider: Kind::Threads,
-        },
+        what: What::Flow(1, Kind::Threads),
         reference: Reference::Peer,
         figures: &[
             ("flow_1_threads_accepted", "/s", ""),
@@ -118,10 +104,7 @@ pub const ALL: &[Plan] = &[
     },
     Plan {
         name: "flow_64_threads",
-        what: What::Flow {
-            connections: 64,
-            provider: Kind::Threads,
-        },
+        what: What::Flow(64, Kind::Threads),
         reference: Reference::Peer,
         figures: &[
             ("flow_64_threads_accepted", "/s", ""),
@@ -131,10 +114,7 @@ pub const ALL: &[Plan] = &[
     },
     Plan {
         name: "flow_64_two_writes",
-        what: What::Flow {
-            connections: 64,
-            provider: Kind::TwoWrites,
-        },
+        what: What::Flow(64, Kind::TwoWrites),
         reference: Reference::Peer,
         figures: &[
             ("flow_64_two_writes_accepted", "/s", ""),
@@ -144,13 +124,13 @@ pub const ALL: &[Plan] = &[
     },
     Plan {
         name: "accept_1_paced",
-        what: What::AcceptPaced { connections: 1 },
+        what: What::AcceptPaced(1),
         reference: Reference::Commits,
         figures: &[("accept_1_paced", "/s", ">= 0.5 x one-row commits")],
     },
     Plan {
         name: "accept_64_paced",
-        what: What::AcceptPaced { connections: 64 },
+        what: What::AcceptPaced(64),
         reference: Reference::Peer,
         figures: &[("accept_64_paced", "/s", ">= 10,000")],
     },
@@ -233,23 +213,20 @@ impl Bench {
             Who::Commits => return vec![commits(self.span).await],
         };
         match what {
-            What::Flow { connections, provider } => match provider {
+            What::Flow(connections, provider) => match provider {
                 Kind::InProcess => self.flow(subject, connections, &self.provider).await,
                 Kind::Threads => self.flow(subject, connections, &Threads::start(false)).await,
                 Kind::TwoWrites => self.flow(subject, connections, &Threads::start(true)).await,
             },
-            What::AcceptPaced { connections } => vec![self.accept_paced(subject, connections).await],
+            What::AcceptPaced(connections) => vec![self.accept_paced(subject, connections).await],
             What::Latency => self.latency(subject, AT_ONCE).await,
             What::Duplicates => vec![self.duplicates(subject).await],
             What::Receipts => vec![self.receipts(subject).await],
             What::Memory => self.memory(subject).await,
-            What::Start => vec![
-                self.begin(subject, false, &self.provider)
-                    .await
-                    .start_took
-                    .as_secs_f64()
-                    * 1_000.0,
-            ],
+            What::Start => {
+                let running = self.begin(subject, false, &self.provider).await;
+                vec![running.start_took.as_secs_f64() * 1_000.0]
+            }
             What::SlowProvider => self.slow_provider(subject).await,
         }
     }
@@ -276,7 +253,7 @@ impl Bench {
         let (took, cpu) = (begun.elapsed(), running.cpu() - cpu);
         let count = stormed.count as f64;
         vec![
-            stormed.per_second(),
+            stormed.per_second,
             count / took.as_secs_f64(),
             cpu.as_secs_f64() * 1_000_000.0 / count,
         ]
@@ -287,7 +264,7 @@ impl Bench {
         let running = self.begin(subject, false, &self.provider).await;
         let storm = Storm::of_events(&running, connections);
         storm.run(self.span / 4).await;
-        storm.run(self.span).await.per_second()
+        storm.run(self.span).await.per_second
     }
 
     /// Waits until every event has led to a message, and (Nightbell) its id is in the database.
@@ -335,12 +312,11 @@ impl Bench {
                 (number, posted, posted.elapsed())
             }));
         }
-        let mut answers = Vec::new();
-        let mut posted = Vec::new();
+        let (mut answers, mut posted) = (Vec::new(), Vec::new());
         for post in posts {
             let (number, at, answered) = post.await.unwrap();
-            posted.push((number, at));
             if number >= warm {
+                posted.push((number, at));
                 answers.push(answered);
             }
         }
@@ -350,7 +326,6 @@ impl Bench {
         let arrivals = self.provider.arrivals.lock().unwrap();
         let mut to_provider: Vec<Duration> = posted
             .iter()
-            .filter(|(number, _)| *number >= warm)
             .map(|(number, at)| arrivals.times[&phone(*number)] - *at)
             .collect();
         vec![
@@ -371,7 +346,7 @@ impl Bench {
             subject.event(number % 1_000)
         });
         storm.run(self.span / 4).await;
-        let rate = storm.run(self.span).await.per_second();
+        let rate = storm.run(self.span).await.per_second;
         assert_eq!(self.provider.count().await, 1_000, "a repeat sent a message");
         rate
     }
@@ -394,7 +369,7 @@ impl Bench {
             .collect();
         let count = requests.len();
         let storm = Storm::new(&running.address, 16, &[204], move |number| requests[number].clone());
-        storm.run_for(count).await.per_second()
+        storm.run_for(count).await.per_second
     }
 
     async fn memory(&self, subject: Subject) -> Vec<f64> {
@@ -505,13 +480,7 @@ struct Storm {
 
 struct Stormed {
     count: usize,
-    took: Duration,
-}
-
-impl Stormed {
-    fn per_second(&self) -> f64 {
-        self.count as f64 / self.took.as_secs_f64()
-    }
+    per_second: f64,
 }
 
 impl Storm {
@@ -569,9 +538,10 @@ impl Storm {
         for task in tasks {
             task.await.unwrap();
         }
+        let count = self.next.get() - from;
         Stormed {
-            count: self.next.get() - from,
-            took: begun.elapsed(),
+            count,
+            per_second: count as f64 / begun.elapsed().as_secs_f64(),
         }
     }
 }

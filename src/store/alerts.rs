@@ -4,7 +4,7 @@
 use super::{
     Db,
     error::StoreError,
-    jobs::{Addition, DuplicateQuery, NewDelivery, Raise, Raised},
+    jobs::{Addition, Done, DuplicateQuery, Job, NewDelivery, Raise, Raised},
     ledger::{self, Birth, Landing},
     query::Query,
     sql::{Rows, Sql, args, row, sql},
@@ -54,8 +54,12 @@ impl Db {
             later,
             at: now,
         });
-        if self.batchers.raise(Arc::clone(&raise)).await? {
-            self.seen.add(source, ticket_id);
+        let job = Job::Raise(Arc::clone(&raise));
+        let Done::Raised(is_new) = self.batchers.raise.submit(job).await? else {
+            return Err(StoreError::Broken);
+        };
+        self.seen.add(source, ticket_id);
+        if is_new {
             let births = raise.deliveries.iter().cloned();
             let births = births.map(|(id, new)| Birth::new(id, &raise.alert_id, new, now));
             return Ok(Raised::New {
@@ -63,11 +67,13 @@ impl Db {
                 alert_id: raise.alert_id.clone(),
             });
         }
-        self.seen.add(source, ticket_id);
         if !was_seen && let Some(alert_id) = self.find_duplicate(event, later).await? {
             return Ok(Raised::Duplicate { alert_id });
         }
-        self.batchers.revisit(raise).await
+        match self.batchers.raise.submit(Job::Revisit(raise)).await? {
+            Done::Revisited(raised) => Ok(raised),
+            _ => Err(StoreError::Broken),
+        }
     }
 
     /// The alert of a ticket, if it is certain without a write that a critical event adds nothing to it.

@@ -6,7 +6,7 @@ use super::{
     Db,
     engine::Kind,
     error::StoreError,
-    job_runs::{self, Run},
+    job_runs::Run,
     ledger,
     query::Query,
     sql::{Sql, args, sql},
@@ -25,6 +25,15 @@ pub struct Batch {
     pub held: Duration,
 }
 
+impl Batch {
+    fn since(begun: Instant, rows: u64) -> Self {
+        Self {
+            rows: i64::try_from(rows).unwrap_or(i64::MAX),
+            held: begun.elapsed(),
+        }
+    }
+}
+
 /// A batch that has taken this long ends early.
 const ENOUGH: Duration = Duration::from_millis(4);
 
@@ -38,7 +47,7 @@ pub struct Ages {
 }
 
 /// Rows that are simply deleted when they are old.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Old {
     Receipts,
     Alarms,
@@ -46,30 +55,6 @@ pub enum Old {
     Counters,
     /// Finished rows of the ledger; the newest of each job stays, as it says where to go on.
     Runs,
-}
-
-impl Old {
-    fn sql(self) -> Sql {
-        match self {
-            Self::Receipts => {
-                sql!(
-                    "delete from receipt where id in (select id from receipt where received_at < $1
-                 order by received_at limit $2)"
-                )
-            }
-            Self::Alarms => sql!("delete from alarm where id in (select id from alarm where raised_at < $1 limit $2)"),
-            Self::Counters => {
-                sql!("delete from daily_count where day in (select day from daily_count where day < $1 limit $2)")
-            }
-            Self::Runs => {
-                sql!(
-                    "delete from job_run where day < $1 and finished_at is not null and day in (select day from job_run
-                    where day < $1 and finished_at is not null limit $2)
-                 and day < (select max(l.day) from job_run l where l.job = job_run.job)"
-                )
-            }
-        }
-    }
 }
 
 impl Db {
@@ -82,31 +67,38 @@ impl Db {
         most: i64,
         now: Timestamp,
     ) -> Result<Option<Batch>, StoreError> {
-        let mut tx = self.begin().await?;
-        let begun = Instant::now();
-        if !job_runs::keep(&mut tx, run, now).await? {
+        let Some((mut tx, begun)) = self.begin_step(run, now).await? else {
             return Ok(None);
-        }
-        let sql = kind.sql();
-        let rows = match kind {
-            Old::Receipts | Old::Alarms => {
-                let before = if kind == Old::Receipts {
-                    ages.receipts
-                } else {
-                    ages.personal
-                };
-                tx.execute(sql, args![ms(before), most]).await?
-            }
-            Old::Counters | Old::Runs => {
-                let before = ages.days.to_string();
-                tx.execute(sql, args![before, most]).await?
-            }
         };
+        let day = ages.days.to_string();
+        let (sql, [before]) = match kind {
+            Old::Receipts => (
+                sql!(
+                    "delete from receipt where id in (select id from receipt where received_at < $1
+                     order by received_at limit $2)"
+                ),
+                args![ms(ages.receipts)],
+            ),
+            Old::Alarms => (
+                sql!("delete from alarm where id in (select id from alarm where raised_at < $1 limit $2)"),
+                args![ms(ages.personal)],
+            ),
+            Old::Counters => (
+                sql!("delete from daily_count where day in (select day from daily_count where day < $1 limit $2)"),
+                args![day],
+            ),
+            Old::Runs => (
+                sql!(
+                    "delete from job_run where day < $1 and finished_at is not null and day in (select day from job_run
+                        where day < $1 and finished_at is not null limit $2)
+                     and day < (select max(l.day) from job_run l where l.job = job_run.job)"
+                ),
+                args![day],
+            ),
+        };
+        let rows = tx.execute(sql, [before, most.into()]).await?;
         tx.commit().await?;
-        Ok(Some(Batch {
-            rows: i64::try_from(rows).unwrap_or(i64::MAX),
-            held: begun.elapsed(),
-        }))
+        Ok(Some(Batch::since(begun, rows)))
     }
 
     /// Takes the personal data out of up to `most` alerts with all that hangs on them: names, numbers, texts, subjects and
@@ -124,11 +116,9 @@ impl Db {
             " order by a.received_at limit $2"
         );
         let ids: Vec<AlertId> = self.reads().scalars(OLD, args![ms(ages.personal), most]).await?;
-        let mut tx = self.begin().await?;
-        let begun = Instant::now();
-        if !job_runs::keep(&mut tx, run, now).await? {
+        let Some((mut tx, begun)) = self.begin_step(run, now).await? else {
             return Ok(None);
-        }
+        };
         let mut rows = i64::try_from(ids.len()).unwrap_or(i64::MAX);
         for id in &ids {
             ledger::strip(&mut tx, id, ages.personal, now).await?;
@@ -154,11 +144,9 @@ impl Db {
         most: i64,
         now: Timestamp,
     ) -> Result<Option<Batch>, StoreError> {
-        let mut tx = self.begin().await?;
-        let begun = Instant::now();
-        if !job_runs::keep(&mut tx, run, now).await? {
+        let Some((mut tx, begun)) = self.begin_step(run, now).await? else {
             return Ok(None);
-        }
+        };
         tx.execute(sql!("update job_run set finished_at = $2 where job = 'report' and composed_at is not null and finished_at is null
                 and exists (select 1 from mail m where m.subject_key = 'report/' || job_run.day and m.created_at < $1)"), args![ms(ages.personal), ms(now)]).await?;
         let rows = tx
@@ -171,10 +159,7 @@ impl Db {
             )
             .await?;
         tx.commit().await?;
-        Ok(Some(Batch {
-            rows: i64::try_from(rows).unwrap_or(i64::MAX),
-            held: begun.elapsed(),
-        }))
+        Ok(Some(Batch::since(begun, rows)))
     }
 
     /// How many mails are about to be deleted that no server ever took.
@@ -199,12 +184,8 @@ impl Db {
         let mut held = writer.hold().await?;
         let connection = held.get()?;
         let begun = Instant::now();
-        let free: i64 = sqlx::query_scalar("pragma freelist_count")
-            .fetch_one(&mut *connection)
-            .await?;
-        let all: i64 = sqlx::query_scalar("pragma page_count")
-            .fetch_one(&mut *connection)
-            .await?;
+        const PAGES: &str = "select freelist_count, page_count from pragma_freelist_count, pragma_page_count";
+        let (free, all): (i64, i64) = sqlx::query_as(PAGES).fetch_one(&mut *connection).await?;
         if free <= all / 4 {
             return Ok(None);
         }
@@ -212,9 +193,7 @@ impl Db {
         sqlx::query(sqlx::AssertSqlSafe(format!("pragma incremental_vacuum({pages})")))
             .fetch_all(&mut *connection)
             .await?;
-        let left: i64 = sqlx::query_scalar("pragma freelist_count")
-            .fetch_one(&mut *connection)
-            .await?;
+        let (left, _): (i64, i64) = sqlx::query_as(PAGES).fetch_one(&mut *connection).await?;
         // A file made before this version has no map of its pages and cannot shrink so.
         Ok((left < free).then(|| begun.elapsed()))
     }

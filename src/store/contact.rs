@@ -7,7 +7,8 @@ use super::{
     alarms::{self, About},
     error::StoreError,
     query::Query,
-    sql::{args, sql},
+    sql::{Sql, args, sql},
+    tx::Tx,
     types::{at, ms},
 };
 use crate::domain::{alarm::AlarmKind, day::after, route::Route};
@@ -53,22 +54,30 @@ impl Outage {
         let next = self.after_failure(now);
         self.silent_since == next.silent_since
             && self.alarmed_at == next.alarmed_at
-            && self.failed_at.is_some_and(|at| ms(now) < at + ms_of(WRITE_EVERY))
+            && self
+                .failed_at
+                .is_some_and(|failed_at| now < after(at(failed_at), WRITE_EVERY))
     }
 }
 
-fn ms_of(span: SignedDuration) -> i64 {
-    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+const OUTAGE: &str = "select silent_since, failed_at, alarmed_at from route_contact where route = $1";
+
+/// Raises the alarm that an outage which began at `since` has lasted for long, or is over.
+async fn tell(
+    tx: &mut Tx,
+    kind: AlarmKind,
+    route: &Route,
+    since: i64,
+    detail: String,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let subject = format!("{}/{}/{since}", route.provider, route.account);
+    alarms::raise(tx, kind, &subject, About::default(), detail, now).await
 }
 
 impl Db {
     async fn outage(&self, route: &Route) -> Result<Option<Outage>, StoreError> {
-        self.reads()
-            .optional(
-                sql!("select silent_since, failed_at, alarmed_at from route_contact where route = $1"),
-                args![route.key()],
-            )
-            .await
+        self.reads().optional(sql!(OUTAGE), args![route.key()]).await
     }
 
     /// Since when no call to this account has been answered, if that is so.
@@ -94,13 +103,9 @@ impl Db {
 
     /// It is being asked: the next one is due later.
     pub async fn put_off_call(&self, route: &Route, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        tx.execute(
-            sql!("update route_contact set probe_at = $2 where route = $1"),
-            args![route.key(), ms(after(now, PROBE_EVERY))],
-        )
-        .await?;
-        tx.commit().await
+        const PUT_OFF: Sql = sql!("update route_contact set probe_at = $2 where route = $1");
+        let put_off = self.execute(PUT_OFF, args![route.key(), ms(after(now, PROBE_EVERY))]);
+        put_off.await.map(drop)
     }
 
     /// Calls were made and none was answered. After a while people are told, once.
@@ -118,15 +123,7 @@ impl Db {
             args![route.key(), ms(after(now, PROBE_EVERY))],
         )
         .await?;
-        let outage: Outage = tx
-            .one(
-                sql!(
-                    "select silent_since, failed_at, alarmed_at from route_contact where route = $1",
-                    " for update"
-                ),
-                args![route.key()],
-            )
-            .await?;
+        let outage: Outage = tx.one(sql!(OUTAGE, " for update"), args![route.key()]).await?;
         let next = outage.after_failure(now);
         tx.execute(
             sql!(
@@ -148,9 +145,7 @@ impl Db {
             && let (Some(since), Some(_)) = (next.silent_since, next.alarmed_at)
         {
             let detail = format!("no call to {} has been answered since {}", route.provider, at(since));
-            let subject = format!("{}/{}/{since}", route.provider, route.account);
-            let kind = AlarmKind::ProviderUnreachable;
-            alarms::raise(&mut tx, kind, &subject, About::default(), detail, now).await?;
+            tell(&mut tx, AlarmKind::ProviderUnreachable, route, since, detail, now).await?;
         }
         tx.commit().await
     }
@@ -162,15 +157,7 @@ impl Db {
             return Ok(());
         }
         let mut tx = self.begin().await?;
-        let outage: Outage = tx
-            .one(
-                sql!(
-                    "select silent_since, failed_at, alarmed_at from route_contact where route = $1",
-                    " for update"
-                ),
-                args![route.key()],
-            )
-            .await?;
+        let outage: Outage = tx.one(sql!(OUTAGE, " for update"), args![route.key()]).await?;
         tx.execute(
             sql!(
                 "update route_contact set silent_since = null, failed_at = null, alarmed_at = null
@@ -181,9 +168,7 @@ impl Db {
         .await?;
         if let (Some(since), Some(_)) = (outage.silent_since, outage.alarmed_at) {
             let detail = format!("{} answers again; it had not since {}", route.provider, at(since));
-            let subject = format!("{}/{}/{since}", route.provider, route.account);
-            let kind = AlarmKind::ProviderReachable;
-            alarms::raise(&mut tx, kind, &subject, About::default(), detail, now).await?;
+            tell(&mut tx, AlarmKind::ProviderReachable, route, since, detail, now).await?;
         }
         tx.commit().await
     }

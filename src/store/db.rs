@@ -5,8 +5,8 @@ use super::{
     duplicates::Seen,
     engine::{Engine, Kind, Reads},
     error::StoreError,
-    jobs::{Answered, Batchers, BeginRules, BegunBatch, Claimed, Order, Received, Recorded, Which},
-    sql::{args, sql},
+    jobs::{Answered, Batchers, BeginRules, BegunBatch, Claimed, Done, Job, Order, Received, Recorded, Which},
+    sql::{Argument, Sql, args, sql},
     tx::Tx,
     types::ms,
     waits::Waits,
@@ -15,6 +15,12 @@ use crate::{domain::answer::Receipt, supervise::Fatal};
 use jiff::{SignedDuration, Timestamp};
 use std::{sync::Arc, time::Instant};
 use tokio::sync::watch;
+
+/// Writes down that something was done now.
+pub const NOTE_TIME: Sql = sql!(
+    "insert into setting (name, value, updated_at) values ($1, '', $2)
+     on conflict (name) do update set updated_at = excluded.updated_at"
+);
 
 /// The open database.
 #[derive(Clone)]
@@ -55,6 +61,18 @@ impl Db {
         self.engine.begin().await
     }
 
+    /// Runs one statement in a transaction of its own; returns how many rows it changed.
+    pub(super) async fn execute(
+        &self,
+        sql: Sql,
+        arguments: impl IntoIterator<Item = Argument>,
+    ) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        let changed = tx.execute(sql, arguments).await?;
+        tx.commit().await?;
+        Ok(changed)
+    }
+
     /// Asks beside all transactions.
     pub(super) fn reads(&self) -> Reads<'_> {
         Reads(&self.engine)
@@ -62,22 +80,15 @@ impl Db {
 
     /// Whether the database can be written now. Writes one row of its own.
     pub async fn check_writable(&self, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        tx.execute(
-            sql!(
-                "insert into setting (name, value, updated_at) values ('last_ready_check', '', $1)
-             on conflict (name) do update set updated_at = excluded.updated_at"
-            ),
-            args![ms(now)],
-        )
-        .await?;
-        tx.commit().await
+        self.execute(NOTE_TIME, args!["last_ready_check", ms(now)])
+            .await
+            .map(drop)
     }
 
     /// Begins to send up to `most` deliveries that are due, unless the route is held (then one, if a try is due): claimed and
     /// begun in one transaction, durable when this returns. Says what became of each. If nothing is due, and all events come
     /// through this process, waits for one or until `until` ends; at once where `is_idle`, because the batch before was all
-    /// there was.
+    /// there was. The answer must be awaited: what was begun has to be called.
     pub async fn begin_due(
         &self,
         rules: BeginRules,
@@ -85,9 +96,17 @@ impl Db {
         now: Timestamp,
         until: impl Future<Output = ()>,
     ) -> Result<BegunBatch, StoreError> {
-        self.batchers
-            .begin(order(rules, Which::Due(most), now), is_idle, until)
-            .await
+        let order = order(rules, Which::Due(most), now);
+        if !is_idle || self.batchers.standing.is_none() {
+            let batch = self.begin_order(order.clone()).await?;
+            if !batch.begun.is_empty() {
+                return Ok(batch);
+            }
+        }
+        match &self.batchers.standing {
+            Some(standing) => Ok(standing.leave(order, until).await),
+            None => Ok(BegunBatch::empty()),
+        }
     }
 
     /// Begins to send a delivery that was claimed. The batch is empty if the claim was lost.
@@ -97,13 +116,20 @@ impl Db {
         claim: Claimed,
         now: Timestamp,
     ) -> Result<BegunBatch, StoreError> {
-        let order = order(rules, Which::Claimed(claim), now);
-        self.batchers.begin(order, false, std::future::ready(())).await
+        self.begin_order(order(rules, Which::Claimed(claim), now)).await
+    }
+
+    async fn begin_order(&self, order: Order) -> Result<BegunBatch, StoreError> {
+        match self.batchers.begin.submit_waiting(Arc::new(Job::Begin(order))).await? {
+            Done::Begun(batch) => Ok(batch),
+            _ => Err(StoreError::Broken),
+        }
     }
 
     /// Records what the provider answered. A late answer, after others took the attempt for lost, counts as a status update.
     pub async fn answer(&self, answered: &Arc<Answered>) -> Result<(), StoreError> {
-        self.batchers.answer(Arc::clone(answered)).await
+        let job = Arc::new(Job::Answer(Arc::clone(answered)));
+        self.batchers.answer.submit_waiting(job).await.map(drop)
     }
 
     /// Keeps a receipt and lets it speak for its delivery. Durable when this returns. A message still on its way is asked
@@ -119,7 +145,10 @@ impl Db {
             poll_after,
             now,
         };
-        self.batchers.receive(received).await
+        match self.batchers.receive.submit(Job::Receive(received)).await? {
+            Done::Received(recorded) => Ok(recorded),
+            _ => Err(StoreError::Broken),
+        }
     }
 
     /// Closes every connection; SQLite folds its write-ahead log into the file.

@@ -44,26 +44,21 @@ pub struct Halt<'a> {
     pub explanation: &'a Explanation,
 }
 
-impl Halt<'_> {
-    /// What the alarm says.
-    fn detail(&self, provider: &str) -> String {
-        let Explanation { meaning, advice } = self.explanation;
-        format!(
-            "{provider} refuses our {}{}: all sends are held. {meaning} {}",
-            self.fault,
-            code_text(self.code),
-            advice.trim_end_matches('.')
-        )
-    }
+/// What the alarm says, as far as it is known without an explanation.
+fn refusal(provider: &str, fault: HoldCause, code: Option<i64>) -> String {
+    format!("{provider} refuses our {fault}{}: all sends are held", code_text(code))
 }
 
 fn code_text(code: Option<i64>) -> String {
     code.map_or_else(String::new, |code| format!(" (code {code})"))
 }
 
+const HOLD: &str = "select since, trial_at, error_code, fault, detail from route_hold where route = $1";
+
 #[derive(sqlx::FromRow)]
 struct HoldRow {
     since: i64,
+    trial_at: Option<i64>,
     error_code: Option<i64>,
     fault: Option<String>,
     detail: Option<String>,
@@ -110,16 +105,7 @@ impl Db {
 
     /// The hold of this account, if there is one.
     pub async fn held(&self, route: &Route) -> Result<Option<Held>, StoreError> {
-        let row: Option<HoldRow> = self
-            .reads()
-            .optional(
-                sql!(
-                    "select since, error_code, fault, detail from route_hold
-                where route = $1"
-                ),
-                args![route.key()],
-            )
-            .await?;
+        let row: Option<HoldRow> = self.reads().optional(sql!(HOLD), args![route.key()]).await?;
         Ok(row.map(|row| Held {
             fault: row.fault(),
             since: at(row.since),
@@ -167,13 +153,8 @@ impl Db {
         if self.held(route).await?.is_none() {
             return Ok(());
         }
-        let mut tx = self.begin().await?;
-        tx.execute(
-            sql!("update route_hold set probe_at = $2, trial_at = null where route = $1"),
-            args![route.key(), ms(now)],
-        )
-        .await?;
-        tx.commit().await
+        const SOON: Sql = sql!("update route_hold set probe_at = $2, trial_at = null where route = $1");
+        self.execute(SOON, args![route.key(), ms(now)]).await.map(drop)
     }
 }
 
@@ -189,14 +170,7 @@ pub enum Trials {
 }
 
 async fn lock(tx: &mut Tx, route: &Route) -> Result<Option<HoldRow>, StoreError> {
-    tx.optional(
-        sql!(
-            "select since, error_code, fault, detail from route_hold where route = $1",
-            " for update"
-        ),
-        args![route.key()],
-    )
-    .await
+    tx.optional(sql!(HOLD, " for update"), args![route.key()]).await
 }
 
 /// Keeps the hold until the next probe, and raises the alarm again once a day.
@@ -208,47 +182,28 @@ async fn put_off(
     day: LocalDay,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let probe_at = ms(after(now, PROBE_EVERY));
+    let trial_at = match trials {
+        Trials::Open => hold
+            .trial_at
+            .filter(|due| *due <= ms(after(now, TRIAL_EVERY)))
+            .or(Some(ms(now))),
+        Trials::Closed => None,
+        Trials::AsTheyAre => hold.trial_at,
+    };
     // A clock that has gone back leaves nothing waiting for the old future.
+    let since = hold.since.min(ms(now));
     tx.execute(
-        sql!(
-            "update route_hold set probe_at = $2, since = case when since > $3 then $3 else since end
-         where route = $1"
-        ),
-        args![route.key(), probe_at, ms(now)],
+        sql!("update route_hold set probe_at = $2, since = $3, trial_at = $4 where route = $1"),
+        args![route.key(), ms(after(now, PROBE_EVERY)), since, trial_at],
     )
     .await?;
     tx.then(Effect::Wake);
-    match trials {
-        Trials::Open => drop(
-            tx.execute(
-                sql!(
-                    "update route_hold set trial_at = $2
-             where route = $1 and (trial_at is null or trial_at > $3)"
-                ),
-                args![route.key(), ms(now), ms(after(now, TRIAL_EVERY))],
-            )
-            .await?,
-        ),
-        Trials::Closed => drop(
-            tx.execute(
-                sql!("update route_hold set trial_at = null where route = $1"),
-                args![route.key()],
-            )
-            .await?,
-        ),
-        Trials::AsTheyAre => {}
-    }
-    let detail = hold.detail.clone().unwrap_or_else(|| {
-        format!(
-            "{} refuses our {}{}: all sends are held",
-            route.provider,
-            hold.fault(),
-            code_text(hold.error_code)
-        )
-    });
-    let subject = subject(route.provider.as_str(), &route.account, hold.error_code, day);
-    alarms::raise(tx, hold.fault().alarm(), &subject, About::default(), detail, now).await
+    let fault = hold.fault();
+    let provider = route.provider.as_str();
+    let detail = hold.detail.clone();
+    let detail = detail.unwrap_or_else(|| refusal(provider, fault, hold.error_code));
+    let subject = subject(provider, &route.account, hold.error_code, day);
+    alarms::raise(tx, fault.alarm(), &subject, About::default(), detail, now).await
 }
 
 /// One alarm a day for each code.
@@ -296,19 +251,12 @@ struct Culprit {
 }
 
 impl Culprit {
-    /// Whether the account has been shown to work since this delivery brought its first hold: only then is the next one
-    /// the delivery's doing. It takes a message that was accepted: an account may answer questions and take no message.
-    fn is_to_blame(&self, fault: HoldCause) -> bool {
-        fault.may_be_one_delivery() && self.others_accepted > 0
-    }
-
-    /// How many holds it has on its account after this one: the first is remembered, later ones are counted.
+    /// How many holds it has on its account after this one: the first is remembered. A later one is the delivery's doing only
+    /// if the account has been shown to work since the first. It takes a message that was accepted: an account may answer
+    /// questions and take no message.
     fn holds_after(&self, fault: HoldCause) -> i64 {
-        if self.holds == 0 || self.is_to_blame(fault) {
-            self.holds + 1
-        } else {
-            self.holds
-        }
+        let is_to_blame = fault.may_be_one_delivery() && self.others_accepted > 0;
+        self.holds + i64::from(self.holds == 0 || is_to_blame)
     }
 }
 
@@ -356,7 +304,12 @@ pub async fn hold(
         return Ok(Halted::SetAside);
     }
     let (provider, account) = (&culprit.provider, &culprit.account);
-    let detail = halt.detail(provider);
+    let Explanation { meaning, advice } = halt.explanation;
+    let detail = format!(
+        "{}. {meaning} {}",
+        refusal(provider, halt.fault, halt.code),
+        advice.trim_end_matches('.')
+    );
     // A try that is refused for another fault than before is reported from now on.
     let reported = tx
         .execute(
@@ -390,40 +343,34 @@ pub async fn hold(
 mod tests {
     use super::*;
 
-    fn culprit(holds: i64, others_accepted: i64) -> Culprit {
-        Culprit {
-            provider: "twilio".into(),
-            account: "AC1".into(),
-            route: "sms/twilio/AC1/+1".into(),
-            holds,
-            is_held: 0,
-            others_accepted,
-        }
-    }
-
     #[test]
-    fn a_hold_counts_against_a_delivery_only_if_others_were_accepted_since() {
+    fn a_hold_counts_against_a_delivery_only_if_it_is_the_first_or_others_were_accepted_since() {
         let rows = [
-            (HoldCause::Credentials, 0, 1),
-            (HoldCause::Credentials, 1, 2),
-            (HoldCause::Sender, 0, 1),
-            (HoldCause::Sender, 1, 2),
+            // The first is remembered and proves nothing.
+            (HoldCause::Credentials, 0, 1, 1),
+            (HoldCause::Credentials, 1, 0, 1),
+            (HoldCause::Credentials, 1, 1, 2),
+            (HoldCause::Sender, 1, 0, 1),
+            (HoldCause::Sender, 1, 1, 2),
             // Never about one message.
-            (HoldCause::Account, 1, 1),
-            (HoldCause::Settings, 1, 1),
+            (HoldCause::Account, 1, 1, 1),
+            (HoldCause::Settings, 1, 1, 1),
         ];
 
-        for (fault, others_accepted, holds) in rows {
-            assert_eq!(
-                culprit(1, others_accepted).holds_after(fault),
+        for (fault, holds, others_accepted, expected) in rows {
+            let culprit = Culprit {
+                provider: "twilio".into(),
+                account: "AC1".into(),
+                route: "sms/twilio/AC1/+1".into(),
                 holds,
-                "{fault} {others_accepted}"
+                is_held: 0,
+                others_accepted,
+            };
+            assert_eq!(
+                culprit.holds_after(fault),
+                expected,
+                "{fault} {holds} {others_accepted}"
             );
         }
-    }
-
-    #[test]
-    fn the_first_hold_is_remembered_and_proves_nothing() {
-        assert_eq!(culprit(0, 1).holds_after(HoldCause::Credentials), 1);
     }
 }

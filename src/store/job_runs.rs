@@ -3,6 +3,7 @@
 
 use super::{
     Db,
+    db::NOTE_TIME,
     error::StoreError,
     ledger,
     query::Query,
@@ -15,6 +16,7 @@ use crate::domain::{
     nightly::{NightlyJob, Span, missed},
 };
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use std::time::Instant;
 
 /// Marks a row that only says where the ledger begins.
 const BASELINE: &str = "baseline";
@@ -74,13 +76,8 @@ impl Db {
             return Ok(None);
         }
         let mut tx = self.begin().await?;
-        take_turns(&mut tx, asker.now).await?;
         if !write_missed(&mut tx, job, newest, asker).await? {
-            let days = Span {
-                first: newest,
-                last: newest,
-            };
-            write_run(&mut tx, job, days, Some((BASELINE, asker.now))).await?;
+            write_baseline(&mut tx, job, newest, asker.now).await?;
             if job == NightlyJob::Report {
                 ledger::forget_old_outcomes(&mut tx, newest, due).await?;
             }
@@ -100,18 +97,8 @@ impl Db {
         asker: Asker<'_>,
     ) -> Result<RunState, StoreError> {
         let mut tx = self.begin().await?;
-        take_turns(&mut tx, asker.now).await?;
         if !write_missed(&mut tx, job, newest, asker).await? && day != newest {
-            write_run(
-                &mut tx,
-                job,
-                Span {
-                    first: newest,
-                    last: newest,
-                },
-                Some((BASELINE, asker.now)),
-            )
-            .await?;
+            write_baseline(&mut tx, job, newest, asker.now).await?;
         }
         tx.execute(
             sql!("update job_run set owner = null, finished_at = null where job = $1 and day = $2 and owner = $3"),
@@ -131,21 +118,38 @@ impl Db {
             write_run(&mut tx, job, Span { first: day, last: day }, None).await?;
         }
         tx.commit().await?;
-        Ok(covered.map_or(RunState::Open, run_state))
+        Ok(match covered {
+            Some((_, Some(_))) => RunState::Done,
+            Some((Some(_), None)) => RunState::Mailing,
+            Some((None, None)) | None => RunState::Open,
+        })
     }
 
     /// Ends a run whose work is done.
     pub async fn finish_run(&self, run: Run, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        tx.execute(
-            sql!(
-                "update job_run set composed_at = $4, finished_at = $4, lease_until = null
-             where job = $1 and day = $2 and owner = $3"
-            ),
-            args![run.job.as_str(), run.days.last.to_string(), &run.token, ms(now)],
-        )
-        .await?;
+        composed(&mut tx, &run, false, now).await?;
         tx.commit().await
+    }
+
+    /// Begins a step of a run's work, and renews its lease by it. `None` if the run is no longer ours; else also since when
+    /// nobody else can write.
+    pub(super) async fn begin_step(&self, run: &Run, now: Timestamp) -> Result<Option<(Tx, Instant)>, StoreError> {
+        let mut tx = self.begin().await?;
+        let begun = Instant::now();
+        let kept = tx.execute(
+            sql!(
+                "update job_run set lease_until = $4
+             where job = $1 and day = $2 and owner = $3 and finished_at is null and composed_at is null"
+            ),
+            args![
+                run.job.as_str(),
+                run.days.last.to_string(),
+                &run.token,
+                ms(after(now, LEASE))
+            ],
+        );
+        Ok((kept.await? > 0).then_some((tx, begun)))
     }
 
     /// Gives back the runs of `owner` at its end. On SQLite, an empty owner gives back those of processes that are gone.
@@ -171,25 +175,6 @@ impl Db {
     }
 }
 
-/// Renews the lease of a run inside a transaction that does part of its work. Returns whether it is still ours.
-pub async fn keep(tx: &mut Tx, run: &Run, now: Timestamp) -> Result<bool, StoreError> {
-    Ok(tx
-        .execute(
-            sql!(
-                "update job_run set lease_until = $4
-         where job = $1 and day = $2 and owner = $3 and finished_at is null and composed_at is null"
-            ),
-            args![
-                run.job.as_str(),
-                run.days.last.to_string(),
-                &run.token,
-                ms(after(now, LEASE))
-            ],
-        )
-        .await?
-        > 0)
-}
-
 /// The work of a run is done; it ends now, or with its mail.
 pub async fn composed(tx: &mut Tx, run: &Run, waits_for_mail: bool, now: Timestamp) -> Result<(), StoreError> {
     tx.execute(
@@ -209,30 +194,10 @@ pub async fn composed(tx: &mut Tx, run: &Run, waits_for_mail: bool, now: Timesta
     .map(drop)
 }
 
-fn run_state((composed_at, finished_at): (Option<i64>, Option<i64>)) -> RunState {
-    match (composed_at, finished_at) {
-        (_, Some(_)) => RunState::Done,
-        (Some(_), None) => RunState::Mailing,
-        (None, None) => RunState::Open,
-    }
-}
-
-/// Begins with a write, so that processes read the ledger one after the other.
-async fn take_turns(tx: &mut Tx, now: Timestamp) -> Result<(), StoreError> {
-    tx.execute(
-        sql!(
-            "insert into setting (name, value, updated_at) values ('nightly_turn', '', $1)
-         on conflict (name) do update set updated_at = excluded.updated_at"
-        ),
-        args![ms(now)],
-    )
-    .await
-    .map(drop)
-}
-
 /// Writes a row for every missed day up to `newest`. Returns whether the ledger had begun. A row of the future, written
-/// by a clock that was wrong, does not count.
+/// by a clock that was wrong, does not count. Begins with a write, so that processes read the ledger one after the other.
 async fn write_missed(tx: &mut Tx, job: NightlyJob, newest: LocalDay, asker: Asker<'_>) -> Result<bool, StoreError> {
+    tx.execute(NOTE_TIME, args!["nightly_turn", ms(asker.now)]).await?;
     let last: Option<String> = tx
         .scalar(
             sql!("select max(day) from job_run where job = $1 and day <= $2"),
@@ -246,6 +211,11 @@ async fn write_missed(tx: &mut Tx, job: NightlyJob, newest: LocalDay, asker: Ask
         write_run(tx, job, days, None).await?;
     }
     Ok(true)
+}
+
+/// Writes the row that says where the ledger begins.
+async fn write_baseline(tx: &mut Tx, job: NightlyJob, day: LocalDay, now: Timestamp) -> Result<(), StoreError> {
+    write_run(tx, job, Span { first: day, last: day }, Some((BASELINE, now))).await
 }
 
 async fn write_run(
@@ -295,11 +265,7 @@ async fn take_oldest(tx: &mut Tx, job: NightlyJob, asker: Asker<'_>) -> Result<O
         })
     };
     let days = Span {
-        first: if first.is_empty() {
-            read_day(&day)?
-        } else {
-            read_day(&first)?
-        },
+        first: read_day(if first.is_empty() { &day } else { &first })?,
         last: read_day(&day)?,
     };
     let token = format!("{}/{}", asker.owner, uuid::Uuid::now_v7().simple());

@@ -1,10 +1,7 @@
 //! What is asked of the batchers, and what they answer. On SQLite, which has one writer, one batcher takes every kind; on
 //! PostgreSQL each kind has its own, and they run side by side. Absent: how the jobs are done (see `writes`).
 
-use super::{
-    batcher::{Batcher, MAX_ROWS, Work},
-    error::StoreError,
-};
+use super::batcher::{Batcher, MAX_ROWS, Work};
 use crate::domain::{
     answer::{Answer, Receipt},
     clock::Uptime,
@@ -252,10 +249,7 @@ impl Work for Job {
 
     /// Nobody waits for an answer to be recorded but the slot of its call.
     fn can_wait(&self) -> bool {
-        match self {
-            Self::Raise(_) | Self::Revisit(_) | Self::Begin(_) | Self::Receive(_) => false,
-            Self::Answer(_) => true,
-        }
+        self.is_owed()
     }
 }
 
@@ -327,7 +321,7 @@ impl StandingOrders {
     }
 
     /// Leaves an order until it is carried out, or taken back when `until` ends.
-    async fn leave(&self, order: Order, until: impl Future<Output = ()>) -> BegunBatch {
+    pub async fn leave(&self, order: Order, until: impl Future<Output = ()>) -> BegunBatch {
         let (reply, mut batch) = oneshot::channel();
         let number = {
             let mut waiting = self.lock();
@@ -360,63 +354,6 @@ pub struct Batchers {
     pub find_duplicates: Batcher<DuplicateQuery, Option<AlertId>>,
     /// `None` where an event is begun by a transaction of its own.
     pub standing: Option<StandingOrders>,
-}
-
-impl Batchers {
-    /// Inserts an alert with its deliveries; says whether it is new.
-    pub async fn raise(&self, raise: Arc<Raise>) -> Result<bool, StoreError> {
-        match self.raise.submit(Job::Raise(raise)).await? {
-            Done::Raised(is_new) => Ok(is_new),
-            _ => Err(StoreError::Broken),
-        }
-    }
-
-    /// Adds to an alert that is there.
-    pub async fn revisit(&self, raise: Arc<Raise>) -> Result<Raised, StoreError> {
-        match self.raise.submit(Job::Revisit(raise)).await? {
-            Done::Revisited(raised) => Ok(raised),
-            _ => Err(StoreError::Broken),
-        }
-    }
-
-    /// Begins what is due. If nothing is, and events come through this process alone, waits until one does or `until` ends;
-    /// at once, if it is known that nothing is (`is_idle`). The answer must be awaited: what was begun has to be called.
-    pub async fn begin(
-        &self,
-        order: Order,
-        is_idle: bool,
-        until: impl Future<Output = ()>,
-    ) -> Result<BegunBatch, StoreError> {
-        if is_idle && let Some(standing) = &self.standing {
-            return Ok(standing.leave(order, until).await);
-        }
-        let job = Arc::new(Job::Begin(order.clone()));
-        let Done::Begun(batch) = self.begin.submit_waiting(job).await? else {
-            return Err(StoreError::Broken);
-        };
-        match &self.standing {
-            Some(standing) if batch.begun.is_empty() && matches!(order.which, Which::Due(_)) => {
-                Ok(standing.leave(order, until).await)
-            }
-            Some(_) | None => Ok(batch),
-        }
-    }
-
-    /// Records an answer.
-    pub async fn answer(&self, answered: Arc<Answered>) -> Result<(), StoreError> {
-        self.answer
-            .submit_waiting(Arc::new(Job::Answer(answered)))
-            .await
-            .map(drop)
-    }
-
-    /// Records a receipt.
-    pub async fn receive(&self, received: Received) -> Result<Recorded, StoreError> {
-        match self.receive.submit(Job::Receive(received)).await? {
-            Done::Received(recorded) => Ok(recorded),
-            _ => Err(StoreError::Broken),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -58,23 +58,16 @@ pub async fn limit(tx: &mut Tx, configured: i64) -> Result<i64, StoreError> {
 
 /// Sets the limit that wins over the configured one; `None` takes it away.
 pub async fn set_limit(tx: &mut Tx, limit: Option<i64>, now: Timestamp) -> Result<(), StoreError> {
-    match limit {
-        Some(limit) => {
-            tx.execute(
-                sql!(
-                    "insert into setting (name, value, updated_at) values ('daily_limit', $1, $2)
-                 on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at"
-                ),
-                args![limit.to_string(), ms(now)],
-            )
-            .await?
-        }
-        None => {
-            tx.execute(sql!("delete from setting where name = 'daily_limit'"), args![])
-                .await?
-        }
+    const SET: Sql = sql!(
+        "insert into setting (name, value, updated_at) values ('daily_limit', $1, $2)
+         on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at"
+    );
+    const UNSET: Sql = sql!("delete from setting where name = 'daily_limit'");
+    let changed = match limit {
+        Some(limit) => tx.execute(SET, args![limit.to_string(), ms(now)]).await,
+        None => tx.execute(UNSET, args![]).await,
     };
-    Ok(())
+    changed.map(drop)
 }
 
 /// Opens the day's row if need be and keeps it locked: from here on, nobody else takes a slot. Returns slots used.

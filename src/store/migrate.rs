@@ -32,22 +32,19 @@ pub async fn postgres(options: &PgConnectOptions) -> Result<(), OpenError> {
         .map_err(OpenError::Connect)?;
     let mut migrator = sqlx::migrate!("migrations/postgres");
     take_lock(&mut connection).await.map_err(OpenError::Connect)?;
-    drop_broken_indexes(&mut connection, &migrator)
-        .await
-        .map_err(OpenError::Connect)?;
     // sqlx waits for its lock within a statement, and `create index concurrently` waits for every statement to end.
     migrator.set_locking(false);
     let mut tries = 0;
     loop {
+        drop_broken_indexes(&mut connection, &migrator)
+            .await
+            .map_err(OpenError::Connect)?;
         match migrator.run_direct(None, &mut connection, false).await {
             Ok(()) => break,
             Err(error) if tries < TRIES && is_locked_out(&error) => {
                 tries += 1;
                 tracing::info!("a table is in use; its change is tried again");
                 tokio::time::sleep(ASK_AGAIN).await;
-                drop_broken_indexes(&mut connection, &migrator)
-                    .await
-                    .map_err(OpenError::Connect)?;
             }
             Err(error) => return Err(error.into()),
         }

@@ -75,11 +75,16 @@ impl Db {
     /// Opens the database for reading only, also beside a process that writes to it.
     pub async fn open_read_only(url: &DatabaseUrl) -> Result<Self, OpenError> {
         let db = Self::open_as_it_is(url).await?;
-        let newest = newest_version(&match &db.engine.kind {
+        let migrator = match &db.engine.kind {
             Kind::Sqlite { .. } => sqlx::migrate!("migrations/sqlite"),
             Kind::Postgres(_) => sqlx::migrate!("migrations/postgres"),
-        });
-        match db.version().await {
+        };
+        let newest = migrator.iter().map(|migration| migration.version).max();
+        let version: Result<Option<i64>, StoreError> = db
+            .reads()
+            .scalar(sql!("select max(version) from _sqlx_migrations"), args![])
+            .await;
+        match version {
             Ok(version) if version == newest => Ok(db),
             Ok(_) => Err(OpenError::OtherVersion),
             Err(error) if error.is_refusal() => Err(OpenError::OtherVersion),
@@ -87,34 +92,28 @@ impl Db {
         }
     }
 
-    async fn version(&self) -> Result<Option<i64>, StoreError> {
-        self.reads()
-            .scalar(sql!("select max(version) from _sqlx_migrations"), args![])
-            .await
-    }
-
     /// Like [`Db::open_read_only`], of whatever version its tables are, and for as long as one reading takes.
     pub async fn open_as_it_is(url: &DatabaseUrl) -> Result<Self, OpenError> {
-        let url = match url {
-            DatabaseUrl::Sqlite(url) => url,
+        Ok(Self::over(match url {
             DatabaseUrl::Postgres(url) => {
                 let options = postgres_options(url)?.options([("default_transaction_read_only", "on")]);
                 let pool = Pool::connect(options, Limits::COMMAND).await;
-                return Ok(Self::over(Kind::Postgres(pool.map_err(OpenError::Connect)?)));
+                Kind::Postgres(pool.map_err(OpenError::Connect)?)
             }
-        };
-        let options = sqlite_options(url)?.read_only(true).busy_timeout(BUSY_TIMEOUT);
-        let path = options.get_filename().to_owned();
-        if !path.exists() {
-            return Err(OpenError::Absent(path));
-        }
-        let repeats = Single::lazy(options.clone());
-        let reader = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
-        Ok(Self::over(Kind::Sqlite {
-            writer: None,
-            repeats: Arc::new(repeats),
-            reader: reader.map_err(OpenError::Connect)?,
-            _lock: None,
+            DatabaseUrl::Sqlite(url) => {
+                let options = sqlite_options(url)?.read_only(true).busy_timeout(BUSY_TIMEOUT);
+                if !options.get_filename().exists() {
+                    return Err(OpenError::Absent(options.get_filename().to_owned()));
+                }
+                let repeats = Arc::new(Single::lazy(options.clone()));
+                let reader = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+                Kind::Sqlite {
+                    writer: None,
+                    repeats,
+                    reader: reader.map_err(OpenError::Connect)?,
+                    _lock: None,
+                }
+            }
         }))
     }
 
@@ -148,8 +147,7 @@ impl Db {
 
     async fn open_sqlite(url: &str) -> Result<Self, OpenError> {
         let options = sqlite_options(url)?;
-        let path = options.get_filename().to_owned();
-        let lock = lock_file(path)?;
+        let lock = lock_file(options.get_filename().to_owned())?;
         let options = options
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
@@ -242,11 +240,6 @@ fn applied_versions(result: Result<Vec<i64>, sqlx::Error>) -> Result<Vec<i64>, O
     }
 }
 
-/// The version of the tables that this program knows.
-fn newest_version(migrator: &sqlx::migrate::Migrator) -> Option<i64> {
-    migrator.iter().map(|migration| migration.version).max()
-}
-
 /// Takes the lock file beside the database for as long as the process lives.
 fn lock_file(database: PathBuf) -> Result<File, OpenError> {
     let mut path = database.clone().into_os_string();
@@ -270,14 +263,10 @@ fn lock_file(database: PathBuf) -> Result<File, OpenError> {
 
 /// `202` promises that a power loss loses nothing. On SQLite that rests on these two settings.
 async fn assert_durable(writer: &mut SqliteConnection) -> Result<(), OpenError> {
-    let journal: String = sqlx::query_scalar("pragma journal_mode")
-        .fetch_one(&mut *writer)
-        .await
-        .map_err(OpenError::Connect)?;
-    let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
-        .fetch_one(writer)
-        .await
-        .map_err(OpenError::Connect)?;
+    let asking = sqlx::query_scalar("pragma journal_mode").fetch_one(&mut *writer);
+    let journal: String = asking.await.map_err(OpenError::Connect)?;
+    let asking = sqlx::query_scalar("pragma synchronous").fetch_one(writer);
+    let synchronous: i64 = asking.await.map_err(OpenError::Connect)?;
     if journal == "wal" && synchronous == 2 {
         Ok(())
     } else {

@@ -5,7 +5,7 @@ use super::{
     error::StoreError,
     page::Page,
     query::Query,
-    sql::{args, sql},
+    sql::{Sql, args, sql},
     tx::Tx,
     types::{at, ms},
 };
@@ -57,12 +57,8 @@ impl Db {
 
     /// Removes a number. Returns whether it was there.
     pub async fn remove_opt_out(&self, phone: &PhoneNumber) -> Result<bool, StoreError> {
-        let mut tx = self.begin().await?;
-        let removed = tx
-            .execute(sql!("delete from opt_out where phone = $1"), args![phone.as_e164()])
-            .await?;
-        tx.commit().await?;
-        Ok(removed > 0)
+        const REMOVE: Sql = sql!("delete from opt_out where phone = $1");
+        Ok(self.execute(REMOVE, args![phone.as_e164()]).await? > 0)
     }
 
     /// Lists numbers in their own order, after the cursor (a number).

@@ -125,10 +125,9 @@ impl Db {
         send: bool,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.begin().await?;
-        if !job_runs::keep(&mut tx, &run, now).await? {
+        let Some((mut tx, _)) = self.begin_step(&run, now).await? else {
             return Ok(false);
-        }
+        };
         insert(&mut tx, mail, &report_key(run.days.last), send.then_some(now), now).await?;
         job_runs::composed(&mut tx, &run, send, now).await?;
         tx.commit().await?;
@@ -192,13 +191,8 @@ impl Db {
 
     /// A restart may have brought a better server or address: mails that wait for their next try are tried now.
     pub async fn mail_soon(&self, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        tx.execute(
-            sql!("update mail set due_at = $1 where sent_at is null and due_at > $1"),
-            args![ms(now)],
-        )
-        .await?;
-        tx.commit().await
+        const HURRY: Sql = sql!("update mail set due_at = $1 where sent_at is null and due_at > $1");
+        self.execute(HURRY, args![ms(now)]).await.map(drop)
     }
 
     /// Takes the mail of this kind that has waited longest, until `now + lease`.
@@ -209,33 +203,25 @@ impl Db {
         lease: SignedDuration,
         now: Timestamp,
     ) -> Result<Option<Mail>, StoreError> {
+        const WAITING: &str = "select id from mail where sent_at is null and due_at is not null
+            and ((due_at <= $1 and $2 is null and case kind when 'alarms' then 'alarms' else 'others' end = $3)
+                or subject_key = $2) and (lease_until is null or lease_until <= $1)";
         const TAKE: Sql = sql!(
-            "update mail set lease_token = $1, lease_until = $2, tries = tries + 1 where id = (
-                select id from mail where sent_at is null and due_at is not null
-                    and ((due_at <= $3 and $4 is null and case kind when 'alarms' then 'alarms' else 'others' end = $5)
-                        or subject_key = $4) and (lease_until is null or lease_until <= $3)
-                order by due_at, id limit 1 for update skip locked)
+            "update mail set lease_token = $4, lease_until = $5, tries = tries + 1 where id = (",
+            WAITING,
+            " order by due_at, id limit 1 for update skip locked)
              returning id, kind, subject_key, message_id, subject, body_text, body_html, attachment_name, attachment,
                 created_at, tries, settled"
         );
         let (key, kind) = which.arguments();
-        let waiting: Option<String> = self
-            .reads()
-            .optional_scalar(
-                sql!(
-                    "select id from mail where sent_at is null and due_at is not null
-                    and ((due_at <= $1 and $2 is null and case kind when 'alarms' then 'alarms' else 'others' end = $3)
-                        or subject_key = $2) and (lease_until is null or lease_until <= $1) limit 1"
-                ),
-                args![ms(now), key, kind],
-            )
-            .await?;
+        let asking = args![ms(now), key, kind];
+        let waiting: Option<String> = self.reads().optional_scalar(sql!(WAITING, " limit 1"), asking).await?;
         if waiting.is_none() {
             return Ok(None);
         }
         let token = format!("{owner}/{}", uuid::Uuid::now_v7().simple());
         let mut tx = self.begin().await?;
-        let arguments = args![&token, ms(after(now, lease)), ms(now), key, kind];
+        let arguments = args![ms(now), key, kind, &token, ms(after(now, lease))];
         let row: Option<MailRow> = tx.optional(TAKE, arguments).await?;
         let Some(row) = row else { return Ok(None) };
         tx.commit().await?;
@@ -282,29 +268,23 @@ impl Db {
 
     /// Whether the mail server took the mail with this key for everybody.
     pub async fn is_mail_sent(&self, key: &str) -> Result<bool, StoreError> {
-        let sent_at: Option<i64> = self
-            .reads()
-            .optional_scalar(
-                sql!("select sent_at from mail where subject_key = $1 and sent_at is not null"),
-                args![key],
-            )
-            .await?;
-        Ok(sent_at.is_some())
+        const SENT: Sql = sql!("select count(*) from mail where subject_key = $1 and sent_at is not null");
+        let sent: i64 = self.reads().scalar(SENT, args![key]).await?;
+        Ok(sent > 0)
     }
 
     /// Puts a mail off that did not go to everybody, with the reason. Those who are `settled` by now do not get it again.
     pub async fn put_off_mail(&self, mail: &Mail, reason: &str, due_at: Timestamp) -> Result<(), StoreError> {
         let settled = serde_json::to_string(&mail.settled).unwrap_or_default();
-        let mut tx = self.begin().await?;
-        tx.execute(
+        self.execute(
             sql!(
                 "update mail set due_at = $3, last_error = $4, settled = $5, lease_token = null, lease_until = null
              where id = $1 and lease_token = $2"
             ),
             args![&mail.id, &mail.token, ms(due_at), reason, &settled],
         )
-        .await?;
-        tx.commit().await
+        .await
+        .map(drop)
     }
 
     /// Mails that were tried and did not go; `None` if there are none.

@@ -63,32 +63,29 @@ impl Db {
         let mut listener = timeout(limit, PgListener::connect_with(&own))
             .await
             .map_err(|_| no_answer())??;
-        let lost = self.hear(&mut listener, limit).await;
+        let heard = self.hear(&mut listener, limit).await;
         // Closed before the listener goes, so that nobody asks it for that sign.
         drop(own.close());
-        Err(lost.into())
+        Ok(heard?)
     }
 
-    /// Wakes for as long as the connection lives; returns what became of it.
-    async fn hear(&self, listener: &mut PgListener, limit: Duration) -> sqlx::Error {
+    /// Wakes for as long as the connection lives; ends with what became of it.
+    async fn hear(&self, listener: &mut PgListener, limit: Duration) -> Result<(), sqlx::Error> {
+        let given_up = |_| no_answer();
         listener.eager_reconnect(false);
-        match timeout(limit, listener.listen(DUE_CHANNEL)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return error,
-            Err(_) => return no_answer(),
-        }
+        timeout(limit, listener.listen(DUE_CHANNEL)).await.map_err(given_up)??;
         loop {
             match timeout(QUIET, listener.try_recv()).await {
-                Ok(Ok(Some(_))) => self.engine.effects.wake.send_replace(()),
-                // The connection was lost, and what was said meanwhile with it.
-                Ok(Ok(None)) => return sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()),
-                Ok(Err(error)) => return error,
-                // Nobody said anything. A connection that is gone says nothing either, so it is asked.
-                Err(_) => match timeout(limit, sqlx::query("select 1").execute(&mut *listener)).await {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => return error,
-                    Err(_) => return no_answer(),
+                Ok(notification) => match notification? {
+                    Some(_) => self.engine.effects.wake.send_replace(()),
+                    // The connection was lost, and what was said meanwhile with it.
+                    None => return Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())),
                 },
+                // Nobody said anything. A connection that is gone says nothing either, so it is asked.
+                Err(_) => {
+                    let asking = sqlx::query("select 1").execute(&mut *listener);
+                    timeout(limit, asking).await.map_err(given_up)??;
+                }
             }
         }
     }

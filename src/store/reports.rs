@@ -3,10 +3,10 @@
 use super::{
     Db,
     error::StoreError,
-    job_runs::{self, Run},
+    job_runs::Run,
     ledger, opt_outs,
     query::Query,
-    sql::{args, sql},
+    sql::{Sql, args, sql},
     types::{at, ms},
 };
 use crate::domain::{
@@ -19,7 +19,7 @@ use crate::domain::{
 };
 use jiff::{Timestamp, tz::TimeZone};
 
-/// Outcomes are marked in steps of this many, so that the writer is never held for long.
+/// Outcomes and opt-outs are marked in steps of this many, so that the writer is never held for long.
 const MARK_BATCH: i64 = 100;
 
 /// Which outcomes a report lists.
@@ -43,7 +43,7 @@ struct OutcomeRow {
     name: Option<String>,
     role: Option<String>,
     phone: Option<String>,
-    state: String,
+    state: State,
     reason: Option<String>,
     provider: Option<String>,
     error_code: Option<i64>,
@@ -62,52 +62,24 @@ struct DoubtfulRow {
 }
 
 impl Db {
-    /// Marks every bad outcome recorded before `cutoff` that no report has listed as this run's, so that it is listed once.
-    /// Returns whether the run is still ours.
-    pub async fn mark_outcomes(&self, run: &Run, cutoff: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
+    /// Marks what no report has listed yet as this run's, so that it is listed once: every bad outcome recorded before
+    /// `cutoff`, and every opt-out whose original text is not known. What the provider told us is the number that was texted:
+    /// it needs no text. Returns whether the run is still ours.
+    pub async fn mark_for_report(&self, run: &Run, cutoff: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
+        const MARK: Sql = sql!(
+            "update opt_out set report_day = $1 where phone in (select phone from opt_out where phone_text is null
+                and report_day is null and coalesce(reason, '') <> $2 order by phone limit $3)"
+        );
         loop {
-            let mut tx = self.begin().await?;
-            if !job_runs::keep(&mut tx, run, now).await? {
+            let Some((mut tx, _)) = self.begin_step(run, now).await? else {
                 return Ok(false);
-            }
-            let marked = ledger::mark_outcomes(&mut tx, run.days.last, cutoff, MARK_BATCH).await?;
+            };
+            let outcomes = ledger::mark_outcomes(&mut tx, run.days.last, cutoff, MARK_BATCH).await?;
+            let arguments = args![run.days.last.to_string(), opt_outs::BY_PROVIDER, MARK_BATCH];
+            let opt_outs = tx.execute(MARK, arguments).await?;
             tx.commit().await?;
-            if marked == 0 {
+            if outcomes == 0 && opt_outs == 0 {
                 return Ok(true);
-            }
-        }
-    }
-
-    /// Marks every opt-out whose original text is not known as this run's, so that it is listed once. What the provider told
-    /// us is the number that was texted: it needs no text. Returns whether the run is still ours.
-    pub async fn mark_doubtful_opt_outs(&self, run: &Run, now: Timestamp) -> Result<bool, StoreError> {
-        let mut last = String::new();
-        loop {
-            let mut tx = self.begin().await?;
-            if !job_runs::keep(&mut tx, run, now).await? {
-                return Ok(false);
-            }
-            let found: Vec<String> = tx
-                .scalars(
-                    sql!(
-                        "select phone from opt_out where phone > $1 and phone_text is null and report_day is null
-                    and coalesce(reason, '') <> $2 order by phone limit $3",
-                        " for update"
-                    ),
-                    args![&last, opt_outs::BY_PROVIDER, MARK_BATCH],
-                )
-                .await?;
-            for phone in &found {
-                tx.execute(
-                    sql!("update opt_out set report_day = $2 where phone = $1"),
-                    args![phone, run.days.last.to_string()],
-                )
-                .await?;
-            }
-            tx.commit().await?;
-            match found.into_iter().next_back() {
-                Some(phone) => last = phone,
-                None => return Ok(true),
             }
         }
     }
@@ -258,38 +230,33 @@ impl Db {
             )
             .await?;
         let count = rows.first().map_or(0, |row| row.total);
-        let rows = rows.into_iter().map(OutcomeRow::into_row);
-        Ok((count, rows.collect::<Result<_, _>>()?))
+        Ok((count, rows.into_iter().map(BadOutcome::from).collect()))
     }
 }
 
-impl OutcomeRow {
-    fn into_row(self) -> Result<BadOutcome, StoreError> {
-        let state = State::parse(&self.state).ok_or(StoreError::Unreadable {
-            what: "the delivery state".into(),
-            value: self.state,
-        })?;
-        let reason = self.reason.as_deref().and_then(Reason::parse);
-        Ok(BadOutcome {
-            delivery_id: self.id,
-            alert_id: self.alert_id,
+impl From<OutcomeRow> for BadOutcome {
+    fn from(row: OutcomeRow) -> Self {
+        let reason = row.reason.as_deref().and_then(Reason::parse);
+        Self {
+            delivery_id: row.id,
+            alert_id: row.alert_id,
             ticket: TicketRef {
-                source: self.source,
-                id: self.ticket_id,
-                number: self.ticket_number,
-                subject: self.subject,
-                url: self.url,
+                source: row.source,
+                id: row.ticket_id,
+                number: row.ticket_number,
+                subject: row.subject,
+                url: row.url,
             },
-            person: self.name,
-            role: self.role,
-            phone: self.phone.as_deref().map(phone::mask),
-            state,
+            person: row.name,
+            role: row.role,
+            phone: row.phone.as_deref().map(phone::mask),
+            state: row.state,
             reason,
-            provider: self.provider,
-            code: self.error_code,
-            at: at(self.moved_at),
-            nobody_told: self.others_told == 0,
-            explanation: Explanation::of(state, reason),
-        })
+            provider: row.provider,
+            code: row.error_code,
+            at: at(row.moved_at),
+            nobody_told: row.others_told == 0,
+            explanation: Explanation::of(row.state, reason),
+        }
     }
 }

@@ -7,7 +7,6 @@ use super::{
     engine::{Kind, read},
     error::StoreError,
     query::Query,
-    session::call,
     sql::{Sql, args},
     tx::Tx,
 };
@@ -42,40 +41,23 @@ pub const PAGE: usize = 500;
 impl Db {
     /// How many rows each table has.
     pub async fn counts(&self) -> Result<Vec<(&'static str, i64)>, StoreError> {
-        let mut counts = Vec::with_capacity(TABLES.len());
-        for table in TABLES {
-            let sql = Sql::leaked(format!("select count(*) from {table}"));
-            let count: i64 = self.reads().scalar(sql, args![]).await?;
-            counts.push((table, count));
-        }
-        Ok(counts)
+        count_rows(&mut self.reads()).await
     }
 
     /// The names of a table's columns, and of those that make its key.
     async fn columns(&self, table: &str) -> Result<(Vec<String>, Vec<String>), StoreError> {
-        let rows: Vec<(String, i64)> = match &self.engine.kind {
-            Kind::Sqlite { reader, .. } => {
-                sqlx::query_as("select name, cast(pk as integer) from pragma_table_info($1) order by cid")
-                    .bind(table)
-                    .fetch_all(reader)
-                    .await?
-            }
-            Kind::Postgres(pool) => {
-                let mut session = pool.session().await?;
-                call!(session, |conn| sqlx::query_as(
-                    "select c.column_name::text, coalesce(k.ordinal_position, 0)::bigint
-                     from information_schema.columns c
-                     left join information_schema.table_constraints t on t.table_schema = c.table_schema
-                        and t.table_name = c.table_name and t.constraint_type = 'PRIMARY KEY'
-                     left join information_schema.key_column_usage k on k.constraint_name = t.constraint_name
-                        and k.table_schema = c.table_schema and k.column_name = c.column_name
-                     where c.table_schema = current_schema() and c.table_name = $1 order by c.ordinal_position",
-                )
-                .bind(table)
-                .fetch_all(conn)
-                .await)?
-            }
+        const COLUMNS: Sql = Sql {
+            sqlite: "select name, cast(pk as integer) from pragma_table_info($1) order by cid",
+            postgres: "select c.column_name::text, coalesce(k.ordinal_position, 0)::bigint
+                from information_schema.columns c
+                left join information_schema.table_constraints t on t.table_schema = c.table_schema
+                    and t.table_name = c.table_name and t.constraint_type = 'PRIMARY KEY'
+                left join information_schema.key_column_usage k on k.constraint_name = t.constraint_name
+                    and k.table_schema = c.table_schema and k.column_name = c.column_name
+                where c.table_schema = current_schema() and c.table_name = $1 order by c.ordinal_position",
+            sqlite_queued: None,
         };
+        let rows: Vec<(String, i64)> = self.reads().all(COLUMNS, args![table]).await?;
         let mut key: Vec<(i64, String)> = rows
             .iter()
             .filter(|(_, place)| *place > 0)
@@ -152,6 +134,15 @@ impl Db {
     }
 }
 
+async fn count_rows(query: &mut impl Query) -> Result<Vec<(&'static str, i64)>, StoreError> {
+    let mut counts = Vec::with_capacity(TABLES.len());
+    for table in TABLES {
+        let sql = Sql::leaked(format!("select count(*) from {table}"));
+        counts.push((table, query.scalar(sql, args![]).await?));
+    }
+    Ok(counts)
+}
+
 /// An import under way. Dropped without a commit, it leaves nothing behind.
 pub struct Import {
     tx: Tx,
@@ -202,14 +193,7 @@ impl Import {
 
     /// How many rows each table has, those of this import among them.
     pub async fn counts(&mut self) -> Result<Vec<(&'static str, i64)>, StoreError> {
-        let mut counts = Vec::with_capacity(TABLES.len());
-        for table in TABLES {
-            let sql = Sql::leaked(format!("select count(*) from {table}"));
-            let tx = &mut self.tx;
-            let count: i64 = tx.scalar(sql, args![]).await?;
-            counts.push((table, count));
-        }
-        Ok(counts)
+        count_rows(&mut self.tx).await
     }
 
     /// Makes it true.

@@ -95,9 +95,8 @@ impl Nightly {
 
     async fn make_report(&self, run: Run, now: Timestamp) -> Result<(), StoreError> {
         let days = run.days;
-        if !self.store.mark_outcomes(&run, self.cutoff(days.last, now), now).await?
-            || !self.store.mark_doubtful_opt_outs(&run, now).await?
-        {
+        let cutoff = self.cutoff(days.last, now);
+        if !self.store.mark_for_report(&run, cutoff, now).await? {
             return Ok(());
         }
         let report = self.read_report(days, Outcomes::Marked).await?;
