@@ -8,7 +8,7 @@ use super::{
     send,
     workers::{Tasks, pass_panic_on, stopped},
 };
-use crate::store::{self, Begun, Claimed, Sending, StoreError, Wait};
+use crate::store::{self, Claimed, StoreError, Wait};
 use futures::{
     StreamExt,
     stream::{self, BoxStream},
@@ -32,7 +32,7 @@ const AFTER_FAILURE: Duration = Duration::from_millis(500);
 /// though nobody may ask for it any more.
 pub fn batches(worker: Arc<Worker>, slots: Arc<Semaphore>, stop: watch::Receiver<bool>) -> BoxStream<'static, Tasks> {
     let state = State {
-        pace: new_pace(&worker),
+        pace: Pace::new(worker.rules.per_second, worker.store.is_shared()),
         is_idle: false,
     };
     stream::unfold(
@@ -54,10 +54,6 @@ struct State {
     pace: Pace,
     /// Whether what was begun last was all there was: then nothing is asked for until something comes.
     is_idle: bool,
-}
-
-fn new_pace(worker: &Worker) -> Pace {
-    Pace::new(worker.rules.per_second, worker.store.is_shared())
 }
 
 /// Begins what is due for the slots that are free, and makes its calls; waits for as long as nothing is due. Gives the
@@ -108,7 +104,7 @@ async fn round(
             })) => {
                 state.is_idle = is_all;
                 let mut calls = Vec::with_capacity(begun.len());
-                for sending in begun.into_iter().filter_map(to_send) {
+                for sending in begun.into_iter().filter_map(send::to_send) {
                     let Some(slot) = free.split(1) else { break };
                     calls.push(call(slot, send::deliver(Arc::clone(&worker), sending, began_at)));
                 }
@@ -123,7 +119,8 @@ async fn round(
             }
             Err(error) => {
                 state.is_idle = false;
-                pause(&error).await;
+                tracing::warn!(error = %error.explain(), "cannot begin to send; will try again");
+                tokio::time::sleep(AFTER_FAILURE).await;
             }
         }
     }
@@ -136,17 +133,6 @@ fn call(slot: OwnedSemaphorePermit, delivering: impl Future<Output = ()> + Send 
         delivering.await;
         drop(slot);
     })
-}
-
-fn to_send(begun: Begun) -> Option<Sending> {
-    match begun {
-        Begun::Send(sending) => Some(sending),
-        Begun::Stopped { delivery_id, state } => {
-            tracing::info!(delivery.id = %delivery_id, %state, "not sent");
-            None
-        }
-        Begun::Later => None,
-    }
 }
 
 /// Waits for the pace; returns how many may go now, at most `most`. A turn that is shared with others is taken only when
@@ -249,9 +235,4 @@ async fn nap(worker: &Worker) {
     };
     // Its sender lives as long as the store.
     let _ = tokio::time::timeout(nap, wake.changed()).await;
-}
-
-async fn pause(error: &StoreError) {
-    tracing::warn!(error = %error.explain(), "cannot begin to send; will try again");
-    tokio::time::sleep(AFTER_FAILURE).await;
 }

@@ -42,14 +42,8 @@ pub async fn deliver_claimed(worker: Arc<Worker>, claim: Claimed) {
     }
     match guard(begin(&worker, &claim)).await {
         Ok(batch) => {
-            for begun in batch.begun {
-                match begun {
-                    Begun::Send(sending) => deliver(Arc::clone(&worker), sending, batch.began_at).await,
-                    Begun::Stopped { delivery_id, state } => {
-                        tracing::info!(delivery.id = %delivery_id, %state, "not sent")
-                    }
-                    Begun::Later => {}
-                }
+            for sending in batch.begun.into_iter().filter_map(to_send) {
+                deliver(Arc::clone(&worker), sending, batch.began_at).await;
             }
         }
         Err(error @ StoreError::Unreadable { .. }) => {
@@ -62,6 +56,18 @@ pub async fn deliver_claimed(worker: Arc<Worker>, claim: Claimed) {
             let _ = worker.store.give_back(&claim, error.is_outage()).await;
             tokio::time::sleep(LONGEST_RETRY / 10).await;
         }
+    }
+}
+
+/// The right to call, if that is what came of beginning.
+pub fn to_send(begun: Begun) -> Option<Sending> {
+    match begun {
+        Begun::Send(sending) => Some(sending),
+        Begun::Stopped { delivery_id, state } => {
+            tracing::info!(delivery.id = %delivery_id, %state, "not sent");
+            None
+        }
+        Begun::Later => None,
     }
 }
 
