@@ -6,7 +6,7 @@ use super::{
     engine::{Engine, Kind, Reads},
     error::StoreError,
     jobs::{Answered, Batchers, BeginRules, BegunBatch, Claimed, Order, Received, Recorded, Which},
-    sql::{args, sql},
+    sql::{Argument, Sql, args, sql},
     tx::Tx,
     types::ms,
     waits::Waits,
@@ -55,6 +55,18 @@ impl Db {
         self.engine.begin().await
     }
 
+    /// Runs one statement in a transaction of its own; returns how many rows it changed.
+    pub(super) async fn execute(
+        &self,
+        sql: Sql,
+        arguments: impl IntoIterator<Item = Argument>,
+    ) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        let changed = tx.execute(sql, arguments).await?;
+        tx.commit().await?;
+        Ok(changed)
+    }
+
     /// Asks beside all transactions.
     pub(super) fn reads(&self) -> Reads<'_> {
         Reads(&self.engine)
@@ -62,16 +74,11 @@ impl Db {
 
     /// Whether the database can be written now. Writes one row of its own.
     pub async fn check_writable(&self, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        tx.execute(
-            sql!(
-                "insert into setting (name, value, updated_at) values ('last_ready_check', '', $1)
+        const WRITE: Sql = sql!(
+            "insert into setting (name, value, updated_at) values ('last_ready_check', '', $1)
              on conflict (name) do update set updated_at = excluded.updated_at"
-            ),
-            args![ms(now)],
-        )
-        .await?;
-        tx.commit().await
+        );
+        self.execute(WRITE, args![ms(now)]).await.map(drop)
     }
 
     /// Begins to send up to `most` deliveries that are due, unless the route is held (then one, if a try is due): claimed and

@@ -110,12 +110,10 @@ async fn round(worker: &Arc<Worker>, searches: &Arc<Searches>, under_way: &mut U
     let more = more || is_as_many(&lookups, free);
     for lookup in lookups {
         if under_way.takes(&lookup) {
-            under_way.begin(
-                &lookup,
-                handle_one(Arc::clone(worker), Arc::clone(searches), lookup.clone()),
-            );
+            let (number, worker, searches) = (lookup.to.as_e164().to_owned(), Arc::clone(worker), Arc::clone(searches));
+            under_way.begin(number, async move { handle(&worker, &searches, lookup).await });
         } else {
-            worker.store.put_lookup_back(&lookup).await?;
+            worker.store.put_lookup_back(&lookup, &worker.owner).await?;
         }
     }
     Ok(more && under_way.free() > 0)
@@ -159,9 +157,9 @@ impl UnderWay {
             .collect()
     }
 
-    fn begin(&mut self, lookup: &Lookup, asking: impl Future<Output = ()> + Send + 'static) {
+    fn begin(&mut self, number: String, asking: impl Future<Output = ()> + Send + 'static) {
         let task = self.tasks.spawn(asking);
-        self.numbers.insert(task.id(), lookup.to.as_e164().to_owned());
+        self.numbers.insert(task.id(), number);
     }
 
     /// Frees the places of those that have ended.
@@ -191,10 +189,6 @@ impl UnderWay {
     }
 }
 
-async fn handle_one(worker: Arc<Worker>, searches: Arc<Searches>, lookup: Lookup) {
-    handle(&worker, &searches, lookup).await;
-}
-
 async fn handle(worker: &Worker, searches: &Searches, lookup: Lookup) {
     let done = match lookup.state {
         State::Accepted | State::Sent => ask(worker, &lookup).await,
@@ -211,7 +205,7 @@ async fn handle(worker: &Worker, searches: &Searches, lookup: Lookup) {
 async fn look_up_again(worker: &Worker, lookup: &Lookup, look_at: Option<Timestamp>) -> Result<(), StoreError> {
     worker
         .store
-        .look_up_again(lookup, look_at, worker.rules.lease, now())
+        .look_up_again(lookup, &worker.owner, look_at, worker.rules.lease, now())
         .await
 }
 
@@ -297,8 +291,8 @@ async fn search(worker: &Worker, searches: &Searches, lookup: &Lookup) -> Result
             // Where it has moved meanwhile, this changes nothing.
             look_up_again(worker, lookup, Some(after(now, reconcile_after / 2))).await
         }
-        (Proof::Absent, State::Unknown) => worker.store.record_not_found(lookup, later, now).await,
-        (Proof::CannotTell, State::Unknown) => worker.store.record_cannot_tell(lookup, later, now).await,
+        (Proof::Absent, State::Unknown) => worker.store.give_up(lookup, true, later, now).await,
+        (Proof::CannotTell, State::Unknown) => worker.store.give_up(lookup, false, later, now).await,
         (Proof::Open, State::Unknown) => look_up_again(worker, lookup, Some(after(now, reconcile_after / 2))).await,
         (Proof::Absent | Proof::CannotTell | Proof::Open, _) => {
             if later.is_none() {

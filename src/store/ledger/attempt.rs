@@ -45,6 +45,29 @@ struct Edits {
     slots: i64,
 }
 
+/// An attempt that something is known of, its delivery locked.
+#[derive(sqlx::FromRow)]
+pub struct Located {
+    #[sqlx(flatten)]
+    pub delivery: Delivery,
+    #[sqlx(flatten)]
+    pub attempt: Attempt,
+    /// How many attempts became the message that is named.
+    pub owners: i64,
+    /// How many receipts of it wait.
+    pub waiting: i64,
+}
+
+/// The columns of a [`Located`], of `r` with the message's id, `delivery d join alert a`, and `attempt t`.
+pub const LOCATED: &str = const_format::concatcp!(
+    "(select count(*) from attempt o where o.provider = t.provider and o.message_id = r.message_id) as owners,
+        (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.message_id
+            and w.applied_at is null) as waiting, ",
+    super::delivery::COLUMNS,
+    ", ",
+    COLUMNS
+);
+
 impl Attempt {
     /// Notes what the provider answered.
     pub fn answer(&mut self, outcome: &'static str, code: Option<i64>, now: Timestamp) {

@@ -283,7 +283,8 @@ fn step_aside(tx: &mut Tx, ids: &[DeliveryId], now: Timestamp) {
 /// What is known of a person before their delivery is there.
 #[derive(sqlx::FromRow)]
 struct NewFacts {
-    place: i64,
+    #[sqlx(try_from = "i64")]
+    place: usize,
     opted_out: i64,
     used: i64,
     limit_set: Option<String>,
@@ -347,8 +348,7 @@ pub async fn begin_new(
     }
     let mut sends = Vec::with_capacity(facts.len());
     for (ahead, facts) in (0..).zip(facts) {
-        let place = usize::try_from(facts.place).unwrap_or(usize::MAX);
-        let Some(Birth { delivery, .. }) = births.get_mut(place) else {
+        let Some(Birth { delivery, .. }) = births.get_mut(facts.place) else {
             continue;
         };
         let gate = BeforeSend {

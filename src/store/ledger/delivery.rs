@@ -72,15 +72,18 @@ struct Edits {
     entries: Vec<Entry>,
 }
 
-/// An entry of the timeline.
-#[derive(Debug)]
-struct Entry {
-    seq: i64,
-    at: i64,
-    what: &'static str,
-    detail: Option<String>,
-    run: Option<String>,
-    run_from: Option<AttemptNo>,
+row! {
+    /// An entry of the timeline.
+    #[derive(Debug)]
+    Entry {
+        id: DeliveryId as text,
+        seq: i64 as number,
+        at: i64 as number,
+        what: &'static str as text,
+        detail: Option<String> as text,
+        run: Option<String> as text,
+        run_from: Option<AttemptNo> as number,
+    }
 }
 
 /// Where a move ends, beside the state itself.
@@ -93,15 +96,6 @@ pub struct Landing {
     pub lease_until: Option<Timestamp>,
     /// What the timeline says of it. Never a phone number, name, or a provider's own text.
     pub detail: String,
-}
-
-/// Attempts of which none was sent, for the same reason: one entry of the timeline stands for all of them.
-pub struct Run {
-    /// What they have in common.
-    pub why: String,
-    /// The number of its first attempt, and when that one ended.
-    pub from: AttemptNo,
-    pub at: Timestamp,
 }
 
 /// What a provider says of a message at some time, whoever brought it: an answer, a receipt, a lookup.
@@ -230,6 +224,19 @@ impl Delivery {
         }
     }
 
+    /// The provider has the message: that counts first, and then what it says of it beyond.
+    pub fn update_accepted(&mut self, update: &StatusUpdate<'_>) {
+        let accepted = Some(MessageStatus::Accepted);
+        self.update(&StatusUpdate {
+            status: accepted,
+            error_code: None,
+            ..*update
+        });
+        if update.status != accepted {
+            self.update(update);
+        }
+    }
+
     fn apply_status(&mut self, update: &StatusUpdate<'_>, status: MessageStatus, is_newest: bool) -> Option<State> {
         let failed = matches!(status, MessageStatus::Failed | MessageStatus::Undelivered);
         let code = update
@@ -275,12 +282,13 @@ impl Delivery {
         self.note("other_message", detail, now);
     }
 
-    /// The newest entry stands for this run of attempts.
-    pub fn make_run(&mut self, run: Run) {
+    /// The newest entry stands for all attempts since the one numbered `from`, which ended at `at`: none of them was sent, and
+    /// all because of `why`.
+    pub fn make_run(&mut self, why: String, from: AttemptNo, at: Timestamp) {
         if let Some(entry) = self.edits.entries.last_mut() {
-            entry.at = ms(run.at);
-            entry.run = Some(run.why);
-            entry.run_from = Some(run.from);
+            entry.at = ms(at);
+            entry.run = Some(why);
+            entry.run_from = Some(from);
         }
     }
 
@@ -293,6 +301,7 @@ impl Delivery {
     fn add_entry(&mut self, what: &'static str, detail: String, now: Timestamp) {
         self.timeline_length += 1;
         self.edits.entries.push(Entry {
+            id: self.id.clone(),
             seq: self.timeline_length,
             at: ms(now),
             what,
@@ -456,8 +465,9 @@ pub async fn create(tx: &mut Tx, births: &mut [Birth], now: Timestamp) -> Result
             &mut told
         };
         set.insert(delivery.alert_id.clone());
-        push_entries(delivery, &mut entries);
-        delivery.edits = Edits::default();
+        for entry in std::mem::take(&mut delivery.edits).entries {
+            entries.push(&entry);
+        }
     }
     tx.queue(CREATE, rows);
     tx.queue(ADD_FIRST_ENTRIES, entries);
@@ -467,44 +477,18 @@ pub async fn create(tx: &mut Tx, births: &mut [Birth], now: Timestamp) -> Result
     super::told::check(tx, untold.difference(&told).map(|id| (id.clone(), now)).collect()).await
 }
 
-row! {
-    EntryRow<'a> {
-        id: &'a DeliveryId as text,
-        seq: i64 as number,
-        at: i64 as number,
-        what: &'static str as text,
-        detail: &'a Option<String> as text,
-        run: &'a Option<String> as text,
-        run_from: Option<AttemptNo> as number,
-    }
-}
-
 const ADD_ENTRIES: Sql = sql!(
     "insert into timeline (delivery_id, seq, at, what, detail, run, run_from)
      select r.id, r.seq, r.at, r.what, r.detail, r.run, r.run_from from ",
-    EntryRow::ROWS
+    Entry::ROWS
 );
 /// Only of deliveries that are there.
 const ADD_FIRST_ENTRIES: Sql = sql!(
     "insert into timeline (delivery_id, seq, at, what, detail)
      select d.id, r.seq, r.at, r.what, r.detail from ",
-    EntryRow::ROWS,
+    Entry::ROWS,
     " cross join delivery d where d.id = r.id"
 );
-
-fn push_entries(delivery: &Delivery, rows: &mut Rows) {
-    for entry in &delivery.edits.entries {
-        rows.push(&EntryRow {
-            id: &delivery.id,
-            seq: entry.seq,
-            at: entry.at,
-            what: entry.what,
-            detail: &entry.detail,
-            run: &entry.run,
-            run_from: entry.run_from,
-        });
-    }
-}
 
 row! {
     SaveRow<'a> {
@@ -607,8 +591,9 @@ pub async fn save(tx: &mut Tx, deliveries: &mut [Delivery]) -> Result<(), StoreE
         } else {
             noted.push(&row);
         }
-        push_entries(delivery, &mut entries);
-        delivery.edits = Edits::default();
+        for entry in std::mem::take(&mut delivery.edits).entries {
+            entries.push(&entry);
+        }
     }
     tx.queue(SAVE_MOVED, moved);
     tx.queue(SAVE_NOTED, noted);

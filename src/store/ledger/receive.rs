@@ -2,8 +2,8 @@
 //! knows their message. Absent: signatures and the provider's words (see `carrier`).
 
 use super::{
-    attempt::{self, Attempt, WorkingSet},
-    delivery::{self, Delivery, StatusUpdate},
+    attempt::{self, Located, WorkingSet},
+    delivery::StatusUpdate,
     waiting,
 };
 use crate::{
@@ -24,17 +24,12 @@ use std::collections::HashSet;
 /// callback address names.
 #[derive(sqlx::FromRow)]
 struct Found {
-    place: i64,
+    #[sqlx(try_from = "i64")]
+    place: usize,
     #[sqlx(flatten)]
-    delivery: Delivery,
-    #[sqlx(flatten)]
-    attempt: Attempt,
-    /// How many attempts became its message.
-    owners: i64,
+    located: Located,
     /// How many receipts are the same.
     repeats: i64,
-    /// How many receipts of its message wait.
-    waiting: i64,
 }
 
 row! {
@@ -51,15 +46,10 @@ row! {
 
 const FIND: Sql = sql!(
     "select r.place as place,
-        (select count(*) from attempt o where o.provider = t.provider and o.message_id = r.message_id) as owners,
         (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.message_id
             and w.status = r.status and w.error_code = r.code
-            and w.delivery_id = r.id and w.attempt = r.attempt) as repeats,
-        (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.message_id
-            and w.applied_at is null) as waiting, ",
-    delivery::COLUMNS,
-    ", ",
-    attempt::COLUMNS,
+            and w.delivery_id = r.id and w.attempt = r.attempt) as repeats, ",
+    attempt::LOCATED,
     " from ",
     AskRow::ROWS,
     " cross join attempt t join delivery d on d.id = t.delivery_id
@@ -123,16 +113,20 @@ pub async fn receive(tx: &mut Tx, receipts: &[&Received]) -> Result<Vec<Recorded
 
     let mut recorded: Vec<Option<Recorded>> = receipts.iter().map(|_| None).collect();
     let (mut set, mut known, mut seen) = (WorkingSet::default(), Vec::new(), HashSet::new());
-    for found in found {
-        let place = usize::try_from(found.place).unwrap_or(usize::MAX);
+    for Found {
+        place,
+        located,
+        repeats,
+    } in found
+    {
         let (Some(received), Some(key)) = (receipts.get(place), keys.get(place)) else {
             continue;
         };
-        if found.repeats > 0 || !seen.insert(key) {
+        if repeats > 0 || !seen.insert(key) {
             recorded[place] = Some(Recorded::Repeat);
             continue;
         }
-        let at = set.add(found.delivery, found.attempt);
+        let at = set.add(located.delivery, located.attempt);
         let (delivery, attempt) = set.get(at);
         let update = StatusUpdate {
             attempt: attempt.number,
@@ -143,7 +137,7 @@ pub async fn receive(tx: &mut Tx, receipts: &[&Received]) -> Result<Vec<Recorded
             at: received.now,
             poll_after: received.poll_after,
         };
-        if !attempt.own(update.message_id, found.owners) {
+        if !attempt.own(update.message_id, located.owners) {
             delivery.note_other_message(attempt.number, received.now);
         }
         delivery.update(&update);
@@ -155,7 +149,7 @@ pub async fn receive(tx: &mut Tx, receipts: &[&Received]) -> Result<Vec<Recorded
         {
             opt_outs::insert(tx, &phone, None, Some(opt_outs::BY_PROVIDER), received.now).await?;
         }
-        if found.waiting > 0 {
+        if located.waiting > 0 {
             known.push(waiting::Known::new(at, delivery, &update));
         }
         recorded[place] = Some(Recorded::Applied(delivery.state));
