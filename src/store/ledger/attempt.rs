@@ -117,17 +117,17 @@ impl Attempt {
 }
 
 row! {
-    NewRow<'a> {
-        id: &'a DeliveryId as text,
-        number: AttemptNo as number,
-        provider: &'static str as text,
-        account: &'a str as text,
-        route: &'a str as text,
-        day: &'a str as text,
-        begun_at: i64 as number,
-        deadline_at: i64 as number,
-        machine_start: Option<&'a str> as text,
-        uptime: Option<i64> as number,
+    NewRow<'a>(delivery: &'a Delivery, rules: &'a BeginRules, day: &'a str, now: Timestamp) {
+        id: text = delivery.id,
+        number: number = delivery.attempts,
+        provider: text = rules.route.provider.as_str(),
+        account: text = rules.route.account,
+        route: text = rules.route.key(),
+        day: text = day,
+        begun_at: number = ms(*now),
+        deadline_at: number = ms(after(*now, rules.lease)),
+        machine_start: text = rules.uptime.as_ref().map(|uptime| &uptime.machine_start),
+        uptime: number = rules.uptime.as_ref().map(|uptime| uptime.ms),
     }
 }
 
@@ -144,40 +144,26 @@ const CREATE: Sql = sql!(
 /// Creates the attempts that these deliveries have just begun, and takes a slot of the day for each; only of deliveries
 /// that are there.
 pub fn create<'a>(tx: &mut Tx, begun: impl IntoIterator<Item = &'a Delivery>, rules: &BeginRules, now: Timestamp) {
-    let day = rules.day.to_string();
-    let uptime = rules.uptime.as_ref();
-    let mut rows = Rows::default();
-    let mut ids = Vec::new();
-    for delivery in begun {
-        rows.push(&NewRow {
-            id: &delivery.id,
-            number: delivery.attempts,
-            provider: rules.route.provider.as_str(),
-            account: &rules.route.account,
-            route: rules.route.key(),
-            day: &day,
-            begun_at: ms(now),
-            deadline_at: ms(after(now, rules.lease)),
-            machine_start: uptime.map(|uptime| uptime.machine_start.as_str()),
-            uptime: uptime.map(|uptime| uptime.ms),
-        });
-        ids.push(&delivery.id);
-    }
-    if !ids.is_empty() {
-        limits::take_slots(tx, &day, ids);
-        tx.queue(CREATE, rows);
-    }
+    let (day, begun) = (&rules.day.to_string(), Vec::from_iter(begun));
+    limits::take_slots(tx, day, begun.iter().map(|delivery| &delivery.id));
+    let rows = begun.iter().map(|delivery| NewRow {
+        delivery,
+        rules,
+        day,
+        now,
+    });
+    tx.queue(CREATE, rows.collect());
 }
 
 row! {
-    SaveRow<'a> {
-        id: &'a DeliveryId as text,
-        number: AttemptNo as number,
-        message_id: &'a Option<String> as text,
-        answered_at: Option<i64> as number,
-        outcome: &'a Option<String> as text,
-        code: Option<i64> as number,
-        returned_at: Option<i64> as number,
+    SaveRow<'a>(delivery: &'a Delivery, attempt: &'a Attempt) {
+        id: text = delivery.id,
+        number: number = attempt.number,
+        message_id: text = attempt.own_message_id,
+        answered_at: number = attempt.answered_at,
+        outcome: text = attempt.outcome,
+        code: number = attempt.answer_code,
+        returned_at: number = attempt.slot_returned_at,
     }
 }
 
@@ -232,20 +218,11 @@ impl WorkingSet {
     pub fn save_attempts(&mut self, tx: &mut Tx) {
         let mut rows = Rows::default();
         let mut slots: BTreeMap<&str, i64> = BTreeMap::new();
-        let attempts = self.deliveries.iter().zip(&self.attempts);
-        let attempts =
-            attempts.flat_map(|(delivery, attempts)| attempts.iter().map(move |attempt| (delivery, attempt)));
-        for (delivery, attempt) in attempts.filter(|(_, attempt)| attempt.edits.is_changed) {
-            rows.push(&SaveRow {
-                id: &delivery.id,
-                number: attempt.number,
-                message_id: &attempt.own_message_id,
-                answered_at: attempt.answered_at,
-                outcome: &attempt.outcome,
-                code: attempt.answer_code,
-                returned_at: attempt.slot_returned_at,
-            });
-            *slots.entry(&attempt.limit_day).or_default() += attempt.edits.slots;
+        for (delivery, attempts) in self.deliveries.iter().zip(&self.attempts) {
+            for attempt in attempts.iter().filter(|attempt| attempt.edits.is_changed) {
+                rows.push(&SaveRow { delivery, attempt });
+                *slots.entry(&attempt.limit_day).or_default() += attempt.edits.slots;
+            }
         }
         tx.queue(SAVE, rows);
         limits::move_slots(tx, slots);

@@ -385,28 +385,28 @@ impl Birth {
 }
 
 row! {
-    BirthRow<'a> {
-        id: &'a DeliveryId as text,
-        alert_id: &'a AlertId as text,
-        channel: &'static str as text,
-        phone: &'a Option<String> as text,
-        phone_raw: Option<&'a str> as text,
-        round: i64 as number,
-        resend_of: &'a Option<DeliveryId> as text,
-        staff_id: &'a Option<String> as text,
-        role: &'a Option<String> as text,
-        name: &'a Option<String> as text,
-        message: &'a str as text,
-        segments: usize as number,
-        state: &'static str as text,
-        reason: &'a Option<String> as text,
-        attempts: AttemptNo as number,
-        due_at: Option<i64> as number,
-        lease_until: Option<i64> as number,
-        length: i64 as number,
-        provider: &'a Option<String> as text,
-        received_at: i64 as number,
-        moved_at: i64 as number,
+    BirthRow<'a>(delivery: &'a Delivery, about: &'a NewDelivery, resend_of: &'a Option<DeliveryId>) {
+        id: text = delivery.id,
+        alert_id: text = delivery.alert_id,
+        channel: text = about.channel.as_str(),
+        phone: text = delivery.phone,
+        phone_raw: text = about.phone.as_ref().err(),
+        round: number = delivery.round,
+        resend_of: text = resend_of,
+        staff_id: text = about.staff_id,
+        role: text = about.role,
+        name: text = about.name,
+        message: text = delivery.message,
+        segments: number = about.segments,
+        state: text = delivery.state.as_str(),
+        reason: text = delivery.reason,
+        attempts: number = delivery.attempts,
+        due_at: number = delivery.due_at,
+        lease_until: number = delivery.lease_until,
+        length: number = delivery.timeline_length,
+        provider: text = delivery.provider,
+        received_at: number = delivery.received_at,
+        moved_at: number = delivery.moved_at,
     }
 }
 
@@ -436,27 +436,9 @@ pub async fn create(tx: &mut Tx, births: &mut [Birth], now: Timestamp) -> Result
     } in births
     {
         rows.push(&BirthRow {
-            id: &delivery.id,
-            alert_id: &delivery.alert_id,
-            channel: about.channel.as_str(),
-            phone: &delivery.phone,
-            phone_raw: about.phone.as_ref().err().and_then(Option::as_deref),
-            round: delivery.round,
+            delivery,
+            about,
             resend_of,
-            staff_id: &about.staff_id,
-            role: &about.role,
-            name: &about.name,
-            message: &delivery.message,
-            segments: about.segments,
-            state: delivery.state.as_str(),
-            reason: &delivery.reason,
-            attempts: delivery.attempts,
-            due_at: delivery.due_at,
-            lease_until: delivery.lease_until,
-            length: delivery.timeline_length,
-            provider: &delivery.provider,
-            received_at: delivery.received_at,
-            moved_at: delivery.moved_at,
         });
         is_due |= delivery.state == State::Pending;
         let set = if delivery.state.leaves_untold() {
@@ -465,9 +447,8 @@ pub async fn create(tx: &mut Tx, births: &mut [Birth], now: Timestamp) -> Result
             &mut told
         };
         set.insert(delivery.alert_id.clone());
-        for entry in std::mem::take(&mut delivery.edits).entries {
-            entries.push(&entry);
-        }
+        let edits = std::mem::take(&mut delivery.edits);
+        edits.entries.iter().for_each(|entry| entries.push(entry));
     }
     tx.queue(CREATE, rows);
     tx.queue(ADD_FIRST_ENTRIES, entries);
@@ -491,21 +472,21 @@ const ADD_FIRST_ENTRIES: Sql = sql!(
 );
 
 row! {
-    SaveRow<'a> {
-        id: &'a DeliveryId as text,
-        state: &'static str as text,
-        reason: &'a Option<String> as text,
-        due_at: Option<i64> as number,
-        lease_until: Option<i64> as number,
-        attempts: AttemptNo as number,
-        at: i64 as number,
-        length: i64 as number,
-        provider: &'a Option<String> as text,
-        read_at: Option<i64> as number,
-        message_id: &'a Option<String> as text,
-        word: &'a Option<String> as text,
-        error_code: Option<i64> as number,
-        provider_at: Option<i64> as number,
+    SaveRow<'a>(delivery: &'a Delivery, at: i64) {
+        id: text = delivery.id,
+        state: text = delivery.state.as_str(),
+        reason: text = delivery.reason,
+        due_at: number = delivery.due_at,
+        lease_until: number = delivery.lease_until,
+        attempts: number = delivery.attempts,
+        at: number = at,
+        length: number = delivery.timeline_length,
+        provider: text = delivery.provider,
+        read_at: number = delivery.read_at,
+        message_id: text = delivery.words.provider_message_id,
+        word: text = delivery.words.provider_status,
+        error_code: number = delivery.words.error_code,
+        provider_at: number = delivery.words.provider_at,
     }
 }
 
@@ -530,10 +511,7 @@ const SAVE_NOTED: Sql = sql!(
 );
 
 row! {
-    AgeRow<'a> {
-        id: &'a DeliveryId as text,
-        received_at: i64 as number,
-    }
+    AgeRow<'a> { id: &'a DeliveryId as text, received_at: i64 as number }
 }
 
 const SAVE_AGE: Sql = sql!(
@@ -549,30 +527,14 @@ pub async fn save(tx: &mut Tx, deliveries: &mut [Delivery]) -> Result<(), StoreE
     let mut ages = Rows::default();
     let mut untold: Vec<(AlertId, Timestamp)> = Vec::new();
     for delivery in deliveries.iter_mut() {
-        let edits = &delivery.edits;
-        if !edits.has_moved && edits.noted_at.is_none() {
-            continue;
-        }
-        let at_ms = if edits.has_moved {
-            delivery.moved_at
-        } else {
-            edits.noted_at.unwrap_or(delivery.moved_at)
-        };
-        let row = SaveRow {
-            id: &delivery.id,
-            state: delivery.state.as_str(),
-            reason: &delivery.reason,
-            due_at: delivery.due_at,
-            lease_until: delivery.lease_until,
-            attempts: delivery.attempts,
-            at: at_ms,
-            length: delivery.timeline_length,
-            provider: &delivery.provider,
-            read_at: delivery.read_at,
-            message_id: &delivery.words.provider_message_id,
-            word: &delivery.words.provider_status,
-            error_code: delivery.words.error_code,
-            provider_at: delivery.words.provider_at,
+        let edits = std::mem::take(&mut delivery.edits);
+        let row = match (edits.has_moved, edits.noted_at) {
+            (true, _) => SaveRow {
+                delivery,
+                at: delivery.moved_at,
+            },
+            (false, Some(at)) => SaveRow { delivery, at },
+            (false, None) => continue,
         };
         if edits.is_as_new {
             ages.push(&AgeRow {
@@ -591,9 +553,7 @@ pub async fn save(tx: &mut Tx, deliveries: &mut [Delivery]) -> Result<(), StoreE
         } else {
             noted.push(&row);
         }
-        for entry in std::mem::take(&mut delivery.edits).entries {
-            entries.push(&entry);
-        }
+        edits.entries.iter().for_each(|entry| entries.push(entry));
     }
     tx.queue(SAVE_MOVED, moved);
     tx.queue(SAVE_NOTED, noted);

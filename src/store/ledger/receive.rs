@@ -33,14 +33,14 @@ struct Found {
 }
 
 row! {
-    AskRow<'a> {
-        place: usize as number,
-        message_id: &'a str as text,
-        status: &'a str as text,
-        code: &'a str as text,
-        id: &'a str as text,
-        attempt: i64 as number,
-        provider: &'static str as text,
+    AskRow<'a>(place: usize, key: &'a Key<'a>) {
+        place: number = place,
+        message_id: text = key.message_id,
+        status: text = key.status,
+        code: text = key.code,
+        id: text = key.id,
+        attempt: number = key.attempt,
+        provider: text = key.provider,
     }
 }
 
@@ -100,15 +100,7 @@ pub async fn receive(tx: &mut Tx, receipts: &[&Received]) -> Result<Vec<Recorded
         return Ok(Vec::new());
     }
     let keys: Vec<Key<'_>> = receipts.iter().map(|received| Key::of(&received.receipt)).collect();
-    let asked = keys.iter().enumerate().map(|(place, key)| AskRow {
-        place,
-        message_id: key.message_id,
-        status: key.status,
-        code: &key.code,
-        id: key.id,
-        attempt: key.attempt,
-        provider: key.provider,
-    });
+    let asked = keys.iter().enumerate().map(|(place, key)| AskRow { place, key });
     let found: Vec<Found> = tx.all(FIND, [asked.collect::<Rows>().into()]).await?;
 
     let mut recorded: Vec<Option<Recorded>> = receipts.iter().map(|_| None).collect();
@@ -164,19 +156,19 @@ pub async fn receive(tx: &mut Tx, receipts: &[&Received]) -> Result<Vec<Recorded
 }
 
 row! {
-    NewRow<'a> {
-        row: &'a str as text,
-        message_id: &'a str as text,
-        status: &'a str as text,
-        code: &'a str as text,
-        id: &'a str as text,
-        attempt: i64 as number,
-        provider: &'static str as text,
-        news: Option<&'static str> as text,
-        read_at: Option<i64> as number,
-        opted_out_at: Option<i64> as number,
-        received_at: i64 as number,
-        applied_at: Option<i64> as number,
+    NewRow<'a>(row: &'a str, key: &'a Key<'a>, receipt: &'a Receipt, at: i64, is_applied: bool) {
+        row: text = row,
+        message_id: text = key.message_id,
+        status: text = key.status,
+        code: text = key.code,
+        id: text = key.id,
+        attempt: number = key.attempt,
+        provider: text = key.provider,
+        news: text = receipt.status.map(MessageStatus::as_str),
+        read_at: number = receipt.read.then_some(at),
+        opted_out_at: number = receipt.opted_out.then_some(at),
+        received_at: number = at,
+        applied_at: number = is_applied.then_some(at),
     }
 }
 
@@ -204,27 +196,20 @@ async fn insert(
     let (mut applied, mut waiting, mut rows_of) = (Rows::default(), Rows::default(), Vec::new());
     for place in ordered {
         let (Received { receipt, now, .. }, key) = (receipts[place], &keys[place]);
-        let applied_at = match &recorded[place] {
-            Some(Recorded::Applied(_)) => Some(ms(*now)),
+        let is_applied = match &recorded[place] {
+            Some(Recorded::Applied(_)) => true,
             Some(Recorded::Repeat) => continue,
-            Some(Recorded::Waiting) | None => None,
+            Some(Recorded::Waiting) | None => false,
         };
         let id = new_id();
         let row = NewRow {
             row: &id,
-            message_id: key.message_id,
-            status: key.status,
-            code: &key.code,
-            id: key.id,
-            attempt: key.attempt,
-            provider: key.provider,
-            news: receipt.status.map(MessageStatus::as_str),
-            read_at: receipt.read.then_some(ms(*now)),
-            opted_out_at: receipt.opted_out.then_some(ms(*now)),
-            received_at: ms(*now),
-            applied_at,
+            key,
+            receipt,
+            at: ms(*now),
+            is_applied,
         };
-        if applied_at.is_some() {
+        if is_applied {
             applied.push(&row);
         } else {
             waiting.push(&row);
@@ -235,8 +220,8 @@ async fn insert(
     if waiting.is_empty() {
         return Ok(());
     }
-    let new: Vec<(String,)> = tx.all(KEEP_WAITING, [waiting.into()]).await?;
-    let new: HashSet<String> = new.into_iter().map(|(id,)| id).collect();
+    let new: Vec<String> = tx.scalars(KEEP_WAITING, [waiting.into()]).await?;
+    let new: HashSet<String> = new.into_iter().collect();
     for (place, row) in rows_of {
         recorded[place] = Some(if new.contains(&row) {
             Recorded::Waiting
