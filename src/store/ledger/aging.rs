@@ -2,7 +2,7 @@
 //! the daily limit goes on when there is one; and receipts that crossed the answer they belong to are applied.
 
 use super::{
-    attempt::{self, Attempt, WorkingSet},
+    attempt::{self, WorkingSet},
     delivery::{self, Delivery, Landing, StatusUpdate},
     waiting,
 };
@@ -70,19 +70,19 @@ impl Db {
     /// Applies receipts whose message became known in the very moment they came, so that neither side saw the other.
     pub async fn apply_late_receipts(&self, poll_after: SignedDuration, now: Timestamp) -> Result<(), StoreError> {
         const RECEIPTS: Sql = sql!(
-            "select t.delivery_id, t.number, r.message_id from receipt r cross join attempt t
+            "select t.delivery_id, t.number, t.provider, r.message_id from receipt r cross join attempt t
              where case when r.applied_at is null then r.received_at end > $1
                 and t.provider = r.provider and t.message_id = r.message_id limit $2"
         );
         let arguments = args![ms(after(now, -LATE_RECEIPTS)), SWEEP_BATCH];
-        let late: Vec<(DeliveryId, AttemptNo, String)> = self.reads().all(RECEIPTS, arguments).await?;
-        for (id, number, message_id) in late {
+        let late: Vec<(DeliveryId, AttemptNo, String, String)> = self.reads().all(RECEIPTS, arguments).await?;
+        for (id, number, provider, message_id) in late {
             let mut tx = self.begin().await?;
-            let Some(Late { delivery, attempt }) = tx.optional(LATE, args![&id, number]).await? else {
+            let Some(late) = attempt::locate(&mut tx, (&id, number), (&provider, &message_id)).await? else {
                 continue;
             };
             let mut set = WorkingSet::default();
-            let place = set.add(delivery, attempt);
+            let place = set.add(late.delivery, late.attempt);
             let update = StatusUpdate {
                 attempt: number,
                 message_id: &message_id,
@@ -128,23 +128,6 @@ impl Db {
         Ok(released)
     }
 }
-
-#[derive(sqlx::FromRow)]
-struct Late {
-    #[sqlx(flatten)]
-    delivery: Delivery,
-    #[sqlx(flatten)]
-    attempt: Attempt,
-}
-
-const LATE: Sql = sql!(
-    "select ",
-    delivery::COLUMNS,
-    ", ",
-    attempt::COLUMNS,
-    " from delivery d join alert a on a.id = d.alert_id join attempt t on t.delivery_id = d.id
-      where d.id = $1 and t.number = $2 for update of d"
-);
 
 /// Moves a delivery whose time is up. It was chosen before the transaction; meanwhile it may have moved.
 fn age(delivery: &mut Delivery, cutoff: Timestamp, now: Timestamp) -> Option<State> {

@@ -118,12 +118,7 @@ struct Recording {
 
 impl Recording {
     async fn record(&mut self, tx: &mut Tx, answered: &Answered, found: Found) -> Result<(), StoreError> {
-        let Located {
-            delivery,
-            attempt,
-            owners,
-            waiting,
-        } = found.located;
+        let located = found.located;
         let Answered {
             sending,
             answer,
@@ -131,7 +126,7 @@ impl Recording {
             now,
         } = answered;
         let now = *now;
-        let place = self.set.add(delivery, attempt);
+        let place = self.set.add(located.delivery, located.attempt);
         let (delivery, attempt) = self.set.get(place);
         let (outcome, code) = outcome_of(answer);
         attempt.answer(outcome, code, now);
@@ -154,11 +149,11 @@ impl Recording {
                     at: now,
                     poll_after: rules.poll_after,
                 };
-                if !attempt.own(message_id, owners) {
+                if !attempt.own(message_id, located.owners) {
                     delivery.note_other_message(attempt.number, now);
                 }
                 delivery.update_accepted(&update);
-                if waiting > 0 {
+                if located.waiting > 0 {
                     self.waiting.push(waiting::Known::new(place, delivery, &update));
                 }
                 if let Some(route) = found.held_route {

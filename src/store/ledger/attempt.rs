@@ -10,7 +10,8 @@ use crate::{
         error::StoreError,
         jobs::BeginRules,
         limits,
-        sql::{Rows, Sql, row, sql},
+        query::Query,
+        sql::{Rows, Sql, args, row, sql},
         tx::Tx,
         types::ms,
     },
@@ -67,6 +68,23 @@ pub const LOCATED: &str = const_format::concatcp!(
     ", ",
     COLUMNS
 );
+
+/// Locks a delivery with its attempt that became the message, be it an older one; else with the one of this number.
+pub async fn locate(
+    tx: &mut Tx,
+    (id, number): (&DeliveryId, AttemptNo),
+    (provider, message_id): (&str, &str),
+) -> Result<Option<Located>, StoreError> {
+    const LOCATE: Sql = sql!(
+        "select ",
+        LOCATED,
+        " from (select cast($3 as text) as message_id) as r cross join delivery d join alert a on a.id = d.alert_id
+            join attempt t on t.delivery_id = d.id and t.number = coalesce((select o.number from attempt o
+                where o.provider = $4 and o.message_id = r.message_id and o.delivery_id = d.id), $2)
+         where d.id = $1 for update of d"
+    );
+    tx.optional(LOCATE, args![id, number, message_id, provider]).await
+}
 
 impl Attempt {
     /// Notes what the provider answered.

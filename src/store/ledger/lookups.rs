@@ -109,8 +109,11 @@ const OTHERS: &str = const_format::concatcp!(
      order by due_at, id limit $4"
 );
 
-fn texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> Rows {
-    let mut rows: Rows = texts.into_iter().map(|text| TextRow { text }).collect();
+fn texts(texts: impl IntoIterator<Item = impl AsRef<str>>) -> Rows {
+    let mut rows = Rows::default();
+    for text in texts {
+        rows.push(&TextRow { text: text.as_ref() });
+    }
     if rows.is_empty() {
         rows.push(&TextRow { text: "" });
     }
@@ -138,7 +141,7 @@ impl Db {
         );
         let route = looker.route;
         let arguments = args![
-            texts(but.iter().copied()),
+            texts(but),
             looker.owner,
             ms(now),
             most,
@@ -165,12 +168,9 @@ impl Db {
             OTHERS,
             " for update of d skip locked) returning id"
         );
-        let accounts: Vec<String> = routes
-            .iter()
-            .map(|route| format!("{}/{}/{}", route.channel, route.provider, route.account))
-            .collect();
-        let accounts = texts(accounts.iter().map(String::as_str));
-        let arguments = args![accounts, looker.owner, ms(now), most];
+        let accounts = routes.iter();
+        let accounts = accounts.map(|route| format!("{}/{}/{}", route.channel, route.provider, route.account));
+        let arguments = args![texts(accounts), looker.owner, ms(now), most];
         self.take(FIND, TAKE, arguments, looker, now).await
     }
 
@@ -227,7 +227,7 @@ impl Db {
             " cross join attempt t
              where t.provider = $2 and t.message_id = r.text"
         );
-        let rows = texts(list.iter().map(|message| message.message_id.as_str()));
+        let rows = texts(list.iter().map(|message| &message.message_id));
         let owned: Vec<String> = self.reads().scalars(OWNED, args![rows, provider]).await?;
         Ok(owned.into_iter().collect())
     }
@@ -251,19 +251,13 @@ impl Db {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let Some(Located {
-            delivery,
-            attempt,
-            owners,
-            waiting,
-        }) = lock_unmoved(&mut tx, lookup, &found.message_id).await?
-        else {
+        let Some(located) = lock_unmoved(&mut tx, lookup, &found.message_id).await? else {
             return Ok(false);
         };
         let mut set = WorkingSet::default();
-        let place = set.add(delivery, attempt);
+        let place = set.add(located.delivery, located.attempt);
         let (delivery, attempt) = set.get(place);
-        if !attempt.own(&found.message_id, owners) {
+        if !attempt.own(&found.message_id, located.owners) {
             return Ok(false);
         }
         let update = StatusUpdate {
@@ -279,11 +273,8 @@ impl Db {
         if found.opted_out {
             opt_outs::insert(&mut tx, lookup.to.as_e164(), None, Some(opt_outs::BY_PROVIDER), now).await?;
         }
-        let known: Vec<_> = (waiting > 0)
-            .then(|| waiting::Known::new(place, delivery, &update))
-            .into_iter()
-            .collect();
-        waiting::apply(&mut tx, &mut set, &known).await?;
+        let known = (located.waiting > 0).then(|| waiting::Known::new(place, delivery, &update));
+        waiting::apply(&mut tx, &mut set, known.as_slice()).await?;
         let moved = set.get(place).0.state != lookup.state;
         set.save(&mut tx).await?;
         tx.commit().await?;
@@ -414,18 +405,10 @@ impl Lookup {
     }
 }
 
-/// Locks the delivery if it still stands where the lookup found it, with the attempt that became this message: it may be an
-/// older one, whose good status counts and whose bad one does not. Else with the newest.
+/// Locks the delivery if it still stands where the lookup found it, with the attempt that became this message: of an older
+/// one a good status counts and a bad one does not. Else with the newest.
 async fn lock_unmoved(tx: &mut Tx, lookup: &Lookup, message_id: &str) -> Result<Option<Located>, StoreError> {
-    const LOCK: Sql = sql!(
-        "select ",
-        attempt::LOCATED,
-        " from (select cast($3 as text) as message_id) as r cross join delivery d join alert a on a.id = d.alert_id
-            join attempt t on t.delivery_id = d.id and t.number = coalesce((select o.number from attempt o
-                where o.provider = $4 and o.message_id = r.message_id and o.delivery_id = d.id), $2)
-         where d.id = $1 for update of d"
-    );
-    let arguments = args![&lookup.delivery_id, lookup.attempt, message_id, &lookup.provider];
-    let located: Option<Located> = tx.optional(LOCK, arguments).await?;
+    let newest = (&lookup.delivery_id, lookup.attempt);
+    let located = attempt::locate(tx, newest, (&lookup.provider, message_id)).await?;
     Ok(located.filter(|located| located.delivery.state == lookup.state && located.delivery.attempts == lookup.attempt))
 }

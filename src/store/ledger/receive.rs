@@ -105,16 +105,12 @@ pub async fn receive(tx: &mut Tx, receipts: &[&Received]) -> Result<Vec<Recorded
 
     let mut recorded: Vec<Option<Recorded>> = receipts.iter().map(|_| None).collect();
     let (mut set, mut known, mut seen) = (WorkingSet::default(), Vec::new(), HashSet::new());
-    for Found {
-        place,
-        located,
-        repeats,
-    } in found
-    {
+    for found in found {
+        let (place, located) = (found.place, found.located);
         let (Some(received), Some(key)) = (receipts.get(place), keys.get(place)) else {
             continue;
         };
-        if repeats > 0 || !seen.insert(key) {
+        if found.repeats > 0 || !seen.insert(key) {
             recorded[place] = Some(Recorded::Repeat);
             continue;
         }
