@@ -8,7 +8,7 @@ use super::{
     send,
     workers::{Tasks, pass_panic_on, stopped},
 };
-use crate::store::{self, Claimed, StoreError, Wait};
+use crate::store::{BegunBatch, Claimed, StoreError, Wait};
 use futures::{
     StreamExt,
     stream::{self, BoxStream},
@@ -97,16 +97,12 @@ async fn round(
                     }
                 }
             }
-            Ok(Next::Begun(store::BegunBatch {
-                began_at,
-                begun,
-                is_all,
-            })) => {
-                state.is_idle = is_all;
-                let mut calls = Vec::with_capacity(begun.len());
-                for sending in begun.into_iter().filter_map(send::to_send) {
+            Ok(Next::Begun(batch)) => {
+                state.is_idle = batch.is_all;
+                let mut calls = Vec::with_capacity(batch.begun.len());
+                for sending in batch.begun.into_iter().filter_map(send::to_send) {
                     let Some(slot) = free.split(1) else { break };
-                    calls.push(call(slot, send::deliver(Arc::clone(&worker), sending, began_at)));
+                    calls.push(call(slot, send::deliver(Arc::clone(&worker), sending, batch.began_at)));
                 }
                 state.pace.used(calls.len(), napped);
                 return (Some(calls), state);
@@ -168,7 +164,7 @@ async fn await_database<T>(
 
 /// What came of the request to begin something.
 enum Next {
-    Begun(store::BegunBatch),
+    Begun(BegunBatch),
     Claimed(Claimed),
     Nothing,
 }
@@ -196,10 +192,8 @@ async fn begin(
         Err(error) if error.is_outage() => Err(error),
         Err(error) => {
             tracing::warn!(error = %error.explain(), "cannot begin deliveries together; trying the first alone");
-            let claim = worker
-                .store
-                .claim(&worker.owner, &rules.route, rules.lease, now)
-                .await?;
+            let (owner, route) = (&worker.owner, &rules.route);
+            let claim = worker.store.claim(owner, route, rules.lease, now).await?;
             Ok(claim.map_or(Next::Nothing, Next::Claimed))
         }
     }
@@ -208,11 +202,8 @@ async fn begin(
 /// Whether a delivery is due that nobody has claimed. It may be held all the same.
 async fn is_due(worker: &Worker) -> Result<bool, StoreError> {
     let now = now();
-    Ok(worker
-        .store
-        .next_due_at(worker.carrier.route().channel, now)
-        .await?
-        .is_some_and(|due| due <= now))
+    let next = worker.store.next_due_at(worker.carrier.route().channel, now).await?;
+    Ok(next.is_some_and(|due| due <= now))
 }
 
 /// Sleeps until the next delivery will be due, somebody notifies, or the longest nap is over.
@@ -223,16 +214,10 @@ async fn nap(worker: &Worker) {
         return;
     }
     let now = now();
-    let due_in = match worker.store.next_due_at(worker.carrier.route().channel, now).await {
-        Ok(Some(due)) => Duration::try_from(due.duration_since(now)).unwrap_or(LONGEST_NAP),
-        Ok(None) | Err(_) => LONGEST_NAP,
-    };
+    let next = worker.store.next_due_at(worker.carrier.route().channel, now).await;
+    let due_in = next.ok().flatten().and_then(|due| Duration::try_from(due.duration_since(now)).ok());
     // Due and still not claimed means held: look again at the end of the nap.
-    let nap = if due_in.is_zero() {
-        LONGEST_NAP
-    } else {
-        due_in.min(LONGEST_NAP)
-    };
+    let nap = due_in.filter(|due_in| !due_in.is_zero()).unwrap_or(LONGEST_NAP).min(LONGEST_NAP);
     // Its sender lives as long as the store.
     let _ = tokio::time::timeout(nap, wake.changed()).await;
 }

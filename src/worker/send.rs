@@ -79,10 +79,8 @@ async fn guard<T>(handling: impl Future<Output = Result<T, StoreError>>) -> Resu
 
 async fn begin(worker: &Worker, claim: &Claimed) -> Result<BegunBatch, StoreError> {
     let now = now();
-    worker
-        .store
-        .begin_claimed(begin_rules(worker, now), claim.clone(), now)
-        .await
+    let rules = begin_rules(worker, now);
+    worker.store.begin_claimed(rules, claim.clone(), now).await
 }
 
 /// What sends begin by at this time.

@@ -20,10 +20,8 @@ async fn sweep(worker: Arc<Worker>) -> Result<(), StoreError> {
         tracing::info!(deliveries = moved, "moved deliveries whose time was up");
     }
     worker.store.apply_late_receipts(rules.poll_after, now).await?;
-    let released = worker
-        .store
-        .release_deferred(LocalDay::of(now, &rules.time_zone), rules.daily_limit, now)
-        .await?;
+    let today = LocalDay::of(now, &rules.time_zone);
+    let released = worker.store.release_deferred(today, rules.daily_limit, now).await?;
     if released > 0 {
         tracing::info!(
             deliveries = released,

@@ -90,12 +90,7 @@ pub async fn answer(tx: &mut Tx, answers: &[Arc<Answered>]) -> Result<(), StoreE
         recording.record(tx, answered, found).await?;
     }
     recording.end(tx).await?;
-    if gives_back {
-        let now = answers
-            .iter()
-            .map(|answered| answered.now)
-            .max()
-            .unwrap_or(Timestamp::UNIX_EPOCH);
+    if gives_back && let Some(now) = answers.iter().map(|answered| answered.now).max() {
         aging::release(tx, rules.day, rules.configured_limit, now).await?;
     }
     Ok(())
@@ -119,13 +114,7 @@ struct Recording {
 impl Recording {
     async fn record(&mut self, tx: &mut Tx, answered: &Answered, found: Found) -> Result<(), StoreError> {
         let located = found.located;
-        let Answered {
-            sending,
-            answer,
-            rules,
-            now,
-        } = answered;
-        let now = *now;
+        let (answer, now) = (&answered.answer, answered.now);
         let place = self.set.add(located.delivery, located.attempt);
         let (delivery, attempt) = self.set.get(place);
         let (outcome, code) = outcome_of(answer);
@@ -147,7 +136,7 @@ impl Recording {
                     status: *status,
                     error_code: None,
                     at: now,
-                    poll_after: rules.poll_after,
+                    poll_after: answered.rules.poll_after,
                 };
                 if !attempt.own(message_id, located.owners) {
                     delivery.note_other_message(attempt.number, now);
@@ -171,7 +160,7 @@ impl Recording {
                 let code_text = code.map_or_else(String::new, |code| format!(" with code {code}"));
                 let landing = Landing {
                     reason: Some(Reason::Refused),
-                    detail: format!("attempt {}: the provider refused it{code_text}", sending.attempt),
+                    detail: format!("attempt {}: the provider refused it{code_text}", attempt.number),
                     ..Default::default()
                 };
                 if delivery.apply(Change::Refuse, landing, now).is_some() {
@@ -185,7 +174,7 @@ impl Recording {
                 };
                 let landing = Landing {
                     due_at: Some(now),
-                    detail: format!("attempt {}: {why}; the provider may have it", sending.attempt),
+                    detail: format!("attempt {}: {why}; the provider may have it", attempt.number),
                     ..Default::default()
                 };
                 let was_written_off = delivery.state != State::Sending;

@@ -1,7 +1,10 @@
 //! Claims: the right to begin one delivery alone, where it cannot be begun together with others. Each is counted, so that
 //! none can be claimed for ever.
 
-use super::{answer::internal_error, delivery};
+use super::{
+    answer::internal_error,
+    delivery::{self, Delivery},
+};
 use crate::{
     domain::{
         day::after,
@@ -114,10 +117,8 @@ impl Db {
         let mut tx = self.begin().await?;
         let mut locked = delivery::lock(&mut tx, std::slice::from_ref(&claim.delivery_id)).await?;
         let mut moved = false;
-        for delivery in locked
-            .iter_mut()
-            .filter(|row| row.lease_token.as_deref() == Some(&claim.token))
-        {
+        let ours = |delivery: &&mut Delivery| delivery.lease_token.as_deref() == Some(&claim.token);
+        for delivery in locked.iter_mut().filter(ours) {
             moved = delivery.apply(Change::SetAside, internal_error(detail), now).is_some();
         }
         delivery::save(&mut tx, &mut locked).await?;

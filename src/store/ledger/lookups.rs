@@ -35,7 +35,7 @@ use jiff::{SignedDuration, Timestamp};
 use std::{collections::HashSet, sync::Arc};
 
 /// A delivery that is due to be asked about, and the newest attempt of it.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, sqlx::FromRow)]
 pub struct Lookup {
     pub delivery_id: DeliveryId,
     pub state: State,

@@ -103,7 +103,7 @@ pub async fn receive(tx: &mut Tx, receipts: &[&Received]) -> Result<Vec<Recorded
     let asked = keys.iter().enumerate().map(|(place, key)| AskRow { place, key });
     let found: Vec<Found> = tx.all(FIND, [asked.collect::<Rows>().into()]).await?;
 
-    let mut recorded: Vec<Option<Recorded>> = receipts.iter().map(|_| None).collect();
+    let mut recorded: Vec<Recorded> = receipts.iter().map(|_| Recorded::Waiting).collect();
     let (mut set, mut known, mut seen) = (WorkingSet::default(), Vec::new(), HashSet::new());
     for found in found {
         let (place, located) = (found.place, found.located);
@@ -111,7 +111,7 @@ pub async fn receive(tx: &mut Tx, receipts: &[&Received]) -> Result<Vec<Recorded
             continue;
         };
         if found.repeats > 0 || !seen.insert(key) {
-            recorded[place] = Some(Recorded::Repeat);
+            recorded[place] = Recorded::Repeat;
             continue;
         }
         let at = set.add(located.delivery, located.attempt);
@@ -140,15 +140,12 @@ pub async fn receive(tx: &mut Tx, receipts: &[&Received]) -> Result<Vec<Recorded
         if located.waiting > 0 {
             known.push(waiting::Known::new(at, delivery, &update));
         }
-        recorded[place] = Some(Recorded::Applied(delivery.state));
+        recorded[place] = Recorded::Applied(delivery.state);
     }
     waiting::apply(tx, &mut set, &known).await?;
     insert(tx, receipts, &keys, &mut recorded).await?;
     set.save(tx).await?;
-    Ok(recorded
-        .into_iter()
-        .map(|recorded| recorded.unwrap_or(Recorded::Waiting))
-        .collect())
+    Ok(recorded)
 }
 
 row! {
@@ -183,7 +180,7 @@ async fn insert(
     tx: &mut Tx,
     receipts: &[&Received],
     keys: &[Key<'_>],
-    recorded: &mut [Option<Recorded>],
+    recorded: &mut [Recorded],
 ) -> Result<(), StoreError> {
     const KEEP: Sql = sql!(INSERT);
     const KEEP_WAITING: Sql = sql!(INSERT, " returning id");
@@ -193,9 +190,9 @@ async fn insert(
     for place in ordered {
         let (Received { receipt, now, .. }, key) = (receipts[place], &keys[place]);
         let is_applied = match &recorded[place] {
-            Some(Recorded::Applied(_)) => true,
-            Some(Recorded::Repeat) => continue,
-            Some(Recorded::Waiting) | None => false,
+            Recorded::Applied(_) => true,
+            Recorded::Repeat => continue,
+            Recorded::Waiting => false,
         };
         let id = new_id();
         let row = NewRow {
@@ -219,11 +216,9 @@ async fn insert(
     let new: Vec<String> = tx.scalars(KEEP_WAITING, [waiting.into()]).await?;
     let new: HashSet<String> = new.into_iter().collect();
     for (place, row) in rows_of {
-        recorded[place] = Some(if new.contains(&row) {
-            Recorded::Waiting
-        } else {
-            Recorded::Repeat
-        });
+        if !new.contains(&row) {
+            recorded[place] = Recorded::Repeat;
+        }
     }
     Ok(())
 }
