@@ -44,6 +44,11 @@ pub trait Query {
         Ok(self.all(sql, arguments).await?.into_iter().next())
     }
 
+    /// Whether there is a row.
+    async fn exists(&mut self, sql: Sql, arguments: impl IntoIterator<Item = Argument>) -> Result<bool, StoreError> {
+        Ok(self.optional::<()>(sql, arguments).await?.is_some())
+    }
+
     /// Its one row.
     async fn one<T: FromEither>(
         &mut self,

@@ -82,12 +82,20 @@ impl Sql {
     }
 }
 
-/// Declares a row on its way into statements: a struct whose fields have their kinds in SQL. They travel as an array, which
-/// is shorter and faster to read than an object, but nobody has to know their places: `ROWS` names them, to be selected from.
+/// Declares a row on its way into statements: a struct whose fields have their kinds in SQL, or columns that are made of
+/// what the struct has. They travel as an array, which is shorter and faster to read than an object, but nobody has to know
+/// their places: `ROWS` names them, to be selected from.
 macro_rules! row {
     ($(#[$meta:meta])* $name:ident $(<$life:lifetime>)? { $($field:ident: $type:ty as $kind:ident),+ $(,)? }) => {
+        $crate::store::sql::row! {
+            $(#[$meta])* $name $(<$life>)? ($($field: $type),+) { $($field: $kind = $field),+ }
+        }
+    };
+    ($(#[$meta:meta])* $name:ident $(<$life:lifetime>)? ($($from:ident: $type:ty),+ $(,)?) {
+        $($field:ident: $kind:ident = $value:expr),+ $(,)?
+    }) => {
         $(#[$meta])*
-        struct $name $(<$life>)? { $($field: $type),+ }
+        struct $name $(<$life>)? { $($from: $type),+ }
 
         impl $(<$life>)? $name $(<$life>)? {
             /// The rows of `$1`, as `r`.
@@ -99,8 +107,9 @@ macro_rules! row {
         impl $(<$life>)? serde::Serialize for $name $(<$life>)? {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 use serde::ser::SerializeSeq as _;
+                let Self { $($from),+ } = self;
                 let mut row = serializer.serialize_seq(None)?;
-                $(row.serialize_element(&self.$field)?;)+
+                $(row.serialize_element(&$value)?;)+
                 row.end()
             }
         }

@@ -2,6 +2,7 @@
 
 use crate::domain::delivery::State;
 use crate::domain::id::{AlertId, AttemptNo, DeliveryId};
+use crate::domain::phone::PhoneNumber;
 use jiff::Timestamp;
 use sqlx::{Database, Decode, Encode, Type, encode::IsNull, error::BoxDynError};
 
@@ -38,6 +39,8 @@ column! {
     AlertId as String, |id| id.as_str().to_owned(), |text| Ok(text.into());
     DeliveryId as String, |id| id.as_str().to_owned(), |text| Ok(text.into());
     AttemptNo as i64, |number| number.0, |number| Ok(Self(number));
+    PhoneNumber as String, |phone| phone.as_e164().to_owned(), |text| Ok(Self::from_stored(text));
+    Ms as i64, |ms| ms.0, |ms| Ok(Self(ms));
     State as String, |state| state.as_str().to_owned(), |word| State::parse(&word).ok_or_else(|| Unknown(word).into());
 }
 
@@ -45,6 +48,15 @@ column! {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Unknown(pub String);
+
+/// A column with a time, for fields that are read with `#[sqlx(try_from = "Ms")]`.
+pub struct Ms(i64);
+
+impl From<Ms> for Timestamp {
+    fn from(Ms(ms): Ms) -> Self {
+        at(ms)
+    }
+}
 
 /// A time as the database keeps it.
 pub fn ms(at: Timestamp) -> i64 {

@@ -8,7 +8,7 @@ use super::{
     send,
     workers::{Tasks, pass_panic_on, stopped},
 };
-use crate::store::{self, Begun, Claimed, Sending, StoreError, Wait};
+use crate::store::{BegunBatch, Claimed, StoreError, Wait};
 use futures::{
     StreamExt,
     stream::{self, BoxStream},
@@ -32,7 +32,7 @@ const AFTER_FAILURE: Duration = Duration::from_millis(500);
 /// though nobody may ask for it any more.
 pub fn batches(worker: Arc<Worker>, slots: Arc<Semaphore>, stop: watch::Receiver<bool>) -> BoxStream<'static, Tasks> {
     let state = State {
-        pace: new_pace(&worker),
+        pace: Pace::new(worker.rules.per_second, worker.store.is_shared()),
         is_idle: false,
     };
     stream::unfold(
@@ -54,10 +54,6 @@ struct State {
     pace: Pace,
     /// Whether what was begun last was all there was: then nothing is asked for until something comes.
     is_idle: bool,
-}
-
-fn new_pace(worker: &Worker) -> Pace {
-    Pace::new(worker.rules.per_second, worker.store.is_shared())
 }
 
 /// Begins what is due for the slots that are free, and makes its calls; waits for as long as nothing is due. Gives the
@@ -101,16 +97,12 @@ async fn round(
                     }
                 }
             }
-            Ok(Next::Begun(store::BegunBatch {
-                began_at,
-                begun,
-                is_all,
-            })) => {
-                state.is_idle = is_all;
-                let mut calls = Vec::with_capacity(begun.len());
-                for sending in begun.into_iter().filter_map(to_send) {
+            Ok(Next::Begun(batch)) => {
+                state.is_idle = batch.is_all;
+                let mut calls = Vec::with_capacity(batch.begun.len());
+                for sending in batch.begun.into_iter().filter_map(send::to_send) {
                     let Some(slot) = free.split(1) else { break };
-                    calls.push(call(slot, send::deliver(Arc::clone(&worker), sending, began_at)));
+                    calls.push(call(slot, send::deliver(Arc::clone(&worker), sending, batch.began_at)));
                 }
                 state.pace.used(calls.len(), napped);
                 return (Some(calls), state);
@@ -123,7 +115,8 @@ async fn round(
             }
             Err(error) => {
                 state.is_idle = false;
-                pause(&error).await;
+                tracing::warn!(error = %error.explain(), "cannot begin to send; will try again");
+                tokio::time::sleep(AFTER_FAILURE).await;
             }
         }
     }
@@ -136,17 +129,6 @@ fn call(slot: OwnedSemaphorePermit, delivering: impl Future<Output = ()> + Send 
         delivering.await;
         drop(slot);
     })
-}
-
-fn to_send(begun: Begun) -> Option<Sending> {
-    match begun {
-        Begun::Send(sending) => Some(sending),
-        Begun::Stopped { delivery_id, state } => {
-            tracing::info!(delivery.id = %delivery_id, %state, "not sent");
-            None
-        }
-        Begun::Later => None,
-    }
 }
 
 /// Waits for the pace; returns how many may go now, at most `most`. A turn that is shared with others is taken only when
@@ -182,7 +164,7 @@ async fn await_database<T>(
 
 /// What came of the request to begin something.
 enum Next {
-    Begun(store::BegunBatch),
+    Begun(BegunBatch),
     Claimed(Claimed),
     Nothing,
 }
@@ -210,10 +192,8 @@ async fn begin(
         Err(error) if error.is_outage() => Err(error),
         Err(error) => {
             tracing::warn!(error = %error.explain(), "cannot begin deliveries together; trying the first alone");
-            let claim = worker
-                .store
-                .claim(&worker.owner, &rules.route, rules.lease, now)
-                .await?;
+            let (owner, route) = (&worker.owner, &rules.route);
+            let claim = worker.store.claim(owner, route, rules.lease, now).await?;
             Ok(claim.map_or(Next::Nothing, Next::Claimed))
         }
     }
@@ -222,11 +202,8 @@ async fn begin(
 /// Whether a delivery is due that nobody has claimed. It may be held all the same.
 async fn is_due(worker: &Worker) -> Result<bool, StoreError> {
     let now = now();
-    Ok(worker
-        .store
-        .next_due_at(worker.carrier.route().channel, now)
-        .await?
-        .is_some_and(|due| due <= now))
+    let next = worker.store.next_due_at(worker.carrier.route().channel, now).await?;
+    Ok(next.is_some_and(|due| due <= now))
 }
 
 /// Sleeps until the next delivery will be due, somebody notifies, or the longest nap is over.
@@ -237,21 +214,10 @@ async fn nap(worker: &Worker) {
         return;
     }
     let now = now();
-    let due_in = match worker.store.next_due_at(worker.carrier.route().channel, now).await {
-        Ok(Some(due)) => Duration::try_from(due.duration_since(now)).unwrap_or(LONGEST_NAP),
-        Ok(None) | Err(_) => LONGEST_NAP,
-    };
+    let next = worker.store.next_due_at(worker.carrier.route().channel, now).await;
+    let due_in = next.ok().flatten().and_then(|due| Duration::try_from(due.duration_since(now)).ok());
     // Due and still not claimed means held: look again at the end of the nap.
-    let nap = if due_in.is_zero() {
-        LONGEST_NAP
-    } else {
-        due_in.min(LONGEST_NAP)
-    };
+    let nap = due_in.filter(|due_in| !due_in.is_zero()).unwrap_or(LONGEST_NAP).min(LONGEST_NAP);
     // Its sender lives as long as the store.
     let _ = tokio::time::timeout(nap, wake.changed()).await;
-}
-
-async fn pause(error: &StoreError) {
-    tracing::warn!(error = %error.explain(), "cannot begin to send; will try again");
-    tokio::time::sleep(AFTER_FAILURE).await;
 }

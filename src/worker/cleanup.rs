@@ -66,15 +66,6 @@ impl BatchSize {
     }
 }
 
-/// What one run has done.
-#[derive(Default)]
-struct Done {
-    receipts: i64,
-    alerts: i64,
-    mails: i64,
-    longest_hold: Duration,
-}
-
 impl Nightly {
     /// Cleans up for every day that is due, up to `newest`.
     pub async fn clean_up(&self, newest: LocalDay, now: Timestamp) -> Result<(), StoreError> {
@@ -94,16 +85,13 @@ impl Nightly {
     /// What is old is decided by the time at which it `begun`, whatever clocks do meanwhile.
     async fn clean_up_once(&self, run: Run, begun: Timestamp) -> Result<(), StoreError> {
         let ages = self.ages(begun);
-        let mut done = Done::default();
+        let mut longest = Duration::ZERO;
         let (store, run_ref) = (&self.store, &run);
-        let Some(receipts) = batches(&mut done, |most| {
-            store.delete_old(Old::Receipts, run_ref, ages, most, now())
-        })
-        .await?
-        else {
+        let delete = |kind| move |most| store.delete_old(kind, run_ref, ages, most, now());
+        let Some(receipts) = batches(&mut longest, delete(Old::Receipts)).await? else {
             return Ok(());
         };
-        let Some(alerts) = batches(&mut done, |most| store.strip_alerts(run_ref, ages, most, now())).await? else {
+        let Some(alerts) = batches(&mut longest, |most| store.strip_alerts(run_ref, ages, most, now())).await? else {
             return Ok(());
         };
         let given_up = self.store.mails_given_up(ages).await?;
@@ -113,35 +101,25 @@ impl Nightly {
                 "no server took these mails within `retention.personal_days`; they are deleted"
             );
         }
-        let Some(mails) = batches(&mut done, |most| store.delete_mails(run_ref, ages, most, now())).await? else {
+        let Some(mails) = batches(&mut longest, |most| store.delete_mails(run_ref, ages, most, now())).await? else {
             return Ok(());
         };
-        batches(&mut done, |most| {
-            store.delete_old(Old::Alarms, run_ref, ages, most, now())
-        })
-        .await?;
-        batches(&mut done, |most| {
-            store.delete_old(Old::Counters, run_ref, ages, most, now())
-        })
-        .await?;
-        batches(&mut done, |most| {
-            store.delete_old(Old::Runs, run_ref, ages, most, now())
-        })
-        .await?;
+        for kind in [Old::Alarms, Old::Counters, Old::Runs] {
+            batches(&mut longest, delete(kind)).await?;
+        }
         while let Some(held) = self.store.shrink(PAGES).await? {
-            done.longest_hold = done.longest_hold.max(held);
+            longest = longest.max(held);
             tokio::time::sleep((held * PAUSE_FACTOR).min(MAX_PAUSE)).await;
         }
-        (done.receipts, done.alerts, done.mails) = (receipts, alerts, mails);
         let day = run.days.last;
         self.store.finish_run(run, now()).await?;
         tracing::info!(
             cleanup.day = %day,
-            receipts_deleted = done.receipts,
-            alerts_stripped = done.alerts,
-            mails_deleted = done.mails,
+            receipts_deleted = receipts,
+            alerts_stripped = alerts,
+            mails_deleted = mails,
             took_s = now().duration_since(begun).as_secs(),
-            longest_hold_ms = done.longest_hold.as_millis(),
+            longest_hold_ms = longest.as_millis(),
             "cleaned up"
         );
         Ok(())
@@ -158,8 +136,9 @@ impl Nightly {
     }
 }
 
-/// Runs batches until one finds less than it asked for. Returns how many rows there were; `None` if the run was lost.
-async fn batches<F>(done: &mut Done, batch: impl Fn(i64) -> F) -> Result<Option<i64>, StoreError>
+/// Runs batches until one finds less than it asked for, and remembers the longest. Returns how many rows there were; `None`
+/// if the run was lost.
+async fn batches<F>(longest: &mut Duration, batch: impl Fn(i64) -> F) -> Result<Option<i64>, StoreError>
 where
     F: Future<Output = Result<Option<Batch>, StoreError>>,
 {
@@ -171,7 +150,7 @@ where
             return Ok(None);
         };
         rows += batch.rows;
-        done.longest_hold = done.longest_hold.max(batch.held);
+        *longest = batch.held.max(*longest);
         if batch.rows < asked {
             return Ok(Some(rows));
         }

@@ -29,12 +29,8 @@ async fn check(worker: Arc<Worker>) -> Result<(), StoreError> {
         report_steps(&worker, &steps).await?;
         worker.clock.settle(steps.len());
     }
-    let stamp = worker.carrier.clock();
-    if let Some(ahead) = worker
-        .clock
-        .ahead(stamp.as_slice())
-        .filter(|ahead| clock::differs(*ahead))
-    {
+    let ahead = worker.clock.ahead(worker.carrier.clock().as_slice());
+    if let Some(ahead) = ahead.filter(|ahead| clock::differs(*ahead)) {
         report_difference(&worker, ahead).await?;
     }
     let now = now();
@@ -57,8 +53,8 @@ async fn check(worker: Arc<Worker>) -> Result<(), StoreError> {
 
 /// The clock was turned: what is open now may have been begun by another time.
 async fn report_steps(worker: &Worker, steps: &[Step]) -> Result<(), StoreError> {
-    let now = now();
-    let doubtful = worker.store.doubt_open_attempts(now).await?;
+    let (store, now) = (&worker.store, now());
+    let doubtful = store.doubt_open_attempts(now).await?;
     for step in steps {
         let direction = if step.by.is_negative() { "back" } else { "forward" };
         let by = clock::span(step.by);
@@ -71,10 +67,7 @@ async fn report_steps(worker: &Worker, steps: &[Step]) -> Result<(), StoreError>
             let time = to_millisecond(now).strftime("%F %T");
             let detail = format!("the clock of this machine went forward by {by} at once; it now reads {time} UTC");
             let subject = now.strftime("%F %H").to_string();
-            worker
-                .store
-                .raise_alarm(AlarmKind::ClockJumped, &subject, detail, now)
-                .await?;
+            store.raise_alarm(AlarmKind::ClockJumped, &subject, detail, now).await?;
         }
     }
     Ok(())
@@ -83,8 +76,8 @@ async fn report_steps(worker: &Worker, steps: &[Step]) -> Result<(), StoreError>
 /// Our clock and the provider's differ: an alarm once a day. What is begun meanwhile stays doubtful, also when the clock is
 /// set right while no process watches it.
 async fn report_difference(worker: &Worker, ahead: SignedDuration) -> Result<(), StoreError> {
-    let now = now();
-    worker.store.doubt_open_attempts(now).await?;
+    let (store, now) = (&worker.store, now());
+    store.doubt_open_attempts(now).await?;
     let provider = worker.carrier.route().provider;
     let direction = if ahead.is_negative() { "ahead of" } else { "behind" };
     let detail = format!(
@@ -92,8 +85,5 @@ async fn report_difference(worker: &Worker, ahead: SignedDuration) -> Result<(),
         clock::span(ahead)
     );
     let subject = format!("{provider}/{}", now.strftime("%F"));
-    worker
-        .store
-        .raise_alarm(AlarmKind::ClockDiffers, &subject, detail, now)
-        .await
+    store.raise_alarm(AlarmKind::ClockDiffers, &subject, detail, now).await
 }

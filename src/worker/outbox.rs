@@ -18,16 +18,9 @@ use std::{sync::Arc, time::Duration};
 /// twice.
 const DRAIN: Duration = Duration::from_secs(10);
 
-pub fn alarms(nightly: &Arc<Nightly>) -> TimedJob {
-    let job = TimedJob::new("send mails of alarms", EVERY_SECOND, nightly, async |nightly| {
-        nightly.send_next(Mails::Alarms).await.map(drop)
-    });
-    job.drained_for(DRAIN)
-}
-
-pub fn others(nightly: &Arc<Nightly>) -> TimedJob {
-    let job = TimedJob::new("send mail", EVERY_SECOND, nightly, async |nightly| {
-        nightly.send_next(Mails::Others).await.map(drop)
+pub fn job(name: &'static str, nightly: &Arc<Nightly>, which: Mails<'static>) -> TimedJob {
+    let job = TimedJob::new(name, EVERY_SECOND, nightly, move |nightly| async move {
+        nightly.send_next(which).await.map(drop)
     });
     job.drained_for(DRAIN)
 }

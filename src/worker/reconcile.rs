@@ -82,16 +82,14 @@ impl Reconciler {
 
 /// Takes what is due, as far as there are places, and begins the lookups. Returns whether there is more to do at once.
 async fn round(worker: &Arc<Worker>, searches: &Arc<Searches>, under_way: &mut UnderWay) -> Result<bool, StoreError> {
-    let uptime = uptime();
-    let route = worker.carrier.route();
+    let (store, uptime) = (&worker.store, uptime());
     let looker = Looker {
         owner: &worker.owner,
-        route,
+        route: worker.carrier.route(),
         lease: worker.rules.lease,
         uptime: uptime.as_ref(),
     };
-    let others = worker
-        .store
+    let others = store
         .take_lookups_of_others(&worker.routes, looker, BATCH, now())
         .await?;
     let more = is_as_many(&others, BATCH);
@@ -103,19 +101,16 @@ async fn round(worker: &Arc<Worker>, searches: &Arc<Searches>, under_way: &mut U
     if free == 0 {
         return Ok(more);
     }
-    let lookups = worker
-        .store
+    let lookups = store
         .take_lookups(looker, free, &under_way.full_numbers(), now())
         .await?;
     let more = more || is_as_many(&lookups, free);
     for lookup in lookups {
         if under_way.takes(&lookup) {
-            under_way.begin(
-                &lookup,
-                handle_one(Arc::clone(worker), Arc::clone(searches), lookup.clone()),
-            );
+            let (number, worker, searches) = (lookup.to.as_e164().to_owned(), Arc::clone(worker), Arc::clone(searches));
+            under_way.begin(number, async move { handle(&worker, &searches, lookup).await });
         } else {
-            worker.store.put_lookup_back(&lookup).await?;
+            store.put_lookup_back(&lookup, &worker.owner).await?;
         }
     }
     Ok(more && under_way.free() > 0)
@@ -159,9 +154,9 @@ impl UnderWay {
             .collect()
     }
 
-    fn begin(&mut self, lookup: &Lookup, asking: impl Future<Output = ()> + Send + 'static) {
+    fn begin(&mut self, number: String, asking: impl Future<Output = ()> + Send + 'static) {
         let task = self.tasks.spawn(asking);
-        self.numbers.insert(task.id(), lookup.to.as_e164().to_owned());
+        self.numbers.insert(task.id(), number);
     }
 
     /// Frees the places of those that have ended.
@@ -191,10 +186,6 @@ impl UnderWay {
     }
 }
 
-async fn handle_one(worker: Arc<Worker>, searches: Arc<Searches>, lookup: Lookup) {
-    handle(&worker, &searches, lookup).await;
-}
-
 async fn handle(worker: &Worker, searches: &Searches, lookup: Lookup) {
     let done = match lookup.state {
         State::Accepted | State::Sent => ask(worker, &lookup).await,
@@ -211,12 +202,13 @@ async fn handle(worker: &Worker, searches: &Searches, lookup: Lookup) {
 async fn look_up_again(worker: &Worker, lookup: &Lookup, look_at: Option<Timestamp>) -> Result<(), StoreError> {
     worker
         .store
-        .look_up_again(lookup, look_at, worker.rules.lease, now())
+        .look_up_again(lookup, &worker.owner, look_at, worker.rules.lease, now())
         .await
 }
 
 /// Asks by message id about a delivery that has been without a new status for long.
 async fn ask(worker: &Worker, lookup: &Lookup) -> Result<(), StoreError> {
+    let poll_after = worker.rules.poll_after;
     let listed = match &lookup.message_id {
         Some(message_id)
             if worker.carrier.capabilities().looks_up_by_id && lookup.is_through(worker.carrier.route()) =>
@@ -225,45 +217,35 @@ async fn ask(worker: &Worker, lookup: &Lookup) -> Result<(), StoreError> {
         }
         Some(_) | None => None,
     };
+    let update = |status| Change::Update {
+        status,
+        newest_attempt: true,
+    };
     let is_new = |listed: &Listed| {
-        listed.status.is_some_and(|status| {
-            lookup
-                .state
-                .after(Change::Update {
-                    status,
-                    newest_attempt: true,
-                })
-                .is_some()
-        })
+        let change = listed.status.map(update);
+        change.and_then(|change| lookup.state.after(change)).is_some()
     };
     if let Some(listed) = listed.filter(is_new) {
         tracing::info!(delivery.id = %lookup.delivery_id, status = %listed.word, "the provider reported it when asked");
-        if worker
-            .store
-            .record_found(lookup, &listed, worker.rules.poll_after, now())
-            .await?
-        {
+        if worker.store.record_found(lookup, &listed, poll_after, now()).await? {
             return Ok(());
         }
     }
-    let next = after(now(), gap(worker.rules.poll_after, lookup.lookups + 1));
+    let next = after(now(), gap(poll_after, lookup.lookups + 1));
     let is_over = next > after(lookup.begun_at, worker.clock.expire_after(ASK_FOR));
     look_up_again(worker, lookup, (!is_over).then_some(next)).await
 }
 
 /// Searches the provider's list for a message whose answer was lost.
 async fn search(worker: &Worker, searches: &Searches, lookup: &Lookup) -> Result<(), StoreError> {
-    let reconcile_after = worker.rules.reconcile_after;
+    let (store, rules) = (&worker.store, &worker.rules);
+    let reconcile_after = rules.reconcile_after;
     // Asked in any case: that forgets what was seen of an older attempt.
     let elapsed = searches.elapsed(lookup, Instant::now());
     let whole = lookup.state == State::Unconfirmed || elapsed >= reconcile_after.unsigned_abs();
     let seen = match search_list(worker, lookup, whole).await? {
         Searched::Found(found) => {
-            if worker
-                .store
-                .record_found(lookup, &found, worker.rules.poll_after, now())
-                .await?
-            {
+            if store.record_found(lookup, &found, rules.poll_after, now()).await? {
                 tracing::info!(delivery.id = %lookup.delivery_id, attempt = %lookup.attempt, message.id = %found.message_id, "found in the provider's list");
                 searches.forget(lookup);
                 return Ok(());
@@ -275,7 +257,7 @@ async fn search(worker: &Worker, searches: &Searches, lookup: &Lookup) -> Result
     };
     let proof = searches.add(lookup, seen, reconcile_after.unsigned_abs(), Instant::now());
     let now = now();
-    let expire_after = worker.clock.expire_after(worker.rules.expire_after);
+    let expire_after = worker.clock.expire_after(rules.expire_after);
     let later = next_lookup(lookup, reconcile_after, expire_after, now);
     match (proof, lookup.state) {
         // Turned in this very moment, the clock proves nothing any more: the next lookup will know.
@@ -283,18 +265,18 @@ async fn search(worker: &Worker, searches: &Searches, lookup: &Lookup) -> Result
             searches.forget(lookup);
             look_up_again(worker, lookup, Some(after(now, reconcile_after / 2))).await
         }
-        (Proof::Absent, _) if worker.rules.resend_when_absent || lookup.is_over => {
+        (Proof::Absent, _) if rules.resend_when_absent || lookup.is_over => {
             searches.forget(lookup);
             let day = LocalDay::of(now, &worker.time_zone);
-            if worker.store.record_absent(lookup, day, worker.daily_limit, now).await? {
+            if store.record_absent(lookup, day, worker.daily_limit, now).await? {
                 tracing::warn!(delivery.id = %lookup.delivery_id, attempt = %lookup.attempt, "the provider never had it");
                 return Ok(());
             }
             // Where it has moved meanwhile, this changes nothing.
             look_up_again(worker, lookup, Some(after(now, reconcile_after / 2))).await
         }
-        (Proof::Absent, State::Unknown) => worker.store.record_not_found(lookup, later, now).await,
-        (Proof::CannotTell, State::Unknown) => worker.store.record_cannot_tell(lookup, later, now).await,
+        (Proof::Absent, State::Unknown) => store.give_up(lookup, true, later, now).await,
+        (Proof::CannotTell, State::Unknown) => store.give_up(lookup, false, later, now).await,
         (Proof::Open, State::Unknown) => look_up_again(worker, lookup, Some(after(now, reconcile_after / 2))).await,
         (Proof::Absent | Proof::CannotTell | Proof::Open, _) => {
             if later.is_none() {

@@ -8,7 +8,7 @@ use super::{
     outbox, probe, reconcile, sweep,
     workers::Workers,
 };
-use crate::store::{Db, StoreError};
+use crate::store::{Db, Mails, StoreError};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
@@ -52,8 +52,8 @@ pub async fn run(
         listener::job(&first),
         nightly::job(&nightly),
         alarms::job(&nightly),
-        outbox::alarms(&nightly),
-        outbox::others(&nightly),
+        outbox::job("send mails of alarms", &nightly, Mails::Alarms),
+        outbox::job("send mail", &nightly, Mails::Others),
         cleanup::job(&nightly, &first.clock),
     ];
     jobs.into_iter().fold(workers, Workers::timed).run().await;

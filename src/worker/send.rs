@@ -42,14 +42,8 @@ pub async fn deliver_claimed(worker: Arc<Worker>, claim: Claimed) {
     }
     match guard(begin(&worker, &claim)).await {
         Ok(batch) => {
-            for begun in batch.begun {
-                match begun {
-                    Begun::Send(sending) => deliver(Arc::clone(&worker), sending, batch.began_at).await,
-                    Begun::Stopped { delivery_id, state } => {
-                        tracing::info!(delivery.id = %delivery_id, %state, "not sent")
-                    }
-                    Begun::Later => {}
-                }
+            for sending in batch.begun.into_iter().filter_map(to_send) {
+                deliver(Arc::clone(&worker), sending, batch.began_at).await;
             }
         }
         Err(error @ StoreError::Unreadable { .. }) => {
@@ -65,6 +59,18 @@ pub async fn deliver_claimed(worker: Arc<Worker>, claim: Claimed) {
     }
 }
 
+/// The right to call, if that is what came of beginning.
+pub fn to_send(begun: Begun) -> Option<Sending> {
+    match begun {
+        Begun::Send(sending) => Some(sending),
+        Begun::Stopped { delivery_id, state } => {
+            tracing::info!(delivery.id = %delivery_id, %state, "not sent");
+            None
+        }
+        Begun::Later => None,
+    }
+}
+
 /// Makes an error of a panic, so that it is counted while the rest goes on.
 async fn guard<T>(handling: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     let outcome = AssertUnwindSafe(handling).catch_unwind().await;
@@ -73,10 +79,8 @@ async fn guard<T>(handling: impl Future<Output = Result<T, StoreError>>) -> Resu
 
 async fn begin(worker: &Worker, claim: &Claimed) -> Result<BegunBatch, StoreError> {
     let now = now();
-    worker
-        .store
-        .begin_claimed(begin_rules(worker, now), claim.clone(), now)
-        .await
+    let rules = begin_rules(worker, now);
+    worker.store.begin_claimed(rules, claim.clone(), now).await
 }
 
 /// What sends begin by at this time.
@@ -203,18 +207,16 @@ mod tests {
     };
     use jiff::{SignedDuration, tz::TimeZone};
 
-    fn rules() -> ChannelRules {
-        ChannelRules {
-            per_second: 0.0,
-            max_in_flight: 1,
-            lease: SignedDuration::from_secs(60),
-            timeout: SignedDuration::from_secs(15),
-            reconcile_after: SignedDuration::from_mins(3),
-            resend_when_absent: true,
-            poll_after: SignedDuration::from_mins(10),
-            expire_after: SignedDuration::from_hours(72),
-        }
-    }
+    const RULES: ChannelRules = ChannelRules {
+        per_second: 0.0,
+        max_in_flight: 1,
+        lease: SignedDuration::from_secs(60),
+        timeout: SignedDuration::from_secs(15),
+        reconcile_after: SignedDuration::from_mins(3),
+        resend_when_absent: true,
+        poll_after: SignedDuration::from_mins(10),
+        expire_after: SignedDuration::from_hours(72),
+    };
 
     /// A worker on a new file, and one delivery that is owed. The file goes with it.
     struct Stage {
@@ -231,13 +233,9 @@ mod tests {
 
     impl Stage {
         async fn claim(&self, at: jiff::Timestamp) -> Claimed {
-            let (route, lease) = (self.worker.carrier.route(), self.worker.rules.lease);
-            self.worker
-                .store
-                .claim("test", route, lease, at)
-                .await
-                .unwrap()
-                .unwrap()
+            let Worker { store, carrier, .. } = self.worker.as_ref();
+            let claimed = store.claim("test", carrier.route(), RULES.lease, at).await.unwrap();
+            claimed.unwrap()
         }
 
         async fn begin(&self, claim: &Claimed) -> Sending {
@@ -247,10 +245,14 @@ mod tests {
             }
         }
 
-        /// The delivery's state and reason.
-        async fn stands(&self) -> (String, Option<String>) {
+        /// The delivery's state, and its reason if there is one.
+        async fn stands(&self) -> String {
             let delivery = self.worker.store.delivery(self.id.as_str()).await.unwrap().unwrap();
-            (delivery.state, delivery.reason)
+            [delivery.state]
+                .into_iter()
+                .chain(delivery.reason)
+                .collect::<Vec<_>>()
+                .join(" ")
         }
     }
 
@@ -284,7 +286,7 @@ mod tests {
         let worker = Worker {
             store,
             carrier: Carrier::log(),
-            rules: rules(),
+            rules: RULES,
             time_zone: TimeZone::UTC,
             daily_limit: 10,
             owner: "test".into(),
@@ -309,44 +311,27 @@ mod tests {
     #[tokio::test]
     async fn a_delivery_whose_calls_fail_inside_us_is_set_aside_after_five() {
         let stage = stage().await;
-        let mut at = now();
+        let store = &stage.worker.store;
+        let (mut at, today) = (now(), LocalDay::of(now(), &TimeZone::UTC));
         for number in 1..=MAX_BROKEN {
-            assert_eq!(stage.stands().await.0, "pending", "before attempt {number}");
+            assert_eq!(stage.stands().await, "pending", "before attempt {number}");
             let claim = stage.claim(at).await;
             let sending = stage.begin(&claim).await;
             record(&stage.worker, sending, Answer::Broken).await;
-            assert_eq!(stage.stands().await.0, "unknown");
+            assert_eq!(stage.stands().await, "unknown");
             at += SignedDuration::from_secs(61);
-            let store = &stage.worker.store;
             let looker = Looker {
                 owner: "test",
                 route: stage.worker.carrier.route(),
-                lease: SignedDuration::from_secs(60),
+                lease: RULES.lease,
                 uptime: None,
             };
             let lookups = store.take_lookups(looker, 1, &[], at).await.unwrap();
-            assert!(
-                store
-                    .record_absent(&lookups[0], LocalDay::of(at, &TimeZone::UTC), 10, at)
-                    .await
-                    .unwrap()
-            );
+            assert!(store.record_absent(&lookups[0], today, 10, at).await.unwrap());
         }
 
-        assert_eq!(
-            stage.stands().await,
-            ("failed".to_owned(), Some("internal_error".to_owned()))
-        );
-        assert_eq!(
-            stage
-                .worker
-                .store
-                .limit_status(LocalDay::of(now(), &TimeZone::UTC), 10)
-                .await
-                .unwrap()
-                .used,
-            0
-        );
+        assert_eq!(stage.stands().await, "failed internal_error");
+        assert_eq!(store.limit_status(today, 10).await.unwrap().used, 0);
     }
 
     #[tokio::test]
@@ -357,14 +342,11 @@ mod tests {
             stage.claim(at).await;
             at += SignedDuration::from_secs(61);
         }
-        assert_eq!(stage.stands().await.0, "pending");
+        assert_eq!(stage.stands().await, "pending");
 
         deliver_claimed(Arc::clone(&stage.worker), stage.claim(at).await).await;
 
-        assert_eq!(
-            stage.stands().await,
-            ("failed".to_owned(), Some("internal_error".to_owned()))
-        );
+        assert_eq!(stage.stands().await, "failed internal_error");
     }
 
     #[tokio::test]
@@ -379,6 +361,6 @@ mod tests {
 
         assert!(matches!(answer, Answer::NotSent { .. }), "{answer:?}");
         record(&stage.worker, sending, answer).await;
-        assert_eq!(stage.stands().await.0, "pending");
+        assert_eq!(stage.stands().await, "pending");
     }
 }

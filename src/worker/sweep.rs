@@ -5,10 +5,7 @@ use super::{
     context::{EVERY_SECOND, Worker, now},
     workers::TimedJob,
 };
-use crate::{
-    domain::day::LocalDay,
-    store::{StoreError, SweepRules},
-};
+use crate::{domain::day::LocalDay, store::StoreError};
 use std::sync::Arc;
 
 pub fn job(worker: &Arc<Worker>) -> TimedJob {
@@ -17,23 +14,14 @@ pub fn job(worker: &Arc<Worker>) -> TimedJob {
 
 async fn sweep(worker: Arc<Worker>) -> Result<(), StoreError> {
     let (rules, now) = (&worker.rules, now());
-    let moved = worker
-        .store
-        .sweep(
-            SweepRules {
-                expire_after: worker.clock.expire_after(rules.expire_after),
-            },
-            now,
-        )
-        .await?;
+    let expire_after = worker.clock.expire_after(rules.expire_after);
+    let moved = worker.store.sweep(expire_after, now).await?;
     if moved > 0 {
         tracing::info!(deliveries = moved, "moved deliveries whose time was up");
     }
     worker.store.apply_late_receipts(rules.poll_after, now).await?;
-    let released = worker
-        .store
-        .release_deferred(LocalDay::of(now, &worker.time_zone), worker.daily_limit, now)
-        .await?;
+    let today = LocalDay::of(now, &worker.time_zone);
+    let released = worker.store.release_deferred(today, worker.daily_limit, now).await?;
     if released > 0 {
         tracing::info!(
             deliveries = released,

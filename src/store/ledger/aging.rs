@@ -2,7 +2,7 @@
 //! the daily limit goes on when there is one; and receipts that crossed the answer they belong to are applied.
 
 use super::{
-    attempt::{self, Attempt, WorkingSet},
+    attempt::{self, WorkingSet},
     delivery::{self, Delivery, Landing, StatusUpdate},
     waiting,
 };
@@ -25,12 +25,6 @@ use crate::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-/// Times by which the sweep decides.
-#[derive(Clone, Copy, Debug)]
-pub struct SweepRules {
-    pub expire_after: SignedDuration,
-}
-
 /// How many deliveries one sweep transaction moves at most, so that it never holds up the writer for long.
 const SWEEP_BATCH: i64 = 50;
 /// Two commits that cross each other are seconds apart at most; older receipts speak of messages that are none of ours.
@@ -40,7 +34,7 @@ const RELEASE_BATCH: i64 = 500;
 
 impl Db {
     /// Moves on what time alone decides. Returns how many deliveries moved.
-    pub async fn sweep(&self, rules: SweepRules, now: Timestamp) -> Result<usize, StoreError> {
+    pub async fn sweep(&self, expire_after: SignedDuration, now: Timestamp) -> Result<usize, StoreError> {
         const LOST: Sql = sql!(
             "select id from delivery where lease_until <= $1 and state = 'sending' and provider in (",
             ProviderName::KNOWN,
@@ -55,13 +49,10 @@ impl Db {
             State::OWED,
             ") then received_at end, id limit $3"
         );
-        let cutoff = after(now, -rules.expire_after);
+        let cutoff = after(now, -expire_after);
         let mut ids: Vec<DeliveryId> = self.reads().scalars(LOST, args![ms(now), SWEEP_BATCH]).await?;
-        ids.extend(
-            self.reads()
-                .scalars::<DeliveryId>(OLD, args![ms(cutoff), ms(now), SWEEP_BATCH])
-                .await?,
-        );
+        let old = args![ms(cutoff), ms(now), SWEEP_BATCH];
+        ids.extend(self.reads().scalars::<DeliveryId>(OLD, old).await?);
         if ids.is_empty() {
             return Ok(0);
         }
@@ -78,24 +69,20 @@ impl Db {
 
     /// Applies receipts whose message became known in the very moment they came, so that neither side saw the other.
     pub async fn apply_late_receipts(&self, poll_after: SignedDuration, now: Timestamp) -> Result<(), StoreError> {
-        let late: Vec<(DeliveryId, AttemptNo, String)> = self
-            .reads()
-            .all(
-                sql!(
-                    "select t.delivery_id, t.number, r.message_id from receipt r cross join attempt t
-                 where case when r.applied_at is null then r.received_at end > $1
-                    and t.provider = r.provider and t.message_id = r.message_id limit $2"
-                ),
-                args![ms(after(now, -LATE_RECEIPTS)), SWEEP_BATCH],
-            )
-            .await?;
-        for (id, number, message_id) in late {
+        const RECEIPTS: Sql = sql!(
+            "select t.delivery_id, t.number, t.provider, r.message_id from receipt r cross join attempt t
+             where case when r.applied_at is null then r.received_at end > $1
+                and t.provider = r.provider and t.message_id = r.message_id limit $2"
+        );
+        let arguments = args![ms(after(now, -LATE_RECEIPTS)), SWEEP_BATCH];
+        let late: Vec<(DeliveryId, AttemptNo, String, String)> = self.reads().all(RECEIPTS, arguments).await?;
+        for (id, number, provider, message_id) in late {
             let mut tx = self.begin().await?;
-            let Some(Late { delivery, attempt }) = tx.optional(LATE, args![&id, number]).await? else {
+            let Some(late) = attempt::locate(&mut tx, (&id, number), (&provider, &message_id)).await? else {
                 continue;
             };
             let mut set = WorkingSet::default();
-            let place = set.add(delivery, attempt);
+            let place = set.add(late.delivery, late.attempt);
             let update = StatusUpdate {
                 attempt: number,
                 message_id: &message_id,
@@ -142,23 +129,6 @@ impl Db {
     }
 }
 
-#[derive(sqlx::FromRow)]
-struct Late {
-    #[sqlx(flatten)]
-    delivery: Delivery,
-    #[sqlx(flatten)]
-    attempt: Attempt,
-}
-
-const LATE: Sql = sql!(
-    "select ",
-    delivery::COLUMNS,
-    ", ",
-    attempt::COLUMNS,
-    " from delivery d join alert a on a.id = d.alert_id join attempt t on t.delivery_id = d.id
-      where d.id = $1 and t.number = $2 for update of d"
-);
-
 /// Moves a delivery whose time is up. It was chosen before the transaction; meanwhile it may have moved.
 fn age(delivery: &mut Delivery, cutoff: Timestamp, now: Timestamp) -> Option<State> {
     let is_leased = delivery.lease_until.is_some_and(|until| until > ms(now));
@@ -201,13 +171,8 @@ pub async fn release(tx: &mut Tx, day: LocalDay, configured: i64, now: Timestamp
         State::OWED,
         ") then received_at end, id limit $1"
     );
-    let waits: Option<String> = tx
-        .optional_scalar(
-            sql!("select id from delivery where state = 'deferred' limit 1"),
-            args![],
-        )
-        .await?;
-    if waits.is_none() {
+    const DEFERRED: Sql = sql!("select id from delivery where state = 'deferred' limit 1");
+    if !tx.exists(DEFERRED, []).await? {
         return Ok(0);
     }
     let limit = limits::limit(tx, configured).await?;

@@ -3,15 +3,15 @@
 
 use super::{
     aging,
-    attempt::{self, Attempt, Place, WorkingSet},
-    delivery::{self, Delivery, Landing, Run, StatusUpdate},
+    attempt::{self, Located, Place, WorkingSet},
+    delivery::{self, Delivery, Landing, StatusUpdate},
     waiting,
 };
 use crate::{
     domain::{
         answer::Answer,
         day::after,
-        delivery::{Change, MAX_BROKEN, MessageStatus, Reason, State, back_off},
+        delivery::{Change, MAX_BROKEN, Reason, State, back_off},
         id::{AttemptNo, DeliveryId},
     },
     store::{
@@ -31,15 +31,10 @@ use std::{collections::HashMap, sync::Arc};
 /// An answered attempt, its delivery locked.
 #[derive(sqlx::FromRow)]
 struct Found {
-    place: i64,
+    #[sqlx(try_from = "i64")]
+    place: usize,
     #[sqlx(flatten)]
-    delivery: Delivery,
-    #[sqlx(flatten)]
-    attempt: Attempt,
-    /// How many attempts became the message that is named.
-    owners: i64,
-    /// How many receipts of it wait.
-    waiting: i64,
+    located: Located,
     /// The route, if it is held and was when this attempt began: then this was a try.
     held_route: Option<String>,
 }
@@ -50,13 +45,8 @@ row! {
 
 const FIND: Sql = sql!(
     "select r.place as place,
-        (select count(*) from attempt o where o.provider = t.provider and o.message_id = r.message_id) as owners,
-        (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.message_id
-            and w.applied_at is null) as waiting,
         (select h.route from route_hold h where h.route = t.route and h.since < t.begun_at) as held_route, ",
-    delivery::COLUMNS,
-    ", ",
-    attempt::COLUMNS,
+    attempt::LOCATED,
     " from ",
     AnswerRow::ROWS,
     " cross join delivery d join alert a on a.id = d.alert_id
@@ -83,32 +73,27 @@ pub async fn answer(tx: &mut Tx, answers: &[Arc<Answered>]) -> Result<(), StoreE
             _ => "",
         },
     });
-    let mut found: Vec<Found> = tx.all(FIND, [rows.collect::<Rows>().into()]).await?;
+    let found: Vec<Found> = tx.all(FIND, [rows.collect::<Rows>().into()]).await?;
+    let mut found: Vec<(&Answered, Found)> = found
+        .into_iter()
+        .filter_map(|found| Some((answers.get(found.place)?.as_ref(), found)))
+        .collect();
     // What was accepted with them speaks for the account, so refusals that would hold it come last.
-    found.sort_by_key(|found| is_halted(answers, found));
-    let mut recording = Recording::begin(tx, answers, &found).await?;
-    for found in found {
-        let place = usize::try_from(found.place).unwrap_or(usize::MAX);
-        if let Some(answered) = answers.get(place) {
-            recording.record(tx, answered, found).await?;
-        }
+    found.sort_by_key(|(answered, _)| matches!(answered.answer, Answer::Halted { .. }));
+    let not_sent = found.iter().filter(|(answered, _)| gives_slot_back(&answered.answer));
+    let not_sent: Vec<DeliveryId> = not_sent.map(|(_, found)| found.located.delivery.id.clone()).collect();
+    let mut recording = Recording {
+        not_sent: NotSent::of(tx, &not_sent).await?,
+        ..Default::default()
+    };
+    for (answered, found) in found {
+        recording.record(tx, answered, found).await?;
     }
     recording.end(tx).await?;
-    if gives_back {
-        let now = answers
-            .iter()
-            .map(|answered| answered.now)
-            .max()
-            .unwrap_or(Timestamp::UNIX_EPOCH);
+    if gives_back && let Some(now) = answers.iter().map(|answered| answered.now).max() {
         aging::release(tx, rules.day, rules.configured_limit, now).await?;
     }
     Ok(())
-}
-
-fn is_halted(answers: &[Arc<Answered>], found: &Found) -> bool {
-    let place = usize::try_from(found.place).unwrap_or(usize::MAX);
-    let answered = answers.get(place);
-    answered.is_some_and(|answered| matches!(answered.answer, Answer::Halted { .. }))
 }
 
 fn gives_slot_back(answer: &Answer) -> bool {
@@ -127,29 +112,10 @@ struct Recording {
 }
 
 impl Recording {
-    async fn begin(tx: &mut Tx, answers: &[Arc<Answered>], found: &[Found]) -> Result<Self, StoreError> {
-        let not_sent = found.iter().filter(|found| {
-            let place = usize::try_from(found.place).unwrap_or(usize::MAX);
-            answers
-                .get(place)
-                .is_some_and(|answered| gives_slot_back(&answered.answer))
-        });
-        let not_sent: Vec<DeliveryId> = not_sent.map(|found| found.delivery.id.clone()).collect();
-        Ok(Self {
-            not_sent: NotSent::of(tx, &not_sent).await?,
-            ..Self::default()
-        })
-    }
-
     async fn record(&mut self, tx: &mut Tx, answered: &Answered, found: Found) -> Result<(), StoreError> {
-        let Answered {
-            sending,
-            answer,
-            rules,
-            now,
-        } = answered;
-        let now = *now;
-        let place = self.set.add(found.delivery, found.attempt);
+        let located = found.located;
+        let (answer, now) = (&answered.answer, answered.now);
+        let place = self.set.add(located.delivery, located.attempt);
         let (delivery, attempt) = self.set.get(place);
         let (outcome, code) = outcome_of(answer);
         attempt.answer(outcome, code, now);
@@ -167,22 +133,16 @@ impl Recording {
                     attempt: attempt.number,
                     message_id,
                     word,
-                    status: Some(MessageStatus::Accepted),
+                    status: *status,
                     error_code: None,
                     at: now,
-                    poll_after: rules.poll_after,
+                    poll_after: answered.rules.poll_after,
                 };
-                if !attempt.own(message_id, found.owners) {
+                if !attempt.own(message_id, located.owners) {
                     delivery.note_other_message(attempt.number, now);
                 }
-                delivery.update(&update);
-                if *status != update.status {
-                    delivery.update(&StatusUpdate {
-                        status: *status,
-                        ..update
-                    });
-                }
-                if found.waiting > 0 {
+                delivery.update_accepted(&update);
+                if located.waiting > 0 {
                     self.waiting.push(waiting::Known::new(place, delivery, &update));
                 }
                 if let Some(route) = found.held_route {
@@ -200,7 +160,7 @@ impl Recording {
                 let code_text = code.map_or_else(String::new, |code| format!(" with code {code}"));
                 let landing = Landing {
                     reason: Some(Reason::Refused),
-                    detail: format!("attempt {}: the provider refused it{code_text}", sending.attempt),
+                    detail: format!("attempt {}: the provider refused it{code_text}", attempt.number),
                     ..Default::default()
                 };
                 if delivery.apply(Change::Refuse, landing, now).is_some() {
@@ -214,7 +174,7 @@ impl Recording {
                 };
                 let landing = Landing {
                     due_at: Some(now),
-                    detail: format!("attempt {}: {why}; the provider may have it", sending.attempt),
+                    detail: format!("attempt {}: {why}; the provider may have it", attempt.number),
                     ..Default::default()
                 };
                 let was_written_off = delivery.state != State::Sending;
@@ -262,7 +222,10 @@ impl Recording {
             };
             let halted = holds::hold(tx, (&delivery.id, attempt.number), &halt, rules.day, now).await?;
             match halted {
-                Halted::Waits { holds } => count_holds(tx, &delivery.id, holds, now).await?,
+                Halted::Waits { holds: None } => {}
+                Halted::Waits { holds: Some(holds) } => {
+                    tx.execute(COUNT_HOLDS, args![&delivery.id, holds, ms(now)]).await?;
+                }
                 Halted::SetAside => {
                     let detail = "set aside: it was refused again and again as if our account were at fault, which works without it";
                     if delivery.apply(Change::SetAside, internal_error(detail), now).is_some() {
@@ -284,13 +247,7 @@ impl Recording {
 }
 
 /// Counts the holds that a delivery brought upon the others.
-async fn count_holds(tx: &mut Tx, id: &DeliveryId, holds: Option<i64>, now: Timestamp) -> Result<(), StoreError> {
-    if let Some(holds) = holds {
-        const COUNT: Sql = sql!("update delivery set holds = $2, held_at = coalesce(held_at, $3) where id = $1");
-        tx.execute(COUNT, args![id, holds, ms(now)]).await?;
-    }
-    Ok(())
-}
+const COUNT_HOLDS: Sql = sql!("update delivery set holds = $2, held_at = coalesce(held_at, $3) where id = $1");
 
 fn outcome_of(answer: &Answer) -> (&'static str, Option<i64>) {
     match answer {
@@ -378,9 +335,8 @@ impl NotSent {
 struct Ending {
     /// What it has in common with others of its kind: they make a run.
     why: String,
-    /// What is said of it if the attempt before it ended otherwise, and if it did not.
+    /// What is said of it if the attempt before it ended otherwise.
     alone: String,
-    in_run: String,
     /// What happens next.
     then: String,
     reason: Option<Reason>,
@@ -396,7 +352,6 @@ impl Ending {
                 let why = format!("{why}{}", code_text(code));
                 Some(Self {
                     alone: format!("not sent, {why}"),
-                    in_run: format!("were not sent, {why}"),
                     then: format!("again in {:.1} s", wait.as_secs_f64()),
                     why,
                     reason: None,
@@ -407,7 +362,6 @@ impl Ending {
                 let why = format!("the provider refused our {fault}{}", code_text(code));
                 Some(Self {
                     alone: why.clone(),
-                    in_run: format!("were not sent, {why}"),
                     then: "held until it accepts us".into(),
                     why,
                     reason: Some(Reason::ProviderRefusedCredentials),
@@ -419,13 +373,11 @@ impl Ending {
     }
 
     fn detail(&self, before: Option<(AttemptNo, Timestamp)>, newest: AttemptNo, now: Timestamp) -> String {
-        let Self {
-            alone, in_run, then, ..
-        } = self;
+        let Self { why, alone, then, .. } = self;
         match before {
             None => format!("attempt {newest}: {alone}; {then}"),
             Some((from, _)) => format!(
-                "attempts {from} to {newest} {in_run}: {} times, last at {}; {then}",
+                "attempts {from} to {newest} were not sent, {why}: {} times, last at {}; {then}",
                 newest.0 - from.0 + 1,
                 now.strftime("%FT%TZ")
             ),
@@ -456,7 +408,7 @@ impl Overtaken {
         now: Timestamp,
     ) {
         let (from, since) = before.unwrap_or((delivery.attempts, now));
-        delivery.make_run(Run { why, from, at: since });
+        delivery.make_run(why, from, since);
         if before.is_none() {
             return;
         }

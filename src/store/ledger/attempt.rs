@@ -10,7 +10,8 @@ use crate::{
         error::StoreError,
         jobs::BeginRules,
         limits,
-        sql::{Rows, Sql, row, sql},
+        query::Query,
+        sql::{Rows, Sql, args, row, sql},
         tx::Tx,
         types::ms,
     },
@@ -43,6 +44,46 @@ struct Edits {
     is_changed: bool,
     /// How many slots it takes beyond those it had: -1, 0 or 1.
     slots: i64,
+}
+
+/// An attempt that something is known of, its delivery locked.
+#[derive(sqlx::FromRow)]
+pub struct Located {
+    #[sqlx(flatten)]
+    pub delivery: Delivery,
+    #[sqlx(flatten)]
+    pub attempt: Attempt,
+    /// How many attempts became the message that is named.
+    pub owners: i64,
+    /// How many receipts of it wait.
+    pub waiting: i64,
+}
+
+/// The columns of a [`Located`], of `r` with the message's id, `delivery d join alert a`, and `attempt t`.
+pub const LOCATED: &str = const_format::concatcp!(
+    "(select count(*) from attempt o where o.provider = t.provider and o.message_id = r.message_id) as owners,
+        (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.message_id
+            and w.applied_at is null) as waiting, ",
+    super::delivery::COLUMNS,
+    ", ",
+    COLUMNS
+);
+
+/// Locks a delivery with its attempt that became the message, be it an older one; else with the one of this number.
+pub async fn locate(
+    tx: &mut Tx,
+    (id, number): (&DeliveryId, AttemptNo),
+    (provider, message_id): (&str, &str),
+) -> Result<Option<Located>, StoreError> {
+    const LOCATE: Sql = sql!(
+        "select ",
+        LOCATED,
+        " from (select cast($3 as text) as message_id) as r cross join delivery d join alert a on a.id = d.alert_id
+            join attempt t on t.delivery_id = d.id and t.number = coalesce((select o.number from attempt o
+                where o.provider = $4 and o.message_id = r.message_id and o.delivery_id = d.id), $2)
+         where d.id = $1 for update of d"
+    );
+    tx.optional(LOCATE, args![id, number, message_id, provider]).await
 }
 
 impl Attempt {
@@ -94,17 +135,17 @@ impl Attempt {
 }
 
 row! {
-    NewRow<'a> {
-        id: &'a DeliveryId as text,
-        number: AttemptNo as number,
-        provider: &'static str as text,
-        account: &'a str as text,
-        route: &'a str as text,
-        day: &'a str as text,
-        begun_at: i64 as number,
-        deadline_at: i64 as number,
-        machine_start: Option<&'a str> as text,
-        uptime: Option<i64> as number,
+    NewRow<'a>(delivery: &'a Delivery, rules: &'a BeginRules, day: &'a str, now: Timestamp) {
+        id: text = delivery.id,
+        number: number = delivery.attempts,
+        provider: text = rules.route.provider.as_str(),
+        account: text = rules.route.account,
+        route: text = rules.route.key(),
+        day: text = day,
+        begun_at: number = ms(*now),
+        deadline_at: number = ms(after(*now, rules.lease)),
+        machine_start: text = rules.uptime.as_ref().map(|uptime| &uptime.machine_start),
+        uptime: number = rules.uptime.as_ref().map(|uptime| uptime.ms),
     }
 }
 
@@ -121,40 +162,26 @@ const CREATE: Sql = sql!(
 /// Creates the attempts that these deliveries have just begun, and takes a slot of the day for each; only of deliveries
 /// that are there.
 pub fn create<'a>(tx: &mut Tx, begun: impl IntoIterator<Item = &'a Delivery>, rules: &BeginRules, now: Timestamp) {
-    let day = rules.day.to_string();
-    let uptime = rules.uptime.as_ref();
-    let mut rows = Rows::default();
-    let mut ids = Vec::new();
-    for delivery in begun {
-        rows.push(&NewRow {
-            id: &delivery.id,
-            number: delivery.attempts,
-            provider: rules.route.provider.as_str(),
-            account: &rules.route.account,
-            route: rules.route.key(),
-            day: &day,
-            begun_at: ms(now),
-            deadline_at: ms(after(now, rules.lease)),
-            machine_start: uptime.map(|uptime| uptime.machine_start.as_str()),
-            uptime: uptime.map(|uptime| uptime.ms),
-        });
-        ids.push(&delivery.id);
-    }
-    if !ids.is_empty() {
-        limits::take_slots(tx, &day, ids);
-        tx.queue(CREATE, rows);
-    }
+    let (day, begun) = (&rules.day.to_string(), Vec::from_iter(begun));
+    limits::take_slots(tx, day, begun.iter().map(|delivery| &delivery.id));
+    let rows = begun.iter().map(|delivery| NewRow {
+        delivery,
+        rules,
+        day,
+        now,
+    });
+    tx.queue(CREATE, rows.collect());
 }
 
 row! {
-    SaveRow<'a> {
-        id: &'a DeliveryId as text,
-        number: AttemptNo as number,
-        message_id: &'a Option<String> as text,
-        answered_at: Option<i64> as number,
-        outcome: &'a Option<String> as text,
-        code: Option<i64> as number,
-        returned_at: Option<i64> as number,
+    SaveRow<'a>(delivery: &'a Delivery, attempt: &'a Attempt) {
+        id: text = delivery.id,
+        number: number = attempt.number,
+        message_id: text = attempt.own_message_id,
+        answered_at: number = attempt.answered_at,
+        outcome: text = attempt.outcome,
+        code: number = attempt.answer_code,
+        returned_at: number = attempt.slot_returned_at,
     }
 }
 
@@ -209,20 +236,11 @@ impl WorkingSet {
     pub fn save_attempts(&mut self, tx: &mut Tx) {
         let mut rows = Rows::default();
         let mut slots: BTreeMap<&str, i64> = BTreeMap::new();
-        let attempts = self.deliveries.iter().zip(&self.attempts);
-        let attempts =
-            attempts.flat_map(|(delivery, attempts)| attempts.iter().map(move |attempt| (delivery, attempt)));
-        for (delivery, attempt) in attempts.filter(|(_, attempt)| attempt.edits.is_changed) {
-            rows.push(&SaveRow {
-                id: &delivery.id,
-                number: attempt.number,
-                message_id: &attempt.own_message_id,
-                answered_at: attempt.answered_at,
-                outcome: &attempt.outcome,
-                code: attempt.answer_code,
-                returned_at: attempt.slot_returned_at,
-            });
-            *slots.entry(&attempt.limit_day).or_default() += attempt.edits.slots;
+        for (delivery, attempts) in self.deliveries.iter().zip(&self.attempts) {
+            for attempt in attempts.iter().filter(|attempt| attempt.edits.is_changed) {
+                rows.push(&SaveRow { delivery, attempt });
+                *slots.entry(&attempt.limit_day).or_default() += attempt.edits.slots;
+            }
         }
         tx.queue(SAVE, rows);
         limits::move_slots(tx, slots);

@@ -20,7 +20,7 @@ use crate::{
         jobs::{BeginRules, Begun, Order, Sending, Which},
         limits,
         query::Query,
-        sql::{Argument, Rows, Sql, row, sql},
+        sql::{Rows, Sql, args, row, sql},
         tx::Tx,
         types::{at, ms},
     },
@@ -147,23 +147,16 @@ pub async fn begin(
 }
 
 async fn choose(tx: &mut Tx, order: &Order, now: Timestamp) -> Result<Vec<Due>, StoreError> {
-    let rules = order.rules.as_ref();
-    let mut arguments: Vec<Argument> = vec![
-        ms(now).into(),
-        rules.route.key().into(),
-        rules.route.channel.as_str().into(),
-        rules.day.to_string().into(),
-        COUNTED.into(),
-    ];
+    let (route, day) = (&order.rules.route, order.rules.day.to_string());
+    let facts = args![ms(now), route.key(), route.channel.as_str(), day, COUNTED].into_iter();
     match &order.which {
         Which::Due(_) => {
-            arguments.push(i64::try_from(order.most()).unwrap_or(i64::MAX).into());
-            tx.all(DUE, arguments).await
+            let most = i64::try_from(order.most()).unwrap_or(i64::MAX);
+            tx.all(DUE, facts.chain(args![most])).await
         }
         Which::Claimed(claim) => {
-            arguments.push(claim.delivery_id.as_str().into());
-            arguments.push(claim.token.as_str().into());
-            tx.all(CLAIMED, arguments).await
+            tx.all(CLAIMED, facts.chain(args![&claim.delivery_id, &claim.token]))
+                .await
         }
     }
 }
@@ -283,7 +276,8 @@ fn step_aside(tx: &mut Tx, ids: &[DeliveryId], now: Timestamp) {
 /// What is known of a person before their delivery is there.
 #[derive(sqlx::FromRow)]
 struct NewFacts {
-    place: i64,
+    #[sqlx(try_from = "i64")]
+    place: usize,
     opted_out: i64,
     used: i64,
     limit_set: Option<String>,
@@ -349,8 +343,7 @@ pub async fn begin_new(
     }
     let mut sends = Vec::with_capacity(facts.len());
     for (ahead, facts) in (0..).zip(facts) {
-        let place = usize::try_from(facts.place).unwrap_or(usize::MAX);
-        let Some(Birth { delivery, .. }) = births.get_mut(place) else {
+        let Some(Birth { delivery, .. }) = births.get_mut(facts.place) else {
             continue;
         };
         let gate = BeforeSend {

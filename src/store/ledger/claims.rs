@@ -1,11 +1,14 @@
 //! Claims: the right to begin one delivery alone, where it cannot be begun together with others. Each is counted, so that
 //! none can be claimed for ever.
 
-use super::delivery::{self, Landing};
+use super::{
+    answer::internal_error,
+    delivery::{self, Delivery},
+};
 use crate::{
     domain::{
         day::after,
-        delivery::{Change, Reason},
+        delivery::Change,
         route::{Channel, Route},
     },
     store::{
@@ -60,15 +63,13 @@ impl Db {
 
     /// When the next delivery of a channel will be due that is not leased now; `None` if none waits.
     pub async fn next_due_at(&self, channel: Channel, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        let due: Option<i64> = self
+        const NEXT: Sql = sql!(
+            "select due_at from delivery where state = 'pending' and channel = $2 and due_at is not null
+                and (lease_until is null or lease_until <= $1) order by due_at limit 1"
+        );
+        let due = self
             .reads()
-            .optional_scalar(
-                sql!(
-                    "select due_at from delivery where state = 'pending' and channel = $2 and due_at is not null
-                    and (lease_until is null or lease_until <= $1) order by due_at limit 1"
-                ),
-                args![ms(now), channel.as_str()],
-            )
+            .optional_scalar(NEXT, args![ms(now), channel.as_str()])
             .await?;
         Ok(due.map(at))
     }
@@ -92,34 +93,23 @@ impl Db {
     /// Ends the leases of `owner` but those of calls under way. Claims that are not `excused` stay counted, so that a row
     /// that ends the process cannot do so for ever.
     async fn end_leases(&self, owner: &str, excused: bool) -> Result<u64, StoreError> {
-        let mut tx = self.begin().await?;
-        let given_back = tx
-            .execute(
-                sql!(
-                    "update delivery set lease_token = null, lease_until = null,
-                    claims = case when state = 'pending' then claims - $2 else claims end
-                 where lease_until is not null and state <> 'sending' and substr(lease_token, 1, length($1)) = $1"
-                ),
-                args![owner, i64::from(excused)],
-            )
-            .await?;
-        tx.commit().await?;
-        Ok(given_back)
+        const END: Sql = sql!(
+            "update delivery set lease_token = null, lease_until = null,
+                claims = case when state = 'pending' then claims - $2 else claims end
+             where lease_until is not null and state <> 'sending' and substr(lease_token, 1, length($1)) = $1"
+        );
+        self.execute(END, args![owner, i64::from(excused)]).await
     }
 
     /// Gives one claim back that did not begin to send. Unless it is `excused`, it stays counted, so that a bad row
     /// cannot come back for ever.
     pub async fn give_back(&self, claim: &Claimed, excused: bool) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        tx.execute(
-            sql!(
-                "update delivery set lease_token = null, lease_until = null, claims = claims - $3
+        const GIVE_BACK: Sql = sql!(
+            "update delivery set lease_token = null, lease_until = null, claims = claims - $3
              where id = $1 and lease_token = $2 and state = 'pending'"
-            ),
-            args![&claim.delivery_id, &claim.token, i64::from(excused)],
-        )
-        .await?;
-        tx.commit().await
+        );
+        let arguments = args![&claim.delivery_id, &claim.token, i64::from(excused)];
+        self.execute(GIVE_BACK, arguments).await.map(drop)
     }
 
     /// Sets a claimed delivery aside whose handling keeps failing. Returns whether it was still there.
@@ -127,16 +117,9 @@ impl Db {
         let mut tx = self.begin().await?;
         let mut locked = delivery::lock(&mut tx, std::slice::from_ref(&claim.delivery_id)).await?;
         let mut moved = false;
-        for delivery in locked
-            .iter_mut()
-            .filter(|row| row.lease_token.as_deref() == Some(&claim.token))
-        {
-            let landing = Landing {
-                reason: Some(Reason::InternalError),
-                detail: detail.to_owned(),
-                ..Default::default()
-            };
-            moved = delivery.apply(Change::SetAside, landing, now).is_some();
+        let ours = |delivery: &&mut Delivery| delivery.lease_token.as_deref() == Some(&claim.token);
+        for delivery in locked.iter_mut().filter(ours) {
+            moved = delivery.apply(Change::SetAside, internal_error(detail), now).is_some();
         }
         delivery::save(&mut tx, &mut locked).await?;
         tx.commit().await?;

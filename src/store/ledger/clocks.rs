@@ -9,7 +9,7 @@ use crate::{
         alarms::{self, About},
         error::StoreError,
         query::Query,
-        sql::{args, sql},
+        sql::{Sql, args, sql},
         tx::Effect,
         types::ms,
     },
@@ -40,41 +40,29 @@ const LONGEST_MAIL_LEASE: SignedDuration = SignedDuration::from_mins(7);
 impl Db {
     /// Marks every attempt whose outcome is open as begun at a time that nobody can vouch for. Returns how many.
     pub async fn doubt_open_attempts(&self, now: Timestamp) -> Result<usize, StoreError> {
+        const OPEN: Sql = sql!(
+            "select d.id from delivery d cross join attempt t
+             where t.delivery_id = d.id and t.number = d.attempts and t.clock_doubtful_at is null and d.state in (",
+            State::UNCERTAIN,
+            ") and (d.state = 'sending' or d.due_at is not null) limit $1"
+        );
+        const DOUBT: Sql = sql!(
+            "update attempt set clock_doubtful_at = $2 from ",
+            IDS,
+            ", delivery d where d.id = r.id and attempt.delivery_id = d.id and attempt.number = d.attempts"
+        );
         let mut marked = 0;
         loop {
-            let open: Vec<DeliveryId> = self
-                .reads()
-                .scalars(
-                    sql!(
-                        "select d.id from delivery d cross join attempt t
-                 where t.delivery_id = d.id and t.number = d.attempts and t.clock_doubtful_at is null
-                    and d.state in (",
-                        State::UNCERTAIN,
-                        ")
-                    and (d.state = 'sending' or d.due_at is not null) limit $1"
-                    ),
-                    args![BATCH],
-                )
-                .await?;
+            let open: Vec<DeliveryId> = self.reads().scalars(OPEN, args![BATCH]).await?;
             if open.is_empty() {
                 return Ok(marked);
             }
             let mut tx = self.begin().await?;
             lock(&mut tx, &open).await?;
             marked += open.len();
-            let is_last = is_less_than_a_batch(open.len());
-            tx.execute(
-                sql!(
-                    "update attempt set clock_doubtful_at = $2 from ",
-                    IDS,
-                    ", delivery d
-                     where d.id = r.id and attempt.delivery_id = d.id and attempt.number = d.attempts"
-                ),
-                args![id_rows(&open), ms(now)],
-            )
-            .await?;
+            tx.execute(DOUBT, args![id_rows(&open), ms(now)]).await?;
             tx.commit().await?;
-            if is_last {
+            if is_less_than_a_batch(open.len()) {
                 return Ok(marked);
             }
         }
@@ -88,14 +76,8 @@ impl Db {
         detail: String,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let raised: Option<String> = self
-            .reads()
-            .optional_scalar(
-                sql!("select id from alarm where kind = $1 and subject = $2"),
-                args![kind.as_str(), subject],
-            )
-            .await?;
-        if raised.is_some() {
+        const RAISED: Sql = sql!("select id from alarm where kind = $1 and subject = $2");
+        if self.reads().exists(RAISED, args![kind.as_str(), subject]).await? {
             return Ok(());
         }
         let mut tx = self.begin().await?;
@@ -107,18 +89,17 @@ impl Db {
     /// went back is seen by what was written, so a restart, or another process, sees it too; `is_likely` where the caller has
     /// reason to look closer. Returns how many deliveries were changed.
     pub async fn clamp_times(&self, rules: ClampRules, is_likely: bool, now: Timestamp) -> Result<usize, StoreError> {
-        let far = ms(after(now, SLACK));
-        let (mark, latest): (Option<i64>, Option<i64>) = self
-            .reads()
-            .one(
-                sql!(
-                    "select (select updated_at from setting where name = 'clock'),
+        const WRITTEN: Sql = sql!(
+            "select (select updated_at from setting where name = 'clock'),
                 (select case when due_at > $1 then updated_at end from delivery where state = 'pending'
                     and due_at is not null order by due_at desc limit 1)"
-                ),
-                args![far],
-            )
-            .await?;
+        );
+        const MARK: Sql = sql!(
+            "insert into setting (name, value, updated_at) values ('clock', '', $1)
+             on conflict (name) do update set updated_at = excluded.updated_at"
+        );
+        let far = ms(after(now, SLACK));
+        let (mark, latest): (Option<i64>, Option<i64>) = self.reads().one(WRITTEN, args![far]).await?;
         // A process whose clock is ahead may have written it, or none yet wrote down the time.
         let went_back = is_likely || mark.is_none_or(|mark| mark > far) || latest.is_some_and(|latest| latest > far);
         let mut clamped = 0;
@@ -133,33 +114,37 @@ impl Db {
             self.clamp_the_rest(now).await?;
         }
         if went_back || mark.is_none_or(|mark| mark <= ms(after(now, -MARK_EVERY))) {
-            self.write_mark(now).await?;
+            self.execute(MARK, args![ms(now)]).await?;
         }
         Ok(clamped)
     }
 
     /// A batch of deliveries that were written by a clock which is ahead of ours. Each only once: it is written by ours then.
     async fn clamp_deliveries(&self, rules: ClampRules, now: Timestamp) -> Result<usize, StoreError> {
+        const DUE: Sql = sql!(
+            "select id from delivery where state in (",
+            State::OPEN,
+            ") and due_at > $2 and updated_at > $1 limit $3"
+        );
+        const LEASED: Sql = sql!("select id from delivery where lease_until > $2 and updated_at > $1 limit $3");
+        // Of a call that may be under way the lease is not cut shorter than one from now.
+        const CLAMP: Sql = sql!(
+            "update delivery set
+                due_at = case when state = 'deferred' and due_at > $4 then $4
+                    when state <> 'deferred' and due_at > $3 then $3 else due_at end,
+                lease_until = case when lease_until > $5 then $5 else lease_until end,
+                received_at = case when state in (",
+            State::OWED,
+            ") and received_at > $3 then $3 else received_at end,
+                updated_at = $3
+             from ",
+            IDS,
+            " where delivery.id = r.id and delivery.updated_at > $2"
+        );
         let (far, lease_end) = (ms(after(now, SLACK)), ms(after(now, rules.lease)));
-        let due: Vec<DeliveryId> = self
-            .reads()
-            .scalars(
-                sql!(
-                    "select id from delivery where state in (",
-                    State::OPEN,
-                    ") and due_at > $2 and updated_at > $1 limit $3"
-                ),
-                args![far, ms(now), BATCH],
-            )
-            .await?;
-        let leased: Vec<DeliveryId> = self
-            .reads()
-            .scalars(
-                sql!("select id from delivery where lease_until > $2 and updated_at > $1 limit $3"),
-                args![far, lease_end, BATCH],
-            )
-            .await?;
-        let mut ids: Vec<DeliveryId> = due.into_iter().chain(leased).collect();
+        let mut ids: Vec<DeliveryId> = self.reads().scalars(DUE, args![far, ms(now), BATCH]).await?;
+        let leased: Vec<DeliveryId> = self.reads().scalars(LEASED, args![far, lease_end, BATCH]).await?;
+        ids.extend(leased);
         ids.sort_unstable();
         ids.dedup();
         ids.truncate(usize::try_from(BATCH).unwrap_or(usize::MAX));
@@ -168,24 +153,8 @@ impl Db {
         }
         let mut tx = self.begin().await?;
         lock(&mut tx, &ids).await?;
-        // Of a call that may be under way the lease is not cut shorter than one from now.
-        tx.execute(
-            sql!(
-                "update delivery set
-                due_at = case when state = 'deferred' and due_at > $4 then $4
-                    when state <> 'deferred' and due_at > $3 then $3 else due_at end,
-                lease_until = case when lease_until > $5 then $5 else lease_until end,
-                received_at = case when state in (",
-                State::OWED,
-                ") and received_at > $3 then $3 else received_at end,
-                updated_at = $3
-             from ",
-                IDS,
-                " where delivery.id = r.id and delivery.updated_at > $2"
-            ),
-            args![id_rows(&ids), far, ms(now), ms(rules.tomorrow), lease_end],
-        )
-        .await?;
+        let arguments = args![id_rows(&ids), far, ms(now), ms(rules.tomorrow), lease_end];
+        tx.execute(CLAMP, arguments).await?;
         tx.then(Effect::Wake);
         tx.commit().await?;
         Ok(ids.len())
@@ -229,19 +198,6 @@ impl Db {
         ] {
             tx.execute(sql, args![beyond(longest), new]).await?;
         }
-        tx.commit().await
-    }
-
-    async fn write_mark(&self, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        tx.execute(
-            sql!(
-                "insert into setting (name, value, updated_at) values ('clock', '', $1)
-             on conflict (name) do update set updated_at = excluded.updated_at"
-            ),
-            args![ms(now)],
-        )
-        .await?;
         tx.commit().await
     }
 }

@@ -72,15 +72,18 @@ struct Edits {
     entries: Vec<Entry>,
 }
 
-/// An entry of the timeline.
-#[derive(Debug)]
-struct Entry {
-    seq: i64,
-    at: i64,
-    what: &'static str,
-    detail: Option<String>,
-    run: Option<String>,
-    run_from: Option<AttemptNo>,
+row! {
+    /// An entry of the timeline.
+    #[derive(Debug)]
+    Entry {
+        id: DeliveryId as text,
+        seq: i64 as number,
+        at: i64 as number,
+        what: &'static str as text,
+        detail: Option<String> as text,
+        run: Option<String> as text,
+        run_from: Option<AttemptNo> as number,
+    }
 }
 
 /// Where a move ends, beside the state itself.
@@ -93,15 +96,6 @@ pub struct Landing {
     pub lease_until: Option<Timestamp>,
     /// What the timeline says of it. Never a phone number, name, or a provider's own text.
     pub detail: String,
-}
-
-/// Attempts of which none was sent, for the same reason: one entry of the timeline stands for all of them.
-pub struct Run {
-    /// What they have in common.
-    pub why: String,
-    /// The number of its first attempt, and when that one ended.
-    pub from: AttemptNo,
-    pub at: Timestamp,
 }
 
 /// What a provider says of a message at some time, whoever brought it: an answer, a receipt, a lookup.
@@ -230,6 +224,19 @@ impl Delivery {
         }
     }
 
+    /// The provider has the message: that counts first, and then what it says of it beyond.
+    pub fn update_accepted(&mut self, update: &StatusUpdate<'_>) {
+        let accepted = Some(MessageStatus::Accepted);
+        self.update(&StatusUpdate {
+            status: accepted,
+            error_code: None,
+            ..*update
+        });
+        if update.status != accepted {
+            self.update(update);
+        }
+    }
+
     fn apply_status(&mut self, update: &StatusUpdate<'_>, status: MessageStatus, is_newest: bool) -> Option<State> {
         let failed = matches!(status, MessageStatus::Failed | MessageStatus::Undelivered);
         let code = update
@@ -275,12 +282,13 @@ impl Delivery {
         self.note("other_message", detail, now);
     }
 
-    /// The newest entry stands for this run of attempts.
-    pub fn make_run(&mut self, run: Run) {
+    /// The newest entry stands for all attempts since the one numbered `from`, which ended at `at`: none of them was sent, and
+    /// all because of `why`.
+    pub fn make_run(&mut self, why: String, from: AttemptNo, at: Timestamp) {
         if let Some(entry) = self.edits.entries.last_mut() {
-            entry.at = ms(run.at);
-            entry.run = Some(run.why);
-            entry.run_from = Some(run.from);
+            entry.at = ms(at);
+            entry.run = Some(why);
+            entry.run_from = Some(from);
         }
     }
 
@@ -293,6 +301,7 @@ impl Delivery {
     fn add_entry(&mut self, what: &'static str, detail: String, now: Timestamp) {
         self.timeline_length += 1;
         self.edits.entries.push(Entry {
+            id: self.id.clone(),
             seq: self.timeline_length,
             at: ms(now),
             what,
@@ -376,28 +385,28 @@ impl Birth {
 }
 
 row! {
-    BirthRow<'a> {
-        id: &'a DeliveryId as text,
-        alert_id: &'a AlertId as text,
-        channel: &'static str as text,
-        phone: &'a Option<String> as text,
-        phone_raw: Option<&'a str> as text,
-        round: i64 as number,
-        resend_of: &'a Option<DeliveryId> as text,
-        staff_id: &'a Option<String> as text,
-        role: &'a Option<String> as text,
-        name: &'a Option<String> as text,
-        message: &'a str as text,
-        segments: usize as number,
-        state: &'static str as text,
-        reason: &'a Option<String> as text,
-        attempts: AttemptNo as number,
-        due_at: Option<i64> as number,
-        lease_until: Option<i64> as number,
-        length: i64 as number,
-        provider: &'a Option<String> as text,
-        received_at: i64 as number,
-        moved_at: i64 as number,
+    BirthRow<'a>(delivery: &'a Delivery, about: &'a NewDelivery, resend_of: &'a Option<DeliveryId>) {
+        id: text = delivery.id,
+        alert_id: text = delivery.alert_id,
+        channel: text = about.channel.as_str(),
+        phone: text = delivery.phone,
+        phone_raw: text = about.phone.as_ref().err(),
+        round: number = delivery.round,
+        resend_of: text = resend_of,
+        staff_id: text = about.staff_id,
+        role: text = about.role,
+        name: text = about.name,
+        message: text = delivery.message,
+        segments: number = about.segments,
+        state: text = delivery.state.as_str(),
+        reason: text = delivery.reason,
+        attempts: number = delivery.attempts,
+        due_at: number = delivery.due_at,
+        lease_until: number = delivery.lease_until,
+        length: number = delivery.timeline_length,
+        provider: text = delivery.provider,
+        received_at: number = delivery.received_at,
+        moved_at: number = delivery.moved_at,
     }
 }
 
@@ -427,27 +436,9 @@ pub async fn create(tx: &mut Tx, births: &mut [Birth], now: Timestamp) -> Result
     } in births
     {
         rows.push(&BirthRow {
-            id: &delivery.id,
-            alert_id: &delivery.alert_id,
-            channel: about.channel.as_str(),
-            phone: &delivery.phone,
-            phone_raw: about.phone.as_ref().err().and_then(Option::as_deref),
-            round: delivery.round,
+            delivery,
+            about,
             resend_of,
-            staff_id: &about.staff_id,
-            role: &about.role,
-            name: &about.name,
-            message: &delivery.message,
-            segments: about.segments,
-            state: delivery.state.as_str(),
-            reason: &delivery.reason,
-            attempts: delivery.attempts,
-            due_at: delivery.due_at,
-            lease_until: delivery.lease_until,
-            length: delivery.timeline_length,
-            provider: &delivery.provider,
-            received_at: delivery.received_at,
-            moved_at: delivery.moved_at,
         });
         is_due |= delivery.state == State::Pending;
         let set = if delivery.state.leaves_untold() {
@@ -456,8 +447,8 @@ pub async fn create(tx: &mut Tx, births: &mut [Birth], now: Timestamp) -> Result
             &mut told
         };
         set.insert(delivery.alert_id.clone());
-        push_entries(delivery, &mut entries);
-        delivery.edits = Edits::default();
+        let edits = std::mem::take(&mut delivery.edits);
+        edits.entries.iter().for_each(|entry| entries.push(entry));
     }
     tx.queue(CREATE, rows);
     tx.queue(ADD_FIRST_ENTRIES, entries);
@@ -467,61 +458,35 @@ pub async fn create(tx: &mut Tx, births: &mut [Birth], now: Timestamp) -> Result
     super::told::check(tx, untold.difference(&told).map(|id| (id.clone(), now)).collect()).await
 }
 
-row! {
-    EntryRow<'a> {
-        id: &'a DeliveryId as text,
-        seq: i64 as number,
-        at: i64 as number,
-        what: &'static str as text,
-        detail: &'a Option<String> as text,
-        run: &'a Option<String> as text,
-        run_from: Option<AttemptNo> as number,
-    }
-}
-
 const ADD_ENTRIES: Sql = sql!(
     "insert into timeline (delivery_id, seq, at, what, detail, run, run_from)
      select r.id, r.seq, r.at, r.what, r.detail, r.run, r.run_from from ",
-    EntryRow::ROWS
+    Entry::ROWS
 );
 /// Only of deliveries that are there.
 const ADD_FIRST_ENTRIES: Sql = sql!(
     "insert into timeline (delivery_id, seq, at, what, detail)
      select d.id, r.seq, r.at, r.what, r.detail from ",
-    EntryRow::ROWS,
+    Entry::ROWS,
     " cross join delivery d where d.id = r.id"
 );
 
-fn push_entries(delivery: &Delivery, rows: &mut Rows) {
-    for entry in &delivery.edits.entries {
-        rows.push(&EntryRow {
-            id: &delivery.id,
-            seq: entry.seq,
-            at: entry.at,
-            what: entry.what,
-            detail: &entry.detail,
-            run: &entry.run,
-            run_from: entry.run_from,
-        });
-    }
-}
-
 row! {
-    SaveRow<'a> {
-        id: &'a DeliveryId as text,
-        state: &'static str as text,
-        reason: &'a Option<String> as text,
-        due_at: Option<i64> as number,
-        lease_until: Option<i64> as number,
-        attempts: AttemptNo as number,
-        at: i64 as number,
-        length: i64 as number,
-        provider: &'a Option<String> as text,
-        read_at: Option<i64> as number,
-        message_id: &'a Option<String> as text,
-        word: &'a Option<String> as text,
-        error_code: Option<i64> as number,
-        provider_at: Option<i64> as number,
+    SaveRow<'a>(delivery: &'a Delivery, at: i64) {
+        id: text = delivery.id,
+        state: text = delivery.state.as_str(),
+        reason: text = delivery.reason,
+        due_at: number = delivery.due_at,
+        lease_until: number = delivery.lease_until,
+        attempts: number = delivery.attempts,
+        at: number = at,
+        length: number = delivery.timeline_length,
+        provider: text = delivery.provider,
+        read_at: number = delivery.read_at,
+        message_id: text = delivery.words.provider_message_id,
+        word: text = delivery.words.provider_status,
+        error_code: number = delivery.words.error_code,
+        provider_at: number = delivery.words.provider_at,
     }
 }
 
@@ -546,10 +511,7 @@ const SAVE_NOTED: Sql = sql!(
 );
 
 row! {
-    AgeRow<'a> {
-        id: &'a DeliveryId as text,
-        received_at: i64 as number,
-    }
+    AgeRow<'a> { id: &'a DeliveryId as text, received_at: i64 as number }
 }
 
 const SAVE_AGE: Sql = sql!(
@@ -565,30 +527,14 @@ pub async fn save(tx: &mut Tx, deliveries: &mut [Delivery]) -> Result<(), StoreE
     let mut ages = Rows::default();
     let mut untold: Vec<(AlertId, Timestamp)> = Vec::new();
     for delivery in deliveries.iter_mut() {
-        let edits = &delivery.edits;
-        if !edits.has_moved && edits.noted_at.is_none() {
-            continue;
-        }
-        let at_ms = if edits.has_moved {
-            delivery.moved_at
-        } else {
-            edits.noted_at.unwrap_or(delivery.moved_at)
-        };
-        let row = SaveRow {
-            id: &delivery.id,
-            state: delivery.state.as_str(),
-            reason: &delivery.reason,
-            due_at: delivery.due_at,
-            lease_until: delivery.lease_until,
-            attempts: delivery.attempts,
-            at: at_ms,
-            length: delivery.timeline_length,
-            provider: &delivery.provider,
-            read_at: delivery.read_at,
-            message_id: &delivery.words.provider_message_id,
-            word: &delivery.words.provider_status,
-            error_code: delivery.words.error_code,
-            provider_at: delivery.words.provider_at,
+        let edits = std::mem::take(&mut delivery.edits);
+        let row = match (edits.has_moved, edits.noted_at) {
+            (true, _) => SaveRow {
+                delivery,
+                at: delivery.moved_at,
+            },
+            (false, Some(at)) => SaveRow { delivery, at },
+            (false, None) => continue,
         };
         if edits.is_as_new {
             ages.push(&AgeRow {
@@ -607,8 +553,7 @@ pub async fn save(tx: &mut Tx, deliveries: &mut [Delivery]) -> Result<(), StoreE
         } else {
             noted.push(&row);
         }
-        push_entries(delivery, &mut entries);
-        delivery.edits = Edits::default();
+        edits.entries.iter().for_each(|entry| entries.push(entry));
     }
     tx.queue(SAVE_MOVED, moved);
     tx.queue(SAVE_NOTED, noted);

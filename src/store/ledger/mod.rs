@@ -23,7 +23,6 @@ mod strip;
 mod told;
 mod waiting;
 
-pub use aging::SweepRules;
 pub use answer::answer;
 pub use attempt::create as create_attempts;
 pub use begin::{begin, begin_new};

@@ -2,8 +2,8 @@
 //! knows their message. Absent: signatures and the provider's words (see `carrier`).
 
 use super::{
-    attempt::{self, Attempt, WorkingSet},
-    delivery::{self, Delivery, StatusUpdate},
+    attempt::{self, Located, WorkingSet},
+    delivery::StatusUpdate,
     waiting,
 };
 use crate::{
@@ -24,42 +24,32 @@ use std::collections::HashSet;
 /// callback address names.
 #[derive(sqlx::FromRow)]
 struct Found {
-    place: i64,
+    #[sqlx(try_from = "i64")]
+    place: usize,
     #[sqlx(flatten)]
-    delivery: Delivery,
-    #[sqlx(flatten)]
-    attempt: Attempt,
-    /// How many attempts became its message.
-    owners: i64,
+    located: Located,
     /// How many receipts are the same.
     repeats: i64,
-    /// How many receipts of its message wait.
-    waiting: i64,
 }
 
 row! {
-    AskRow<'a> {
-        place: usize as number,
-        message_id: &'a str as text,
-        status: &'a str as text,
-        code: &'a str as text,
-        id: &'a str as text,
-        attempt: i64 as number,
-        provider: &'static str as text,
+    AskRow<'a>(place: usize, key: &'a Key<'a>) {
+        place: number = place,
+        message_id: text = key.message_id,
+        status: text = key.status,
+        code: text = key.code,
+        id: text = key.id,
+        attempt: number = key.attempt,
+        provider: text = key.provider,
     }
 }
 
 const FIND: Sql = sql!(
     "select r.place as place,
-        (select count(*) from attempt o where o.provider = t.provider and o.message_id = r.message_id) as owners,
         (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.message_id
             and w.status = r.status and w.error_code = r.code
-            and w.delivery_id = r.id and w.attempt = r.attempt) as repeats,
-        (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.message_id
-            and w.applied_at is null) as waiting, ",
-    delivery::COLUMNS,
-    ", ",
-    attempt::COLUMNS,
+            and w.delivery_id = r.id and w.attempt = r.attempt) as repeats, ",
+    attempt::LOCATED,
     " from ",
     AskRow::ROWS,
     " cross join attempt t join delivery d on d.id = t.delivery_id
@@ -110,29 +100,21 @@ pub async fn receive(tx: &mut Tx, receipts: &[&Received]) -> Result<Vec<Recorded
         return Ok(Vec::new());
     }
     let keys: Vec<Key<'_>> = receipts.iter().map(|received| Key::of(&received.receipt)).collect();
-    let asked = keys.iter().enumerate().map(|(place, key)| AskRow {
-        place,
-        message_id: key.message_id,
-        status: key.status,
-        code: &key.code,
-        id: key.id,
-        attempt: key.attempt,
-        provider: key.provider,
-    });
+    let asked = keys.iter().enumerate().map(|(place, key)| AskRow { place, key });
     let found: Vec<Found> = tx.all(FIND, [asked.collect::<Rows>().into()]).await?;
 
-    let mut recorded: Vec<Option<Recorded>> = receipts.iter().map(|_| None).collect();
+    let mut recorded: Vec<Recorded> = receipts.iter().map(|_| Recorded::Waiting).collect();
     let (mut set, mut known, mut seen) = (WorkingSet::default(), Vec::new(), HashSet::new());
     for found in found {
-        let place = usize::try_from(found.place).unwrap_or(usize::MAX);
+        let (place, located) = (found.place, found.located);
         let (Some(received), Some(key)) = (receipts.get(place), keys.get(place)) else {
             continue;
         };
         if found.repeats > 0 || !seen.insert(key) {
-            recorded[place] = Some(Recorded::Repeat);
+            recorded[place] = Recorded::Repeat;
             continue;
         }
-        let at = set.add(found.delivery, found.attempt);
+        let at = set.add(located.delivery, located.attempt);
         let (delivery, attempt) = set.get(at);
         let update = StatusUpdate {
             attempt: attempt.number,
@@ -143,7 +125,7 @@ pub async fn receive(tx: &mut Tx, receipts: &[&Received]) -> Result<Vec<Recorded
             at: received.now,
             poll_after: received.poll_after,
         };
-        if !attempt.own(update.message_id, found.owners) {
+        if !attempt.own(update.message_id, located.owners) {
             delivery.note_other_message(attempt.number, received.now);
         }
         delivery.update(&update);
@@ -155,34 +137,31 @@ pub async fn receive(tx: &mut Tx, receipts: &[&Received]) -> Result<Vec<Recorded
         {
             opt_outs::insert(tx, &phone, None, Some(opt_outs::BY_PROVIDER), received.now).await?;
         }
-        if found.waiting > 0 {
+        if located.waiting > 0 {
             known.push(waiting::Known::new(at, delivery, &update));
         }
-        recorded[place] = Some(Recorded::Applied(delivery.state));
+        recorded[place] = Recorded::Applied(delivery.state);
     }
     waiting::apply(tx, &mut set, &known).await?;
     insert(tx, receipts, &keys, &mut recorded).await?;
     set.save(tx).await?;
-    Ok(recorded
-        .into_iter()
-        .map(|recorded| recorded.unwrap_or(Recorded::Waiting))
-        .collect())
+    Ok(recorded)
 }
 
 row! {
-    NewRow<'a> {
-        row: &'a str as text,
-        message_id: &'a str as text,
-        status: &'a str as text,
-        code: &'a str as text,
-        id: &'a str as text,
-        attempt: i64 as number,
-        provider: &'static str as text,
-        news: Option<&'static str> as text,
-        read_at: Option<i64> as number,
-        opted_out_at: Option<i64> as number,
-        received_at: i64 as number,
-        applied_at: Option<i64> as number,
+    NewRow<'a>(row: &'a str, key: &'a Key<'a>, receipt: &'a Receipt, at: i64, is_applied: bool) {
+        row: text = row,
+        message_id: text = key.message_id,
+        status: text = key.status,
+        code: text = key.code,
+        id: text = key.id,
+        attempt: number = key.attempt,
+        provider: text = key.provider,
+        news: text = receipt.status.map(MessageStatus::as_str),
+        read_at: number = receipt.read.then_some(at),
+        opted_out_at: number = receipt.opted_out.then_some(at),
+        received_at: number = at,
+        applied_at: number = is_applied.then_some(at),
     }
 }
 
@@ -201,7 +180,7 @@ async fn insert(
     tx: &mut Tx,
     receipts: &[&Received],
     keys: &[Key<'_>],
-    recorded: &mut [Option<Recorded>],
+    recorded: &mut [Recorded],
 ) -> Result<(), StoreError> {
     const KEEP: Sql = sql!(INSERT);
     const KEEP_WAITING: Sql = sql!(INSERT, " returning id");
@@ -210,27 +189,20 @@ async fn insert(
     let (mut applied, mut waiting, mut rows_of) = (Rows::default(), Rows::default(), Vec::new());
     for place in ordered {
         let (Received { receipt, now, .. }, key) = (receipts[place], &keys[place]);
-        let applied_at = match &recorded[place] {
-            Some(Recorded::Applied(_)) => Some(ms(*now)),
-            Some(Recorded::Repeat) => continue,
-            Some(Recorded::Waiting) | None => None,
+        let is_applied = match &recorded[place] {
+            Recorded::Applied(_) => true,
+            Recorded::Repeat => continue,
+            Recorded::Waiting => false,
         };
         let id = new_id();
         let row = NewRow {
             row: &id,
-            message_id: key.message_id,
-            status: key.status,
-            code: &key.code,
-            id: key.id,
-            attempt: key.attempt,
-            provider: key.provider,
-            news: receipt.status.map(MessageStatus::as_str),
-            read_at: receipt.read.then_some(ms(*now)),
-            opted_out_at: receipt.opted_out.then_some(ms(*now)),
-            received_at: ms(*now),
-            applied_at,
+            key,
+            receipt,
+            at: ms(*now),
+            is_applied,
         };
-        if applied_at.is_some() {
+        if is_applied {
             applied.push(&row);
         } else {
             waiting.push(&row);
@@ -241,14 +213,12 @@ async fn insert(
     if waiting.is_empty() {
         return Ok(());
     }
-    let new: Vec<(String,)> = tx.all(KEEP_WAITING, [waiting.into()]).await?;
-    let new: HashSet<String> = new.into_iter().map(|(id,)| id).collect();
+    let new: Vec<String> = tx.scalars(KEEP_WAITING, [waiting.into()]).await?;
+    let new: HashSet<String> = new.into_iter().collect();
     for (place, row) in rows_of {
-        recorded[place] = Some(if new.contains(&row) {
-            Recorded::Waiting
-        } else {
-            Recorded::Repeat
-        });
+        if !new.contains(&row) {
+            recorded[place] = Recorded::Repeat;
+        }
     }
     Ok(())
 }

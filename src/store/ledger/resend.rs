@@ -8,7 +8,7 @@ use crate::{
         error::StoreError,
         jobs::NewDelivery,
         query::Query,
-        sql::{args, sql},
+        sql::{Sql, args, sql},
         tx::Tx,
     },
 };
@@ -56,10 +56,8 @@ impl Db {
         let new_id = births[0].delivery.id.clone();
         old.note("resent", format!("sent again as {new_id}"), now);
         delivery::create(&mut tx, &mut births, now).await?;
-        let created: Option<String> = tx
-            .optional_scalar(sql!("select id from delivery where id = $1"), args![&new_id])
-            .await?;
-        if created.is_none() {
+        const CREATED: Sql = sql!("select id from delivery where id = $1");
+        if !tx.exists(CREATED, args![&new_id]).await? {
             // Another request for the same person was granted in this moment.
             return Ok(Resent::Undecided(State::Pending));
         }
@@ -70,16 +68,12 @@ impl Db {
 }
 
 async fn next_round(tx: &mut Tx, old: &Delivery, now: Timestamp) -> Result<Birth, StoreError> {
-    let about: About = tx
-        .one(
-            sql!(
-                "select channel, staff_id, role, name, segments, (select max(o.round) + 1 from delivery o
-                where o.alert_id = d.alert_id and o.channel = d.channel and o.phone = d.phone) as next_round
-             from delivery d where id = $1"
-            ),
-            args![&old.id],
-        )
-        .await?;
+    const ABOUT: Sql = sql!(
+        "select channel, staff_id, role, name, segments, (select max(o.round) + 1 from delivery o
+            where o.alert_id = d.alert_id and o.channel = d.channel and o.phone = d.phone) as next_round
+         from delivery d where id = $1"
+    );
+    let about: About = tx.one(ABOUT, args![&old.id]).await?;
     let channel = Channel::parse(&about.channel).ok_or_else(|| StoreError::Unreadable {
         what: "the channel".into(),
         value: about.channel.clone(),
@@ -99,15 +93,11 @@ async fn next_round(tx: &mut Tx, old: &Delivery, now: Timestamp) -> Result<Birth
 /// The state of a later round of the same delivery that tells the person, if there is one: a request that came twice must
 /// not be granted twice.
 async fn later_round_that_tells(tx: &mut Tx, id: &DeliveryId) -> Result<Option<State>, StoreError> {
-    let states: Vec<State> = tx
-        .scalars(
-            sql!(
-                "select o.state from delivery o join delivery d on o.alert_id = d.alert_id and o.channel = d.channel
-                and o.phone = d.phone and o.round > d.round
-             where d.id = $1"
-            ),
-            args![id],
-        )
-        .await?;
+    const LATER: Sql = sql!(
+        "select o.state from delivery o join delivery d on o.alert_id = d.alert_id and o.channel = d.channel
+            and o.phone = d.phone and o.round > d.round
+         where d.id = $1"
+    );
+    let states: Vec<State> = tx.scalars(LATER, args![id]).await?;
     Ok(states.into_iter().find(|state| state.is_told()))
 }

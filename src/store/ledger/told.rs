@@ -8,7 +8,7 @@ use crate::{
         query::Query,
         sql::{Rows, Sql, row, sql},
         tx::Tx,
-        types::at,
+        types::{at, ms},
     },
 };
 use jiff::Timestamp;
@@ -43,29 +43,17 @@ pub async fn check(tx: &mut Tx, alerts: Vec<(AlertId, Timestamp)>) -> Result<(),
     if alerts.is_empty() {
         return Ok(());
     }
-    let rows: Rows = alerts
-        .iter()
-        .map(|(id, at)| AlertRow {
-            id,
-            at: at.as_millisecond(),
-        })
-        .collect();
-    let untold: Vec<Untold> = tx.all(UNTOLD, [rows.into()]).await?;
+    let rows = alerts.iter().map(|(id, at)| AlertRow { id, at: ms(*at) });
+    let untold: Vec<Untold> = tx.all(UNTOLD, [rows.collect::<Rows>().into()]).await?;
     for alert in untold {
-        let Untold {
-            id,
-            source,
-            ticket_id,
-            people,
-            ..
-        } = &alert;
+        let (id, source, ticket_id) = (&alert.id, &alert.source, &alert.ticket_id);
         let detail = format!("nobody is being told of alert {id} (source {source}, ticket {ticket_id})");
         let about = About {
             alert_id: Some(id.as_str()),
             delivery_id: None,
         };
         // Once for these people; if more are named later and they are not told either, that is another alarm.
-        let subject = format!("{id}/{people}");
+        let subject = format!("{id}/{}", alert.people);
         alarms::raise(tx, AlarmKind::NobodyTold, &subject, about, detail, at(alert.at)).await?;
     }
     Ok(())

@@ -46,7 +46,8 @@ impl Known {
 
 #[derive(sqlx::FromRow)]
 struct Waiting {
-    place: i64,
+    #[sqlx(try_from = "i64")]
+    place: usize,
     id: String,
     status: String,
     news: Option<String>,
@@ -85,7 +86,7 @@ pub async fn apply(tx: &mut Tx, set: &mut WorkingSet, known: &[Known]) -> Result
     let waiting: Vec<Waiting> = tx.all(WAITING, [rows.collect::<Rows>().into()]).await?;
     let mut applied = Rows::default();
     for waiting in waiting {
-        let Some(known) = usize::try_from(waiting.place).ok().and_then(|place| known.get(place)) else {
+        let Some(known) = known.get(waiting.place) else {
             continue;
         };
         let (delivery, attempt) = set.get(known.place);
