@@ -8,6 +8,7 @@ use super::{
 use crate::{
     domain::{
         day::{LocalDay, to_millisecond},
+        mail::MailState,
         nightly::NightlyJob,
     },
     mail::{Mailer, Templates},
@@ -75,7 +76,7 @@ async fn preview(config: &Config, day: LocalDay, now: Timestamp) -> anyhow::Resu
     let store = Db::open_read_only(&config.database_url).await?;
     let nightly = make_nightly(config, &store);
     match store.report_of(day).await.map_err(explained)? {
-        Some(kept) => print_report(&kept.subject, &kept.text),
+        Some(kept) => print_report(&kept.subject, kept.text.as_deref().unwrap_or_default()),
         None => {
             let mail = nightly.preview(day, now).await.map_err(explained)?;
             print_report(&mail.subject, &mail.text);
@@ -110,7 +111,7 @@ async fn run_jobs(nightly: &Nightly, day: LocalDay, now: Timestamp) -> anyhow::R
     let Some(kept) = await_report(nightly, day).await? else {
         bail!("another process is making the report of {day}, or it was made so long ago that it is not kept any more");
     };
-    print_report(&kept.subject, &kept.text);
+    print_report(&kept.subject, kept.text.as_deref().unwrap_or_default());
     if before == RunState::Done {
         eprintln!(
             "the report of {day} was made before, at {}: nothing was mailed again",
@@ -118,14 +119,14 @@ async fn run_jobs(nightly: &Nightly, day: LocalDay, now: Timestamp) -> anyhow::R
         );
         return Ok(());
     }
-    if kept.sent_at.is_some() {
+    if kept.mail.state == MailState::Sent {
         eprintln!("mailed");
         return Ok(());
     }
     send_kept(
         nightly,
         &report_key(LocalDay::parse(&kept.day).unwrap_or(day)),
-        kept.is_mail,
+        kept.mail.state == MailState::Mailing,
     )
     .await
 }

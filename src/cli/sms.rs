@@ -3,15 +3,10 @@
 use super::common::{WRONG_CALL, faults_in, report};
 use crate::{
     app::{self, Loaded},
-    domain::{
-        event, json,
-        message::Message,
-        sms::{self, Encoding},
-    },
+    domain::{event, json, message::Message, sms},
 };
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use serde::Serialize;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -41,26 +36,6 @@ const EXAMPLE: &str = r#"{"ticket": {"id": "3", "number": "108749", "subject": "
     "url": "https://tickets.example.com/scp/tickets.php?number=108749", "estimated_hours": 4.5, "ai": {"confidence_percent": 95}},
     "client": {"organisation": "Acme Corp"}}"#;
 
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Previewed<'a> {
-    text: &'a str,
-    encoding: Encoding,
-    units: usize,
-    segments: usize,
-}
-
-impl<'a> Previewed<'a> {
-    fn of(message: &'a Message) -> Self {
-        Self {
-            text: &message.text,
-            encoding: message.size.encoding,
-            units: message.size.units,
-            segments: message.size.segments,
-        }
-    }
-}
-
 pub fn preview(loaded: &Loaded, preview: &Preview) -> anyhow::Result<ExitCode> {
     let faults = faults_in(loaded, &["sms.max_segments", "sms.encoding", "templates."]);
     if !faults.is_empty() {
@@ -84,7 +59,7 @@ pub fn preview(loaded: &Loaded, preview: &Preview) -> anyhow::Result<ExitCode> {
         },
     };
     if preview.json {
-        println!("{}", serde_json::to_string(&Previewed::of(&message))?);
+        println!("{}", serde_json::to_string(&message)?);
     } else {
         let encoding = serde_json::to_value(message.size.encoding)?;
         println!("{}\n", message.text);

@@ -80,21 +80,7 @@ pub struct ProblemDetails {
     status: u16,
     detail: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<FieldError>,
-}
-
-/// One bad field: where it is and what to do about it.
-#[derive(Serialize)]
-pub struct FieldError {
-    /// JSON pointer (RFC 6901).
-    pointer: String,
-    detail: String,
-}
-
-impl From<Fault> for FieldError {
-    fn from(Fault { pointer, detail }: Fault) -> Self {
-        Self { pointer, detail }
-    }
+    errors: Vec<Fault>,
 }
 
 impl IntoResponse for Problem {
@@ -104,7 +90,7 @@ impl IntoResponse for Problem {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: self.detail,
-            errors: self.errors.into_iter().map(FieldError::from).collect(),
+            errors: self.errors,
         };
         let kind = HeaderValue::from_static("application/problem+json");
         let mut response = (self.status, Json(details)).into_response();

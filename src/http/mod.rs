@@ -9,7 +9,6 @@ mod deadline;
 mod error;
 mod events;
 mod health;
-mod person;
 mod readiness;
 mod server;
 mod state;

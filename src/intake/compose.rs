@@ -7,7 +7,7 @@ use crate::{
         phone::Region,
         route::Channel,
     },
-    store::{LaterRecipients, NewDelivery},
+    store::{self, LaterRecipients, NewDelivery},
 };
 
 /// One helpdesk, as far as its events need it.
@@ -69,9 +69,11 @@ fn add(deliveries: &mut Vec<NewDelivery>, recipients: &[Recipient], texts: &Text
         });
         deliveries.push(NewDelivery {
             channel: Channel::Sms,
-            staff_id: recipient.staff_id.clone(),
-            role: recipient.role.clone(),
-            name: recipient.name.clone(),
+            recipient: store::Recipient {
+                staff_id: recipient.staff_id.clone(),
+                role: recipient.role.clone(),
+                name: recipient.name.clone(),
+            },
             phone,
             message: message.text,
             segments: message.size.segments,

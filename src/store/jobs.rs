@@ -4,6 +4,7 @@
 use super::{
     batcher::{Batcher, MAX_ROWS, Work},
     error::StoreError,
+    types::Recipient,
 };
 use crate::domain::{
     answer::{Answer, Receipt},
@@ -16,6 +17,7 @@ use crate::domain::{
     route::{Channel, Route},
 };
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -26,9 +28,7 @@ use tokio::sync::oneshot;
 #[derive(Clone)]
 pub struct NewDelivery {
     pub channel: Channel,
-    pub staff_id: Option<String>,
-    pub role: Option<String>,
-    pub name: Option<String>,
+    pub recipient: Recipient,
     /// `Err` holds the text that is no number, or nothing if there was none.
     pub phone: Result<PhoneNumber, Option<String>>,
     pub message: String,
@@ -56,12 +56,10 @@ pub struct Raise {
 }
 
 /// A delivery that an event added or brought back.
-#[derive(Clone, Debug)]
+#[derive(Clone, Serialize)]
 pub struct Addition {
     pub id: DeliveryId,
-    pub staff_id: Option<String>,
-    pub role: Option<String>,
-    pub name: Option<String>,
+    pub recipient: Recipient,
     pub state: State,
 }
 

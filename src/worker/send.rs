@@ -193,7 +193,7 @@ mod tests {
             database_url::DatabaseUrl, delivery::MAX_BROKEN, event, id::DeliveryId, json, phone::PhoneNumber,
             route::Channel,
         },
-        store::{Db, LaterRecipients, Limits, Looker, NewDelivery, Raised},
+        store::{Db, LaterRecipients, Limits, Looker, NewDelivery, Raised, Recipient},
         worker::Rules,
     };
     use jiff::{SignedDuration, tz::TimeZone};
@@ -263,9 +263,7 @@ mod tests {
         let phone = Ok(PhoneNumber::from_stored("+14155550101".into()));
         let delivery = NewDelivery {
             channel: Channel::Sms,
-            staff_id: None,
-            role: None,
-            name: None,
+            recipient: Recipient::default(),
             phone,
             message: "x".into(),
             segments: 1,

@@ -37,7 +37,7 @@ impl FromRequest<Arc<AppState>> for SignedRequest {
         let query = query.unwrap_or_default();
         let (parts, raw) = request.into_parts();
         let reject = |why: String, body: &[u8], problem: Problem| {
-            app.webhooks.rejected.add(why, body, now());
+            app.webhooks.rejections.add(why, body, now());
             let problem = app.rate_limiter.refuse(&parts.headers, peer.ip(), problem);
             problem.into_response()
         };

@@ -367,9 +367,7 @@ impl Birth {
     pub fn addition(&self) -> Addition {
         Addition {
             id: self.delivery.id.clone(),
-            staff_id: self.about.staff_id.clone(),
-            role: self.about.role.clone(),
-            name: self.about.name.clone(),
+            recipient: self.about.recipient.clone(),
             state: self.delivery.state,
         }
     }
@@ -434,9 +432,9 @@ pub async fn create(tx: &mut Tx, births: &mut [Birth], now: Timestamp) -> Result
             phone_raw: about.phone.as_ref().err().and_then(Option::as_deref),
             round: delivery.round,
             resend_of,
-            staff_id: &about.staff_id,
-            role: &about.role,
-            name: &about.name,
+            staff_id: &about.recipient.staff_id,
+            role: &about.recipient.role,
+            name: &about.recipient.name,
             message: &delivery.message,
             segments: about.segments,
             state: delivery.state.as_str(),
