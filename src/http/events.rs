@@ -39,19 +39,17 @@ pub async fn post(
     let event = event::parse(&document, now).map_err(|mut faults| {
         // Every bad field is named at once, also the one that only the configuration can judge.
         let named = document["source"].as_str();
-        faults.extend(
-            named
-                .filter(|name| app.intake.source(name).is_none())
-                .map(unknown_source),
-        );
+        let unknown = named.filter(|name| !app.intake.has_source(name));
+        faults.extend(unknown.map(unknown_source));
         Problem::fields(faults)
     })?;
     // A source that is not configured is answered as such, whatever the token is for.
-    let Some(source) = app.intake.source(&event.source) else {
-        return Err(Problem::fields(vec![unknown_source(&event.source)]));
-    };
-    check_token(&allowed, &event)?;
-    let outcome = in_time(app.intake.take(source, &event, now), NO_ANSWER).await?;
+    if app.intake.has_source(&event.source) {
+        check_token(&allowed, &event)?;
+    }
+    let outcome = in_time(app.intake.take(&event, now), NO_ANSWER)
+        .await?
+        .ok_or_else(|| Problem::fields(vec![unknown_source(&event.source)]))?;
     let status = match outcome {
         Outcome::Accepted { .. } => StatusCode::ACCEPTED,
         Outcome::Duplicate { .. } | Outcome::Resolved { .. } | Outcome::Ignored(_) => StatusCode::OK,

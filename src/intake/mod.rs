@@ -60,15 +60,18 @@ impl Intake {
         Self { store, sources, texts }
     }
 
-    /// The source of this name, if it is configured.
-    pub fn source(&self, name: &str) -> Option<&Source> {
-        self.sources.get(name)
+    /// Whether a source of this name is configured.
+    pub fn has_source(&self, name: &str) -> bool {
+        self.sources.contains_key(name)
     }
 
-    /// Does what an event of `source` asks for. Its outcome is durable when this returns; after an error nothing is
-    /// half-stored, and the same event may be taken again.
-    pub async fn take(&self, source: &Source, event: &Event, now: Timestamp) -> Result<Outcome, StoreError> {
-        match &event.meaning {
+    /// Does what an event asks for; `None` if its source is not configured. Its outcome is durable when this returns; after
+    /// an error nothing is half-stored, and the same event may be taken again.
+    pub async fn take(&self, event: &Event, now: Timestamp) -> Result<Option<Outcome>, StoreError> {
+        let Some(source) = self.sources.get(&event.source) else {
+            return Ok(None);
+        };
+        let outcome = match &event.meaning {
             Meaning::Critical => self.raise(source, event, now).await,
             Meaning::Over => self.close(event, Ignored::TicketClosed, now).await,
             Meaning::Lower => self.close(event, Ignored::NotCritical, now).await,
@@ -81,7 +84,8 @@ impl Intake {
                     ),
                 }))
             }
-        }
+        };
+        outcome.map(Some)
     }
 
     async fn raise(&self, source: &Source, event: &Event, now: Timestamp) -> Result<Outcome, StoreError> {
