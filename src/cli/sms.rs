@@ -3,7 +3,7 @@
 use super::common::{WRONG_CALL, faults_in, report};
 use crate::{
     app::{self, Loaded},
-    domain::{event, json, message::Message, sms},
+    domain::{event, json, message::Message, report::plural, sms},
 };
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -43,10 +43,9 @@ pub fn preview(loaded: &Loaded, preview: &Preview) -> anyhow::Result<ExitCode> {
     }
     let message = match &preview.text {
         Some(text) => {
-            let text = if text == "-" {
-                read_text(Path::new("-"))?
-            } else {
-                text.clone()
+            let text = match text.as_str() {
+                "-" => read_text(Path::new("-"))?,
+                text => text.to_owned(),
             };
             Message {
                 size: sms::measure(&text),
@@ -68,7 +67,7 @@ pub fn preview(loaded: &Loaded, preview: &Preview) -> anyhow::Result<ExitCode> {
             encoding.as_str().unwrap_or_default(),
             message.size.units,
             message.size.segments,
-            if message.size.segments == 1 { "" } else { "s" }
+            plural(message.size.segments)
         );
     }
     Ok(ExitCode::SUCCESS)

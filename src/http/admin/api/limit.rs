@@ -1,7 +1,7 @@
 //! `/v1/limit`: how many messages may be handed to the provider in one local day.
 
 use crate::{
-    domain::day::LocalDay,
+    domain::day::{LocalDay, zone_name},
     http::{
         body,
         deadline::now,
@@ -43,7 +43,7 @@ pub async fn set(State(app): SharedState, headers: HeaderMap, raw: Body) -> Resu
 async fn status(app: &AppState, day: LocalDay) -> Result<Json<DailyLimit>, Problem> {
     Ok(Json(DailyLimit {
         day: day.to_string(),
-        time_zone: app.time_zone.iana_name().unwrap_or("UTC").to_owned(),
+        time_zone: zone_name(&app.time_zone).to_owned(),
         status: app.store.limit_status(day, app.daily_limit).await?,
     }))
 }
