@@ -115,7 +115,7 @@ impl IntoResponse for Problem {
 /// The database did not take it, so nothing was stored: the caller must send it again.
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        tracing::error!(error = %error.explain(), "a request failed in the database");
+        tracing::error!(%error, "a request failed in the database");
         match error {
             StoreError::Busy => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,

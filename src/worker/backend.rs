@@ -209,7 +209,7 @@ async fn begin(
         Ok(batch) => Ok(Next::Begun(batch)),
         Err(error) if error.is_outage() => Err(error),
         Err(error) => {
-            tracing::warn!(error = %error.explain(), "cannot begin deliveries together; trying the first alone");
+            tracing::warn!(%error, "cannot begin deliveries together; trying the first alone");
             let claim = worker
                 .store
                 .claim(&worker.owner, &rules.route, rules.lease, now)
@@ -252,6 +252,6 @@ async fn nap(worker: &Worker) {
 }
 
 async fn pause(error: &StoreError) {
-    tracing::warn!(error = %error.explain(), "cannot begin to send; will try again");
+    tracing::warn!(%error, "cannot begin to send; will try again");
     tokio::time::sleep(AFTER_FAILURE).await;
 }

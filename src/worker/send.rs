@@ -53,11 +53,11 @@ pub async fn deliver_claimed(worker: Arc<Worker>, claim: Claimed) {
             }
         }
         Err(error @ StoreError::Unreadable { .. }) => {
-            tracing::error!(delivery.id = %claim.delivery_id, error = %error.explain(), "cannot read a delivery; set aside");
+            tracing::error!(delivery.id = %claim.delivery_id, %error, "cannot read a delivery; set aside");
             set_aside(&worker, &claim, "this version of Nightbell cannot read it").await;
         }
         Err(error @ (StoreError::Database(_) | StoreError::Busy | StoreError::Broken)) => {
-            tracing::warn!(delivery.id = %claim.delivery_id, error = %error.explain(), "cannot begin to send; will try again");
+            tracing::warn!(delivery.id = %claim.delivery_id, %error, "cannot begin to send; will try again");
             // If this fails too, the lease ends by itself.
             let _ = worker.store.give_back(&claim, error.is_outage()).await;
             tokio::time::sleep(LONGEST_RETRY / 10).await;
@@ -138,11 +138,11 @@ async fn record(worker: &Worker, sending: Sending, answer: Answer) {
             Ok(()) => return,
             // Not an outage, so trying for ever would not help: the lease ends, and the answer is looked for.
             Err(error) if !error.is_outage() && tries >= MAX_TRIES => {
-                tracing::error!(delivery.id = %id, error = %error.explain(), "cannot record the provider's answer; it will be looked for");
+                tracing::error!(delivery.id = %id, %error, "cannot record the provider's answer; it will be looked for");
                 return;
             }
             Err(error) => {
-                tracing::warn!(delivery.id = %id, error = %error.explain(), "cannot record the provider's answer; will try again")
+                tracing::warn!(delivery.id = %id, %error, "cannot record the provider's answer; will try again")
             }
         }
         tokio::time::sleep(wait).await;
@@ -179,7 +179,7 @@ async fn set_aside(worker: &Worker, claim: &Claimed, why: &str) {
         Ok(true) => tracing::error!(delivery.id = %claim.delivery_id, "set aside: {why}"),
         Ok(false) => {}
         Err(error) => {
-            tracing::warn!(delivery.id = %claim.delivery_id, error = %error.explain(), "cannot set a delivery aside; its lease will end")
+            tracing::warn!(delivery.id = %claim.delivery_id, %error, "cannot set a delivery aside; its lease will end")
         }
     }
 }
