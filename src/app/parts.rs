@@ -29,44 +29,33 @@ pub fn texts(config: &Config) -> Texts {
     }
 }
 
-/// Reads the admin's own SMS template, if there is one; a bad one is said and not used.
 fn load_templates(dir: Option<&Path>) -> Templates {
     let mut templates = Templates::built_in();
-    let Some(path) = dir.map(|dir| dir.join("sms/critical.txt")) else {
-        return templates;
-    };
-    match std::fs::read_to_string(&path) {
-        Ok(source) => {
-            if let Err(error) = templates.set_own(source) {
-                tracing::warn!(path = %path.display(), %error, "the template cannot be used; the built-in one is");
-            }
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the template cannot be read; the built-in one is used")
-        }
+    load_template(dir, "sms/critical.txt", |source| templates.set_own(source));
+    templates
+}
+
+fn load_mail_templates(dir: Option<&Path>) -> mail::Templates {
+    let mut templates = mail::Templates::built_in();
+    for name in mail::Templates::names() {
+        load_template(dir, &format!("mail/{name}"), |source| templates.set_own(name, source));
     }
     templates
 }
 
-/// Reads the admin's own mail templates, where there are some; a bad one is said and not used.
-fn load_mail_templates(dir: Option<&Path>) -> mail::Templates {
-    let mut templates = mail::Templates::built_in();
-    let Some(dir) = dir else {
-        return templates;
+/// Reads one of the admin's own templates, if it is there; a bad one is said and not used.
+fn load_template(dir: Option<&Path>, name: &str, set: impl FnOnce(String) -> Result<(), minijinja::Error>) {
+    let Some(path) = dir.map(|dir| dir.join(name)) else {
+        return;
     };
-    for name in mail::Templates::names() {
-        let path = dir.join("mail").join(name);
-        let error = match std::fs::read_to_string(&path) {
-            Ok(source) => templates.set_own(name, source).err().map(|error| format!("{error:#}")),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(error) = error {
-            tracing::warn!(path = %path.display(), error, "the template cannot be used; the built-in one is");
-        }
+    let error = match std::fs::read_to_string(&path) {
+        Ok(source) => set(source).err().map(|error| format!("{error:#}")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(error) = error {
+        tracing::warn!(path = %path.display(), error, "the template cannot be used; the built-in one is");
     }
-    templates
 }
 
 /// Makes tokens where none are configured; only a loopback address gets this far without any.

@@ -5,6 +5,7 @@ use crate::store::{Db, Limits, OpenError, PAGE, SUPERSEDED, TABLES};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{BufRead, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
@@ -55,19 +56,12 @@ pub async fn export(config: &Config, file: &Path) -> anyhow::Result<()> {
     let guard = Db::lock_out_services(url).map_err(running)?;
     let part = Part::of(file)?;
     let mut out = BufWriter::new(File::create(&part.part)?);
-    let counts = store.counts().await?;
-    if counts.iter().all(|(_, count)| *count == 0) {
+    let counts: BTreeMap<&str, i64> = store.counts().await?.into_iter().collect();
+    if counts.values().all(|count| *count == 0) {
         eprintln!("the database is empty: is `database_url` the right one?");
     }
-    let counts: serde_json::Map<String, Value> = counts
-        .iter()
-        .map(|(table, count)| ((*table).to_owned(), json!(count)))
-        .collect();
-    writeln!(
-        out,
-        "{}",
-        json!({"format": FORMAT, "from": store.engine(), "counts": counts})
-    )?;
+    let head = json!({"format": FORMAT, "from": store.engine(), "counts": counts});
+    writeln!(out, "{head}")?;
     for table in TABLES {
         let written = store
             .export_table(table, |row| writeln!(out, "{{\"table\":\"{table}\",\"row\":{row}}}"))

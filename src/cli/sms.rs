@@ -53,8 +53,8 @@ pub fn preview(loaded: &Loaded, preview: &Preview) -> anyhow::Result<ExitCode> {
             }
         }
         None => match compose(loaded, preview.event.as_deref())? {
-            Ok(message) => message,
-            Err(exit) => return Ok(exit),
+            Some(message) => message,
+            None => return Ok(ExitCode::from(WRONG_CALL)),
         },
     };
     if preview.json {
@@ -73,34 +73,23 @@ pub fn preview(loaded: &Loaded, preview: &Preview) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The text of an event from a file, or of an example.
-fn compose(loaded: &Loaded, file: Option<&Path>) -> anyhow::Result<Result<Message, ExitCode>> {
-    let text = match file {
-        Some(path) => read_text(path)?,
-        None => EXAMPLE.to_owned(),
-    };
-    let document = match json::parse(text.as_bytes()) {
-        Ok(document) => document,
-        Err(error) => {
-            eprintln!("the event is not valid JSON: {error}");
-            return Ok(Err(ExitCode::from(WRONG_CALL)));
-        }
-    };
+/// The text of an event from a file, or of an example; `None` if there is no such event, which is said.
+fn compose(loaded: &Loaded, file: Option<&Path>) -> anyhow::Result<Option<Message>> {
+    let text = file.map_or_else(|| Ok(EXAMPLE.to_owned()), read_text)?;
+    let document = json::parse(text.as_bytes()).inspect_err(|error| eprintln!("the event is not valid JSON: {error}"));
+    let Ok(document) = document else { return Ok(None) };
     let event = match event::parse(&document, jiff::Timestamp::now()) {
         Ok(event) => event,
         Err(faults) => {
             for fault in faults {
                 eprintln!("{}: {}", fault.pointer, fault.detail);
             }
-            return Ok(Err(ExitCode::from(WRONG_CALL)));
+            return Ok(None);
         }
     };
     let warn = |error: &_| eprintln!("the template failed and the built-in one is used: {error:#}");
-    Ok(Ok(app::texts(&loaded.config).compose(
-        &event,
-        event.recipients.first(),
-        warn,
-    )))
+    let texts = app::texts(&loaded.config);
+    Ok(Some(texts.compose(&event, event.recipients.first(), warn)))
 }
 
 fn read_text(path: &Path) -> anyhow::Result<String> {

@@ -54,6 +54,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
+    #[cfg(test)]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     pub fn detail(&self) -> &str {
         &self.detail
     }
@@ -92,21 +97,18 @@ impl IntoResponse for Problem {
             detail: self.detail,
             errors: self.errors,
         };
-        let kind = HeaderValue::from_static("application/problem+json");
         let mut response = (self.status, Json(details)).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, kind);
-        if let Some(seconds) = self.retry_after_s {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-        }
+        let headers = response.headers_mut();
+        let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
+        set(header::CONTENT_TYPE, "application/problem+json");
         if self.is_last {
-            response
-                .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            set(header::CONNECTION, "close");
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            set(header::WWW_AUTHENTICATE, "Bearer");
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -116,25 +118,22 @@ impl IntoResponse for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "a request failed in the database");
+        let unavailable =
+            |detail: &str, retry_s| Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(retry_s);
+        let broken = |detail: &str| Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail);
         match error {
-            StoreError::Busy => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
+            StoreError::Busy => unavailable(
                 "the database has more to do than it can; nothing was stored, so send it again",
-            )
-            .retry_after(1),
-            StoreError::Database(_) => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
+                1,
+            ),
+            StoreError::Database(_) => unavailable(
                 "the database cannot be written now; nothing was stored, so send it again",
-            )
-            .retry_after(5),
-            StoreError::Unreadable { .. } => Self::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the database holds something that this version cannot read; see the log",
+                5,
             ),
-            StoreError::Broken => Self::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "this failed inside Nightbell and nothing was stored; see the log",
-            ),
+            StoreError::Unreadable { .. } => {
+                broken("the database holds something that this version cannot read; see the log")
+            }
+            StoreError::Broken => broken("this failed inside Nightbell and nothing was stored; see the log"),
         }
     }
 }

@@ -2,18 +2,13 @@
 //! provider. Absent: what becomes of an event (see `intake`).
 
 use super::{
-    auth::Allowed,
     body,
     deadline::{in_time, now},
     error::Problem,
     state::SharedState,
 };
 use crate::{
-    domain::{
-        event::{self, Event},
-        json::Fault,
-        text::clean_line,
-    },
+    domain::{event, json::Fault, text::clean_line},
     intake::Outcome,
 };
 use axum::{
@@ -44,8 +39,10 @@ pub async fn post(
         Problem::fields(faults)
     })?;
     // A source that is not configured is answered as such, whatever the token is for.
-    if app.intake.has_source(&event.source) {
-        check_token(&allowed, &event)?;
+    let speaks_for_another = allowed.source.is_some_and(|source| source != event.source);
+    if speaks_for_another && app.intake.has_source(&event.source) {
+        let detail = format!("this token may not speak for the source `{}`", event.source);
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }
     let outcome = in_time(app.intake.take(&event, now), NO_ANSWER)
         .await?
@@ -55,16 +52,6 @@ pub async fn post(
         Outcome::Duplicate { .. } | Outcome::Resolved { .. } | Outcome::Ignored(_) => StatusCode::OK,
     };
     Ok((status, Json(outcome)))
-}
-
-fn check_token(allowed: &Allowed, event: &Event) -> Result<(), Problem> {
-    match &allowed.source {
-        Some(source) if *source != event.source => Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            format!("this token may not speak for the source `{}`", event.source),
-        )),
-        Some(_) | None => Ok(()),
-    }
 }
 
 fn unknown_source(name: &str) -> Fault {
