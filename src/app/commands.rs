@@ -12,13 +12,12 @@ use crate::{
         nightly::NightlyJob,
     },
     mail::{Mailer, Templates},
-    store::{Db, Limits, Mails, OpenError, RunState, report_key},
+    store::{Db, KeptReport, Limits, Mails, OpenError, RunState, report_key},
     worker::{Mailed, Nightly},
 };
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
-use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// How long another process may take to make a report, or to mail it.
@@ -192,30 +191,28 @@ async fn ask_service(config: &Config, day: LocalDay) -> anyhow::Result<()> {
         if !answer.status().is_success() {
             return Ok(None);
         }
-        let report: Value =
-            serde_json::from_str(&answer.text().await?).context("the service answered something that is not JSON")?;
-        let waits = report["mail"]["state"] == "mailing" && report["mail"]["last_error"].is_null();
+        let report: KeptReport = serde_json::from_str(&answer.text().await?)
+            .context("the service answered something that is not a report: is it of another version?")?;
+        let waits = report.mail.state == MailState::Mailing && report.mail.last_error.is_none();
         Ok((!waits).then_some(report))
     });
     let report = report.await?;
     let report =
         report.with_context(|| format!("the service at {address} has not made the report yet: look at its log"))?;
-    show(&report, was_done)
+    show(report, was_done)
 }
 
 /// Says what came of the report that the service made.
-fn show(report: &Value, was_done: bool) -> anyhow::Result<()> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    print_report(&text(&report["subject"]), &text(&report["text"]));
-    let mail = &report["mail"];
-    match mail["state"].as_str() {
-        Some("sent") if was_done => eprintln!("the report was made before: nothing was mailed again"),
-        Some("sent") => eprintln!("mailed"),
-        Some("mailing") => bail!(
+fn show(report: KeptReport, was_done: bool) -> anyhow::Result<()> {
+    print_report(&report.subject, &report.text.unwrap_or_default());
+    match report.mail.state {
+        MailState::Sent if was_done => eprintln!("the report was made before: nothing was mailed again"),
+        MailState::Sent => eprintln!("mailed"),
+        MailState::Mailing => bail!(
             "{}; the mail is kept, and the service tries again",
-            text(&mail["last_error"])
+            report.mail.last_error.unwrap_or_default()
         ),
-        _ => eprintln!("not mailed: nothing failed, or no mail is configured"),
+        MailState::Kept => eprintln!("not mailed: nothing failed, or no mail is configured"),
     }
     Ok(())
 }

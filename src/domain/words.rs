@@ -24,7 +24,7 @@ macro_rules! words {
     };
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
         #[allow(dead_code, reason = "the contract's words are all here, also those of modules still to come")]
         pub enum $name { $($(#[$doc])* #[serde(rename = $word)] $variant),+ }
 

@@ -19,7 +19,7 @@ use crate::domain::{
     nightly::NightlyJob,
 };
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A mail that this process may send now, until its lease ends.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ pub struct MailTrouble {
 }
 
 /// A report as it was made.
-#[derive(Serialize, sqlx::FromRow)]
+#[derive(Serialize, Deserialize, sqlx::FromRow)]
 pub struct KeptReport {
     /// The last day that it covers.
     pub day: String,
@@ -86,7 +86,7 @@ pub struct KeptReport {
 }
 
 /// What became of a report's mail.
-#[derive(Serialize, sqlx::FromRow)]
+#[derive(Serialize, Deserialize, sqlx::FromRow)]
 pub struct ReportMail {
     #[sqlx(rename = "mail_state")]
     pub state: MailState,
