@@ -99,8 +99,7 @@ pub async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
             bail!("the database is not empty (`{table}` has {count} rows): import into a new one");
         }
     }
-    let mut rows: Vec<Value> = Vec::new();
-    let mut table: Option<&'static str> = None;
+    let (mut table, mut rows) = (TABLES[0], Vec::new());
     for line in lines {
         let mut line: Value =
             serde_json::from_str(&line?).context("the file breaks off or is damaged: export again")?;
@@ -112,18 +111,14 @@ pub async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
             .into_iter()
             .find(|known| *known == name)
             .with_context(|| format!("the file has a table `{name}` that this version does not know"))?;
-        if let Some(table) = table
-            && (table != next || rows.len() >= PAGE)
-        {
+        if table != next || rows.len() >= PAGE {
             import.insert(table, &rows).await?;
             rows.clear();
         }
-        table = Some(next);
+        table = next;
         rows.push(line["row"].take());
     }
-    if let Some(table) = table {
-        import.insert(table, &rows).await?;
-    }
+    import.insert(table, &rows).await?;
     let mut agree = true;
     for (table, count) in import.counts().await? {
         let wanted = head["counts"][table].as_i64().unwrap_or(0);

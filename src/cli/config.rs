@@ -33,27 +33,22 @@ struct ShownFault<'a> {
     problem: String,
 }
 
-impl<'a> Checked<'a> {
-    fn of(loaded: &'a Loaded) -> Self {
-        let faults = loaded.faults.iter().map(|fault| ShownFault {
+pub fn check(loaded: &Loaded, as_json: bool) -> anyhow::Result<ExitCode> {
+    let faults: Vec<&Fault> = loaded.faults.iter().collect();
+    if as_json {
+        let shown = faults.iter().map(|fault| ShownFault {
             key: &fault.key,
             value: fault.value.as_deref(),
             problem: fault.to_string(),
         });
         let effective = loaded.effective.iter();
-        Self {
-            valid: loaded.faults.is_empty(),
-            faults: faults.collect(),
+        let checked = Checked {
+            valid: faults.is_empty(),
+            faults: shown.collect(),
             warnings: &loaded.warnings,
             effective: effective.map(|(key, shown)| (key.clone(), shown.to_json())).collect(),
-        }
-    }
-}
-
-pub fn check(loaded: &Loaded, as_json: bool) -> anyhow::Result<ExitCode> {
-    let faults: Vec<&Fault> = loaded.faults.iter().collect();
-    if as_json {
-        println!("{}", serde_json::to_string(&Checked::of(loaded))?);
+        };
+        println!("{}", serde_json::to_string(&checked)?);
     } else {
         for (key, shown) in &loaded.effective {
             println!("{key} = {shown}");
