@@ -2,49 +2,44 @@
 //! works. Absent: reading arguments (see `cli`).
 
 use super::{
-    parts::{make_missing_tokens, make_nightly},
+    parts::make_nightly,
     settings::{Config, Loaded},
 };
 use crate::{
     domain::{
-        day::{LocalDay, to_millisecond},
+        day::{LocalDay, to_millisecond, zone_name},
+        mail::MailState,
         nightly::NightlyJob,
     },
     mail::{Mailer, Templates},
-    store::{Db, Limits, Mails, OpenError, RunState, report_key},
+    store::{Db, KeptReport, Limits, Mails, OpenError, RunState, report_key},
     worker::{Mailed, Nightly},
 };
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
-use serde_json::Value;
 use std::time::{Duration, Instant};
-
-/// What `nightbell nightly` is asked for.
-pub struct ReportRequest {
-    /// `None`: the last day whose jobs are due.
-    pub day: Option<LocalDay>,
-    /// Only print.
-    pub dry_run: bool,
-}
 
 /// How long another process may take to make a report, or to mail it.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Between two looks at what another process does.
+/// Between two questions about what another process does.
 const PAUSE: Duration = Duration::from_millis(200);
+const NO_MAIL: &str = "not mailed: `report.to` or `report.smtp_url` is not set";
 
-/// Runs the nightly jobs now, or shows the report that they would make. Prints the report; fails if its mail did not go.
-pub async fn nightly(loaded: Loaded, request: ReportRequest) -> anyhow::Result<()> {
+/// Runs the nightly jobs of `day`, or else of the last one that is due, or with `dry_run` only shows the report that they
+/// would make. Prints the report; fails if its mail did not go.
+pub async fn nightly(loaded: Loaded, day: Option<LocalDay>, dry_run: bool) -> anyhow::Result<()> {
     let config = loaded.config;
     let now = to_millisecond(Timestamp::now());
     let today = LocalDay::of(now, &config.time_zone);
-    let day = request
-        .day
-        .unwrap_or_else(|| config.nightly.time.newest_due(now, &config.time_zone));
+    let day = day.unwrap_or_else(|| config.nightly.time.newest_due(now, &config.time_zone));
     if day > today {
-        bail!("{day} has not come yet: today is {today} in {}", zone_name(&config));
+        bail!(
+            "{day} has not come yet: today is {today} in {}",
+            zone_name(&config.time_zone)
+        );
     }
-    if request.dry_run {
+    if dry_run {
         return preview(&config, day, now).await;
     }
     match Db::open(&config.database_url, Limits::PATIENT).await {
@@ -61,23 +56,19 @@ pub async fn nightly(loaded: Loaded, request: ReportRequest) -> anyhow::Result<(
         Err(OpenError::Locked(_)) if day == today => bail!(
             "`nightbell serve` has the database, and {day} is not over: look at it with `--dry-run`, or ask for a day that is over"
         ),
-        Err(OpenError::Locked(_)) => ask_service(config, day).await,
+        Err(OpenError::Locked(_)) => ask_service(&config, day).await,
         Err(error) => Err(error.into()),
     }
-}
-
-fn zone_name(config: &Config) -> &str {
-    config.time_zone.iana_name().unwrap_or("UTC")
 }
 
 /// Prints the report as it was made, or as it would be made now.
 async fn preview(config: &Config, day: LocalDay, now: Timestamp) -> anyhow::Result<()> {
     let store = Db::open_read_only(&config.database_url).await?;
     let nightly = make_nightly(config, &store);
-    match store.report_of(day).await.map_err(explained)? {
-        Some(kept) => print_report(&kept.subject, &kept.text),
+    match store.report_of(day).await? {
+        Some(kept) => print_report(&kept.subject, kept.text.as_deref().unwrap_or_default()),
         None => {
-            let mail = nightly.preview(day, now).await.map_err(explained)?;
+            let mail = nightly.preview(day, now).await?;
             print_report(&mail.subject, &mail.text);
         }
     }
@@ -88,29 +79,20 @@ fn print_report(subject: &str, text: &str) {
     println!("Subject: {subject}\n\n{text}");
 }
 
-/// sqlx keeps its causes in a chain that repeats itself; the log's wording serves here too.
-fn explained(error: crate::store::StoreError) -> anyhow::Error {
-    anyhow::anyhow!(error.explain())
-}
-
 async fn run_jobs(nightly: &Nightly, day: LocalDay, now: Timestamp) -> anyhow::Result<()> {
     // On SQLite nobody else is at work now, so what a process that died has left is ours.
-    nightly.store.give_back_claims_of_the_dead().await.map_err(explained)?;
+    nightly.store.give_back_claims_of_the_dead().await?;
     let newest = nightly.newest_due(now).max(day);
-    let before = nightly
-        .ask(NightlyJob::Report, day, newest, now)
-        .await
-        .map_err(explained)?;
-    nightly
-        .ask(NightlyJob::Cleanup, day, newest, now)
-        .await
-        .map_err(explained)?;
-    nightly.make_reports(newest, now).await.map_err(explained)?;
-    nightly.clean_up(newest, now).await.map_err(explained)?;
-    let Some(kept) = await_report(nightly, day).await? else {
+    let before = nightly.ask(NightlyJob::Report, day, newest, now).await?;
+    nightly.ask(NightlyJob::Cleanup, day, newest, now).await?;
+    nightly.make_reports(newest, now).await?;
+    nightly.clean_up(newest, now).await?;
+    // Another process may need a moment for it.
+    let kept = wait_for(LONGEST_WAIT / 6, async || Ok(nightly.store.report_of(day).await?)).await?;
+    let Some(kept) = kept else {
         bail!("another process is making the report of {day}, or it was made so long ago that it is not kept any more");
     };
-    print_report(&kept.subject, &kept.text);
+    print_report(&kept.subject, kept.text.as_deref().unwrap_or_default());
     if before == RunState::Done {
         eprintln!(
             "the report of {day} was made before, at {}: nothing was mailed again",
@@ -118,97 +100,79 @@ async fn run_jobs(nightly: &Nightly, day: LocalDay, now: Timestamp) -> anyhow::R
         );
         return Ok(());
     }
-    if kept.sent_at.is_some() {
-        eprintln!("mailed");
-        return Ok(());
+    match kept.mail.state {
+        MailState::Sent => eprintln!("mailed"),
+        MailState::Mailing => {
+            send_kept(nightly, &report_key(LocalDay::parse(&kept.day).unwrap_or(day))).await?;
+        }
+        MailState::Kept if nightly.mailer.is_none() => eprintln!("{NO_MAIL}"),
+        MailState::Kept => eprintln!("not mailed: nothing failed, and `report.when` is `failures`"),
     }
-    send_kept(
-        nightly,
-        &report_key(LocalDay::parse(&kept.day).unwrap_or(day)),
-        kept.is_mail,
-    )
-    .await
+    Ok(())
 }
 
-/// The report of a day, for which another process may need a moment.
-async fn await_report(nightly: &Nightly, day: LocalDay) -> anyhow::Result<Option<crate::store::KeptReport>> {
+/// What `ask` finds, asked again and again for `longest` while it finds nothing.
+async fn wait_for<T>(
+    longest: Duration,
+    mut ask: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<Option<T>> {
     let begun = Instant::now();
     loop {
-        let kept = nightly.store.report_of(day).await.map_err(explained)?;
-        if kept.is_some() || begun.elapsed() > LONGEST_WAIT / 6 {
-            return Ok(kept);
+        let found = ask().await?;
+        if found.is_some() || begun.elapsed() > longest {
+            return Ok(found);
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
 /// Sends one kept mail now and says what came of it.
-async fn send_kept(nightly: &Nightly, key: &str, is_mail: bool) -> anyhow::Result<()> {
-    if !is_mail {
-        eprintln!(
-            "not mailed: {}",
-            if nightly.mailer.is_some() {
-                "nothing failed, and `report.when` is `failures`"
-            } else {
-                "`report.to` or `report.smtp_url` is not set"
-            }
-        );
-        return Ok(());
-    }
-    let begun = Instant::now();
-    loop {
-        match nightly.send_next(Mails::Named(key)).await.map_err(explained)? {
-            Some(Mailed::Sent) => break,
+async fn send_kept(nightly: &Nightly, key: &str) -> anyhow::Result<()> {
+    let sent = wait_for(LONGEST_WAIT, async || {
+        match nightly.send_next(Mails::Named(key)).await? {
+            Some(Mailed::Sent) => Ok(Some(())),
             Some(Mailed::Kept(why)) => bail!(
                 "{} ({}); the mail is kept, and `nightbell serve` tries again",
                 why.short,
                 why.detail
             ),
             // A service on the same database takes what is due within a second of its making.
-            None if nightly.store.is_mail_sent(key).await.map_err(explained)? => break,
-            None if begun.elapsed() > LONGEST_WAIT => {
-                bail!("another process has been sending the mail for a minute: look at its log")
-            }
-            None => tokio::time::sleep(PAUSE).await,
+            None => Ok(nightly.store.is_mail_sent(key).await?.then_some(())),
         }
-    }
+    });
+    sent.await?
+        .context("another process has been sending the mail for a minute: look at its log")?;
     eprintln!("mailed");
     Ok(())
 }
 
 /// Mails how the day stands so far. The nightly report comes nevertheless, with everything in it.
 async fn mail_interim(nightly: &Nightly, day: LocalDay, now: Timestamp) -> anyhow::Result<()> {
-    let mail = nightly.preview(day, now).await.map_err(explained)?;
+    let mail = nightly.preview(day, now).await?;
     print_report(&mail.subject, &mail.text);
     if nightly.mailer.is_none() {
-        return send_kept(nightly, "", false).await;
+        eprintln!("{NO_MAIL}");
+        return Ok(());
     }
-    let key = nightly.store.put_interim_report(&mail, now).await.map_err(explained)?;
-    send_kept(nightly, &key, true).await
+    let key = nightly.store.put_interim_report(&mail, now).await?;
+    send_kept(nightly, &key).await
 }
 
 /// Lets the service that has the database do it.
-async fn ask_service(mut config: Config, day: LocalDay) -> anyhow::Result<()> {
-    if !make_missing_tokens(&mut config)
-        .iter()
-        .all(|(purpose, _)| *purpose != "admin")
-    {
-        bail!(
-            "`nightbell serve` has the database, and without `auth.admin_tokens` it cannot be asked: set a token, or look with `--dry-run`"
-        );
-    }
+async fn ask_service(config: &Config, day: LocalDay) -> anyhow::Result<()> {
+    let token = config.admin_tokens.first().context(
+        "`nightbell serve` has the database, and without `auth.admin_tokens` it cannot be asked: set a token, or look with `--dry-run`",
+    )?;
     let address = config.listen_admin.unwrap_or(config.listen);
     let url = format!("http://{address}/v1/reports/{day}");
-    let token = config
-        .admin_tokens
-        .first()
-        .map(|token| token.expose_secret().to_owned())
-        .unwrap_or_default();
     let client = reqwest::Client::builder()
         .no_proxy()
         .timeout(Duration::from_secs(15))
         .build()?;
-    let ask = |method| client.request(method, &url).bearer_auth(&token).send();
+    let ask = |method| {
+        let request = client.request(method, &url);
+        request.bearer_auth(token.expose_secret()).send()
+    };
     let unreachable = || format!("`nightbell serve` has the database but does not answer at {address}");
     let answer = ask(reqwest::Method::POST).await.with_context(unreachable)?;
     let was_done = answer.status() == reqwest::StatusCode::OK;
@@ -219,41 +183,36 @@ async fn ask_service(mut config: Config, day: LocalDay) -> anyhow::Result<()> {
             answer.text().await.unwrap_or_default()
         );
     }
-    let begun = Instant::now();
-    loop {
+    let report = wait_for(LONGEST_WAIT, async || {
         let answer = ask(reqwest::Method::GET).await.with_context(unreachable)?;
-        let answer_is_absent = answer.status() == reqwest::StatusCode::NOT_FOUND;
-        if answer.status().is_success() {
-            let report: Value = serde_json::from_str(&answer.text().await?)
-                .context("the service answered something that is not JSON")?;
-            let waits = report["mail"]["state"] == "mailing" && report["mail"]["last_error"].is_null();
-            if !waits {
-                return show(&report, was_done);
-            }
-        }
-        if was_done && answer_is_absent {
+        if was_done && answer.status() == reqwest::StatusCode::NOT_FOUND {
             bail!("the report of {day} was made, but so long ago that it is not kept any more");
         }
-        if begun.elapsed() > LONGEST_WAIT {
-            bail!("the service at {address} has not made the report yet: look at its log");
+        if !answer.status().is_success() {
+            return Ok(None);
         }
-        tokio::time::sleep(PAUSE).await;
-    }
+        let report: KeptReport = serde_json::from_str(&answer.text().await?)
+            .context("the service answered something that is not a report: is it of another version?")?;
+        let waits = report.mail.state == MailState::Mailing && report.mail.last_error.is_none();
+        Ok((!waits).then_some(report))
+    });
+    let report = report.await?;
+    let report =
+        report.with_context(|| format!("the service at {address} has not made the report yet: look at its log"))?;
+    show(report, was_done)
 }
 
 /// Says what came of the report that the service made.
-fn show(report: &Value, was_done: bool) -> anyhow::Result<()> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    print_report(&text(&report["subject"]), &text(&report["text"]));
-    let mail = &report["mail"];
-    match mail["state"].as_str() {
-        Some("sent") if was_done => eprintln!("the report was made before: nothing was mailed again"),
-        Some("sent") => eprintln!("mailed"),
-        Some("mailing") => bail!(
+fn show(report: KeptReport, was_done: bool) -> anyhow::Result<()> {
+    print_report(&report.subject, &report.text.unwrap_or_default());
+    match report.mail.state {
+        MailState::Sent if was_done => eprintln!("the report was made before: nothing was mailed again"),
+        MailState::Sent => eprintln!("mailed"),
+        MailState::Mailing => bail!(
             "{}; the mail is kept, and the service tries again",
-            text(&mail["last_error"])
+            report.mail.last_error.unwrap_or_default()
         ),
-        _ => eprintln!("not mailed: nothing failed, or no mail is configured"),
+        MailState::Kept => eprintln!("not mailed: nothing failed, or no mail is configured"),
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ mod serve;
 mod settings;
 mod transfer;
 
-pub use commands::{ReportRequest, nightly, send_test_mail};
+pub use commands::{nightly, send_test_mail};
 pub use parts::load_templates;
 pub use serve::{Role, serve};
 pub use settings::{Loaded, load};

@@ -1,10 +1,11 @@
 //! Commands about the database as a whole: bringing its tables up to date, backing it up, and the transfer to another one.
 
 use super::settings::Config;
-use crate::store::{Db, Limits, OpenError, PAGE, SUPERSEDED, StoreError, TABLES};
+use crate::store::{Db, Limits, OpenError, PAGE, SUPERSEDED, TABLES};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{BufRead, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
@@ -41,7 +42,7 @@ pub async fn backup(config: &Config, file: &Path) -> anyhow::Result<()> {
         Ok(false) => {
             bail!("this database is a PostgreSQL one: back it up with `pg_dump`, or by its own continuous archiving")
         }
-        Err(error) => bail!("cannot write {}: {}", file.display(), error.explain()),
+        Err(error) => bail!("cannot write {}: {}", file.display(), error),
     }
     part.finish()?;
     println!("wrote {}", file.display());
@@ -55,24 +56,16 @@ pub async fn export(config: &Config, file: &Path) -> anyhow::Result<()> {
     let guard = Db::lock_out_services(url).map_err(running)?;
     let part = Part::of(file)?;
     let mut out = BufWriter::new(File::create(&part.part)?);
-    let counts = store.counts().await.map_err(explained)?;
-    if counts.iter().all(|(_, count)| *count == 0) {
+    let counts: BTreeMap<&str, i64> = store.counts().await?.into_iter().collect();
+    if counts.values().all(|count| *count == 0) {
         eprintln!("the database is empty: is `database_url` the right one?");
     }
-    let counts: serde_json::Map<String, Value> = counts
-        .iter()
-        .map(|(table, count)| ((*table).to_owned(), json!(count)))
-        .collect();
-    writeln!(
-        out,
-        "{}",
-        json!({"format": FORMAT, "from": store.engine(), "counts": counts})
-    )?;
+    let head = json!({"format": FORMAT, "from": store.engine(), "counts": counts});
+    writeln!(out, "{head}")?;
     for table in TABLES {
         let written = store
             .export_table(table, |row| writeln!(out, "{{\"table\":\"{table}\",\"row\":{row}}}"))
-            .await
-            .map_err(explained)?
+            .await?
             .with_context(|| format!("cannot write {}", file.display()))?;
         println!("{table}: {written}");
     }
@@ -100,14 +93,13 @@ pub async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
         );
     }
     let store = Db::open(&config.database_url, Limits::COMMAND).await.map_err(running)?;
-    let mut import = store.begin_import().await.map_err(explained)?;
-    for (table, count) in import.counts().await.map_err(explained)? {
+    let mut import = store.begin_import().await?;
+    for (table, count) in import.counts().await? {
         if count > 0 {
             bail!("the database is not empty (`{table}` has {count} rows): import into a new one");
         }
     }
-    let mut rows: Vec<Value> = Vec::new();
-    let mut table: Option<&'static str> = None;
+    let (mut table, mut rows) = (TABLES[0], Vec::new());
     for line in lines {
         let mut line: Value =
             serde_json::from_str(&line?).context("the file breaks off or is damaged: export again")?;
@@ -119,20 +111,16 @@ pub async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
             .into_iter()
             .find(|known| *known == name)
             .with_context(|| format!("the file has a table `{name}` that this version does not know"))?;
-        if let Some(table) = table
-            && (table != next || rows.len() >= PAGE)
-        {
-            import.insert(table, &rows).await.map_err(explained)?;
+        if table != next || rows.len() >= PAGE {
+            import.insert(table, &rows).await?;
             rows.clear();
         }
-        table = Some(next);
+        table = next;
         rows.push(line["row"].take());
     }
-    if let Some(table) = table {
-        import.insert(table, &rows).await.map_err(explained)?;
-    }
+    import.insert(table, &rows).await?;
     let mut agree = true;
-    for (table, count) in import.counts().await.map_err(explained)? {
+    for (table, count) in import.counts().await? {
         let wanted = head["counts"][table].as_i64().unwrap_or(0);
         agree &= count == wanted;
         let mark = if count == wanted { "" } else { "  <- differs" };
@@ -141,14 +129,10 @@ pub async fn import(config: &Config, file: &Path) -> anyhow::Result<()> {
     if !agree {
         bail!("the counts differ, so nothing was imported: export again");
     }
-    import.commit().await.map_err(explained)?;
+    import.commit().await?;
     store.close().await;
     println!("everything is here");
     Ok(())
-}
-
-fn explained(error: StoreError) -> anyhow::Error {
-    anyhow::anyhow!(error.explain())
 }
 
 /// Says what to do where a service has the database.

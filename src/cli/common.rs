@@ -1,6 +1,6 @@
 //! What commands have in common: exit codes, faults of the configuration, and the runtime.
 
-use crate::{app::Loaded, config::Fault};
+use crate::{app::Loaded, config::Fault, domain::report::plural};
 use std::{num::NonZeroUsize, process::ExitCode};
 
 /// What still runs on other threads at the end of a command may take this long.
@@ -34,11 +34,7 @@ pub fn wait_for(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Re
 }
 
 pub fn report(faults: &[&Fault]) -> ExitCode {
-    eprintln!(
-        "the configuration has {} fault{}:",
-        faults.len(),
-        if faults.len() == 1 { "" } else { "s" }
-    );
+    eprintln!("the configuration has {} fault{}:", faults.len(), plural(faults.len()));
     for fault in faults {
         eprintln!("  {}", fault.problem);
     }

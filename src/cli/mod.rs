@@ -60,7 +60,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Config(config::Command::Check { json }) => config::check(&loaded, json),
         Command::Sms(sms::Command::Preview(preview)) => sms::preview(&loaded, &preview),
         Command::Receipt(receipt::Command::Verify(request)) => receipt::verify(&loaded, &request),
-        Command::Nightly(nightly) => nightly::run(loaded, &nightly),
+        Command::Nightly(nightly) => nightly::run(loaded, nightly),
         Command::SendTest(test) => nightly::send_test(loaded, &test),
         Command::Database(command) => database::run(loaded, command),
     }

@@ -27,14 +27,10 @@ pub struct SendTest {
     mail: String,
 }
 
-pub fn run(loaded: Loaded, nightly: &Nightly) -> anyhow::Result<ExitCode> {
-    let request = app::ReportRequest {
-        day: nightly.day,
-        dry_run: nightly.dry_run,
-    };
+pub fn run(loaded: Loaded, Nightly { day, dry_run }: Nightly) -> anyhow::Result<ExitCode> {
     with_good_configuration(loaded, async move |loaded| {
         telemetry::start(&loaded.config.log).context("`log.filter` cannot be read")?;
-        app::nightly(loaded, request).await
+        app::nightly(loaded, day, dry_run).await
     })
 }
 

@@ -3,15 +3,10 @@
 use super::common::{WRONG_CALL, faults_in, report};
 use crate::{
     app::{self, Loaded},
-    domain::{
-        event, json,
-        message::Message,
-        sms::{self, Encoding},
-    },
+    domain::{event, json, message::Message, report::plural, sms},
 };
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use serde::Serialize;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -41,26 +36,6 @@ const EXAMPLE: &str = r#"{"ticket": {"id": "3", "number": "108749", "subject": "
     "url": "https://tickets.example.com/scp/tickets.php?number=108749", "estimated_hours": 4.5, "ai": {"confidence_percent": 95}},
     "client": {"organisation": "Acme Corp"}}"#;
 
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Previewed<'a> {
-    text: &'a str,
-    encoding: Encoding,
-    units: usize,
-    segments: usize,
-}
-
-impl<'a> Previewed<'a> {
-    fn of(message: &'a Message) -> Self {
-        Self {
-            text: &message.text,
-            encoding: message.size.encoding,
-            units: message.size.units,
-            segments: message.size.segments,
-        }
-    }
-}
-
 pub fn preview(loaded: &Loaded, preview: &Preview) -> anyhow::Result<ExitCode> {
     let faults = faults_in(loaded, &["sms.max_segments", "sms.encoding", "templates."]);
     if !faults.is_empty() {
@@ -68,10 +43,9 @@ pub fn preview(loaded: &Loaded, preview: &Preview) -> anyhow::Result<ExitCode> {
     }
     let message = match &preview.text {
         Some(text) => {
-            let text = if text == "-" {
-                read_text(Path::new("-"))?
-            } else {
-                text.clone()
+            let text = match text.as_str() {
+                "-" => read_text(Path::new("-"))?,
+                text => text.to_owned(),
             };
             Message {
                 size: sms::measure(&text),
@@ -79,12 +53,12 @@ pub fn preview(loaded: &Loaded, preview: &Preview) -> anyhow::Result<ExitCode> {
             }
         }
         None => match compose(loaded, preview.event.as_deref())? {
-            Ok(message) => message,
-            Err(exit) => return Ok(exit),
+            Some(message) => message,
+            None => return Ok(ExitCode::from(WRONG_CALL)),
         },
     };
     if preview.json {
-        println!("{}", serde_json::to_string(&Previewed::of(&message))?);
+        println!("{}", serde_json::to_string(&message)?);
     } else {
         let encoding = serde_json::to_value(message.size.encoding)?;
         println!("{}\n", message.text);
@@ -93,37 +67,29 @@ pub fn preview(loaded: &Loaded, preview: &Preview) -> anyhow::Result<ExitCode> {
             encoding.as_str().unwrap_or_default(),
             message.size.units,
             message.size.segments,
-            if message.size.segments == 1 { "" } else { "s" }
+            plural(message.size.segments)
         );
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The text of an event from a file, or of an example.
-fn compose(loaded: &Loaded, file: Option<&Path>) -> anyhow::Result<Result<Message, ExitCode>> {
-    let text = match file {
-        Some(path) => read_text(path)?,
-        None => EXAMPLE.to_owned(),
-    };
-    let document = match json::parse(text.as_bytes()) {
-        Ok(document) => document,
-        Err(error) => {
-            eprintln!("the event is not valid JSON: {error}");
-            return Ok(Err(ExitCode::from(WRONG_CALL)));
-        }
-    };
+/// The text of an event from a file, or of an example; `None` if there is no such event, which is said.
+fn compose(loaded: &Loaded, file: Option<&Path>) -> anyhow::Result<Option<Message>> {
+    let text = file.map_or_else(|| Ok(EXAMPLE.to_owned()), read_text)?;
+    let document = json::parse(text.as_bytes()).inspect_err(|error| eprintln!("the event is not valid JSON: {error}"));
+    let Ok(document) = document else { return Ok(None) };
     let event = match event::parse(&document, jiff::Timestamp::now()) {
         Ok(event) => event,
         Err(faults) => {
             for fault in faults {
                 eprintln!("{}: {}", fault.pointer, fault.detail);
             }
-            return Ok(Err(ExitCode::from(WRONG_CALL)));
+            return Ok(None);
         }
     };
     let warn = |error: &_| eprintln!("the template failed and the built-in one is used: {error:#}");
     let templates = app::load_templates(&loaded.config);
-    Ok(Ok(templates.compose(&event, event.recipients.first(), warn)))
+    Ok(Some(templates.compose(&event, event.recipients.first(), warn)))
 }
 
 fn read_text(path: &Path) -> anyhow::Result<String> {

@@ -6,6 +6,11 @@ use jiff::{
     tz::TimeZone,
 };
 
+/// The IANA name of a zone.
+pub fn zone_name(zone: &TimeZone) -> &str {
+    zone.iana_name().unwrap_or("UTC")
+}
+
 /// A calendar day in the configured time zone. Stored and shown as `2026-11-20`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LocalDay(Date);

@@ -1,7 +1,10 @@
 //! Reads a JSON document strictly (a member named twice is an error, where serde_json silently keeps the last) and
 //! walks it while collecting every fault with its JSON pointer. Absent: what an event means (see `event`).
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{
+    Serialize,
+    de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor},
+};
 use serde_json::{Map, Value};
 
 /// Parses one JSON document. The error says what is wrong and where, and never quotes more than a member's name.
@@ -73,7 +76,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
 }
 
 /// One bad field: where it is and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fault {
     /// JSON pointer (RFC 6901) to the field; of a missing one, where it should be.
     pub pointer: String,

@@ -13,6 +13,17 @@ words! {
     MailKind { Report = "report", Alarms = "alarms", Test = "test" }
 }
 
+words! {
+    /// Where a report's mail stands.
+    MailState {
+        /// It is not to be mailed.
+        Kept = "kept",
+        /// It waits for the mail server.
+        Mailing = "mailing",
+        Sent = "sent",
+    }
+}
+
 /// A mail's content: the same in plain text and in HTML.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mail {

@@ -7,6 +7,7 @@ use super::{
     text::truncate,
 };
 use minijinja::{Environment, Value};
+use serde::Serialize;
 use unicode_segmentation::UnicodeSegmentation;
 
 /// The template that ships inside the program.
@@ -38,9 +39,10 @@ pub struct Rules {
 }
 
 /// A text ready to be sent, and what it costs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Message {
     pub text: String,
+    #[serde(flatten)]
     pub size: Size,
 }
 

@@ -14,9 +14,12 @@ macro_rules! words {
         $(, $(#[$doc:meta])* $variant:ident = $word:literal)* $(,)?
     }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
         #[allow(dead_code, reason = "the contract's words are all here, also those of modules still to come")]
-        pub enum $name { $(#[$first_doc])* $first $(, $(#[$doc])* $variant)* }
+        pub enum $name {
+            $(#[$first_doc])* #[serde(rename = $first_word)] $first
+            $(, $(#[$doc])* #[serde(rename = $word)] $variant)*
+        }
 
         #[allow(dead_code, reason = "not every set of words is listed or read back")]
         impl $name {

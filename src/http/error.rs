@@ -54,6 +54,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
+    #[cfg(test)]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     pub fn detail(&self) -> &str {
         &self.detail
     }
@@ -80,21 +85,7 @@ pub struct ProblemDetails {
     status: u16,
     detail: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<FieldError>,
-}
-
-/// One bad field: where it is and what to do about it.
-#[derive(Serialize)]
-pub struct FieldError {
-    /// JSON pointer (RFC 6901).
-    pointer: String,
-    detail: String,
-}
-
-impl From<Fault> for FieldError {
-    fn from(Fault { pointer, detail }: Fault) -> Self {
-        Self { pointer, detail }
-    }
+    errors: Vec<Fault>,
 }
 
 impl IntoResponse for Problem {
@@ -104,23 +95,20 @@ impl IntoResponse for Problem {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: self.detail,
-            errors: self.errors.into_iter().map(FieldError::from).collect(),
+            errors: self.errors,
         };
-        let kind = HeaderValue::from_static("application/problem+json");
         let mut response = (self.status, Json(details)).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, kind);
-        if let Some(seconds) = self.retry_after_s {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-        }
+        let headers = response.headers_mut();
+        let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
+        set(header::CONTENT_TYPE, "application/problem+json");
         if self.is_last {
-            response
-                .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            set(header::CONNECTION, "close");
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            set(header::WWW_AUTHENTICATE, "Bearer");
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -129,26 +117,23 @@ impl IntoResponse for Problem {
 /// The database did not take it, so nothing was stored: the caller must send it again.
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        tracing::error!(error = %error.explain(), "a request failed in the database");
+        tracing::error!(%error, "a request failed in the database");
+        let unavailable =
+            |detail: &str, retry_s| Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(retry_s);
+        let broken = |detail: &str| Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail);
         match error {
-            StoreError::Busy => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
+            StoreError::Busy => unavailable(
                 "the database has more to do than it can; nothing was stored, so send it again",
-            )
-            .retry_after(1),
-            StoreError::Database(_) => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
+                1,
+            ),
+            StoreError::Database(_) => unavailable(
                 "the database cannot be written now; nothing was stored, so send it again",
-            )
-            .retry_after(5),
-            StoreError::Unreadable { .. } => Self::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the database holds something that this version cannot read; see the log",
+                5,
             ),
-            StoreError::Broken => Self::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "this failed inside Nightbell and nothing was stored; see the log",
-            ),
+            StoreError::Unreadable { .. } => {
+                broken("the database holds something that this version cannot read; see the log")
+            }
+            StoreError::Broken => broken("this failed inside Nightbell and nothing was stored; see the log"),
         }
     }
 }

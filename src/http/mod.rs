@@ -9,7 +9,6 @@ mod deadline;
 mod error;
 mod events;
 mod health;
-mod person;
 mod readiness;
 mod server;
 mod state;
@@ -49,12 +48,11 @@ pub async fn serve(
     listener: TcpListener,
     admin_listener: Option<TcpListener>,
     stop: watch::Receiver<bool>,
-) -> std::io::Result<()> {
+) {
     let caps = Caps::of_this_process();
     tracing::debug!(?caps, "taking connections");
     if endpoints == Endpoints::Health {
-        run(listener, Router::new(), app, caps, stop).await;
-        return Ok(());
+        return run(listener, Router::new(), app, caps, stop).await;
     }
     let public = Router::new()
         .route("/v1/events", post(events::post))
@@ -69,7 +67,6 @@ pub async fn serve(
             );
         }
     }
-    Ok(())
 }
 
 async fn run(

@@ -25,7 +25,7 @@ impl Conditions {
         let writable = match tokio::time::timeout(MAX_STORE_WAIT, store.check_writable(now())).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
-                tracing::warn!(error = %error.explain(), "not ready: the database cannot be written");
+                tracing::warn!(%error, "not ready: the database cannot be written");
                 false
             }
             Err(_) => {

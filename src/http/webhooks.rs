@@ -9,6 +9,7 @@ use crate::{
 use axum::http::{HeaderMap, header};
 use jiff::Timestamp;
 use secrecy::SecretString;
+use serde::Serialize;
 use std::{
     collections::VecDeque,
     sync::{Mutex, PoisonError},
@@ -29,23 +30,14 @@ pub struct Webhooks {
     pub status_url: Option<Url>,
     /// Two of them during a rotation.
     pub auth_tokens: Vec<SecretString>,
-    pub rejected: Rejections,
+    pub rejections: Rejections,
 }
 
 impl Webhooks {
-    /// The address that Twilio signs when it calls `route`.
-    fn signed_url(&self, route: &str) -> Option<&Url> {
-        match route {
-            STATUS => self.status_url.as_ref(),
-            _ => None,
-        }
-    }
-
     /// Checks a signature; the error says in words why it is not valid.
-    pub fn verify(&self, route: &str, query: &str, headers: &HeaderMap, body: &[u8]) -> Result<(), String> {
-        let address = self
-            .signed_url(route)
-            .ok_or("`public_url` is not set, so nothing can be checked")?;
+    pub fn verify(&self, query: &str, headers: &HeaderMap, body: &[u8]) -> Result<(), String> {
+        let address = self.status_url.as_ref();
+        let address = address.ok_or("`public_url` is not set, so nothing can be checked")?;
         let address = address.as_str().split(['?', '#']).next().unwrap_or_default();
         let url = match query {
             "" => address.to_owned(),
@@ -63,14 +55,21 @@ impl Webhooks {
 
 /// The last rejected requests, redacted. In memory: they help to find a wrong setting and prove nothing.
 #[derive(Default)]
-pub struct Rejections(Mutex<(u64, VecDeque<Rejection>)>);
+pub struct Rejections(Mutex<Rejected>);
 
-/// A request that was rejected: when, why, and which fields it had; no values.
-#[derive(Clone)]
+/// How many were rejected since the start, and the last of them, newest first.
+#[derive(Clone, Default, Serialize)]
+pub struct Rejected {
+    count: u64,
+    items: VecDeque<Rejection>,
+}
+
+/// A request that was rejected: when, why, and which form fields it had; no values.
+#[derive(Clone, Serialize)]
 pub struct Rejection {
-    pub at: Timestamp,
-    pub why: String,
-    pub fields: Vec<String>,
+    at: Timestamp,
+    why: String,
+    fields: Vec<String>,
 }
 
 impl Rejections {
@@ -85,17 +84,13 @@ impl Rejections {
             .take(40)
             .collect();
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.0 += 1;
-        if kept.1.len() == KEPT {
-            kept.1.pop_front();
-        }
-        kept.1.push_back(Rejection { at, why, fields });
+        kept.count += 1;
+        kept.items.truncate(KEPT - 1);
+        kept.items.push_front(Rejection { at, why, fields });
     }
 
-    /// How many were rejected since the start, and the last of them, newest first.
-    pub fn list(&self) -> (u64, Vec<Rejection>) {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (kept.0, kept.1.iter().rev().cloned().collect())
+    pub fn list(&self) -> Rejected {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
         route::Channel,
         source::Source,
     },
-    store::NewDelivery,
+    store::{self, NewDelivery},
 };
 
 /// One delivery for each person: the same number twice is one. If no number can be used, the source's fallback recipients
@@ -39,9 +39,11 @@ fn add(
         });
         deliveries.push(NewDelivery {
             channel: Channel::Sms,
-            staff_id: recipient.staff_id.clone(),
-            role: recipient.role.clone(),
-            name: recipient.name.clone(),
+            recipient: store::Recipient {
+                staff_id: recipient.staff_id.clone(),
+                role: recipient.role.clone(),
+                name: recipient.name.clone(),
+            },
             phone,
             message: message.text,
             segments: message.size.segments,

@@ -14,9 +14,12 @@ use crate::{
     store::{self, Addition, Db, Raised, StoreError},
 };
 use jiff::Timestamp;
+use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// What became of an event. Whatever it says is committed.
+/// What became of an event, as its sender is answered. Whatever it says is committed.
+#[derive(Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     /// The alert is new, or more people are told of it now.
     Accepted {
@@ -29,18 +32,20 @@ pub enum Outcome {
     Resolved { alert_id: AlertId, canceled: usize },
     /// Understood, and there is nothing to do.
     Ignored(Ignored),
-    /// The event's source is not configured.
-    UnknownSource,
 }
 
 /// Why there is nothing to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
 pub enum Ignored {
     /// The ticket's urgency is below critical, and it has no alert.
     NotCritical,
     /// The ticket is over, and it has no alert.
     TicketClosed,
-    UnknownUrgency(String),
+    UnknownUrgency {
+        urgency: String,
+        detail: String,
+    },
 }
 
 /// Takes events.
@@ -64,21 +69,27 @@ impl Intake {
         self.sources.contains_key(name)
     }
 
-    /// Does what an event asks for. Its outcome is durable when this returns; after an error nothing is half-stored, and
-    /// the same event may be taken again.
-    pub async fn take(&self, event: &Event, now: Timestamp) -> Result<Outcome, StoreError> {
+    /// Does what an event asks for; `None` if its source is not configured. Its outcome is durable when this returns; after
+    /// an error nothing is half-stored, and the same event may be taken again.
+    pub async fn take(&self, event: &Event, now: Timestamp) -> Result<Option<Outcome>, StoreError> {
         let Some(source) = self.sources.get(&event.source) else {
-            return Ok(Outcome::UnknownSource);
+            return Ok(None);
         };
-        match &event.meaning {
+        let outcome = match &event.meaning {
             Meaning::Critical => self.raise(source, event, now).await,
             Meaning::Over => self.close(event, Ignored::TicketClosed, now).await,
             Meaning::Lower => self.close(event, Ignored::NotCritical, now).await,
             Meaning::UnknownUrgency(urgency) => {
                 tracing::warn!(source = %event.source, %urgency, "ignored an event with an unknown urgency: send `critical`, `high`, `normal` or `low`");
-                Ok(Outcome::Ignored(Ignored::UnknownUrgency(urgency.clone())))
+                Ok(Outcome::Ignored(Ignored::UnknownUrgency {
+                    urgency: urgency.clone(),
+                    detail: format!(
+                        "Nightbell does not know the urgency `{urgency}`: send `critical`, `high`, `normal` or `low`"
+                    ),
+                }))
             }
-        }
+        };
+        outcome.map(Some)
     }
 
     async fn raise(&self, source: &Source, event: &Event, now: Timestamp) -> Result<Outcome, StoreError> {

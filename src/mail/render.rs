@@ -3,6 +3,7 @@
 use super::csv;
 use crate::domain::{
     alarm::{Alarm, AlarmKind},
+    day::zone_name,
     delivery::State,
     mail::{Attachment, Mail, MailKind},
     report::{BadOutcome, DoubtfulOptOut, Report, TrendDay, plural},
@@ -163,10 +164,6 @@ fn tidy(text: &str) -> String {
 
 fn local(at: Timestamp, zone: &TimeZone) -> String {
     at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
-}
-
-fn zone_name(zone: &TimeZone) -> &str {
-    zone.iana_name().unwrap_or("UTC")
 }
 
 fn report_view(report: &Report, zone: &TimeZone, subject: &str) -> Value {

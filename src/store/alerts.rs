@@ -9,7 +9,7 @@ use super::{
     query::Query,
     sql::{Rows, Sql, args, row, sql},
     tx::Tx,
-    types::{ms, new_id},
+    types::{Recipient, ms, new_id},
 };
 use crate::domain::{
     delivery::{Change, Reason, State},
@@ -278,9 +278,8 @@ struct Person {
     state: State,
     phone: Option<String>,
     phone_raw: Option<String>,
-    staff_id: Option<String>,
-    role: Option<String>,
-    name: Option<String>,
+    #[sqlx(flatten)]
+    recipient: Recipient,
 }
 
 impl Person {
@@ -289,7 +288,11 @@ impl Person {
         match &new.phone {
             Ok(phone) => self.phone.as_deref() == Some(phone.as_e164()),
             Err(raw) => {
-                self.phone.is_none() && self.phone_raw == *raw && self.staff_id == new.staff_id && self.name == new.name
+                let (known, named) = (&self.recipient, &new.recipient);
+                self.phone.is_none()
+                    && self.phone_raw == *raw
+                    && known.staff_id == named.staff_id
+                    && known.name == named.name
             }
         }
     }
@@ -376,9 +379,7 @@ async fn revive(tx: &mut Tx, people: &[Person], now: Timestamp) -> Result<Vec<Ad
         let person = people.iter().find(|person| person.id == delivery.id);
         revived.push(Addition {
             id: delivery.id.clone(),
-            staff_id: person.and_then(|person| person.staff_id.clone()),
-            role: person.and_then(|person| person.role.clone()),
-            name: person.and_then(|person| person.name.clone()),
+            recipient: person.map(|person| person.recipient.clone()).unwrap_or_default(),
             state,
         });
     }

@@ -152,7 +152,7 @@ impl<R> Runner<R> {
             Err(Failure { error, was_slow })
                 if batch.len() > 1 && (was_slow || !error.is_outage() || error.is_conflict()) =>
             {
-                tracing::debug!(error = %error.explain(), jobs = batch.len(), "a shared transaction failed; each job is tried alone");
+                tracing::debug!(%error, jobs = batch.len(), "a shared transaction failed; each job is tried alone");
                 let mut outage = None;
                 for ask in batch {
                     let single = [ask];

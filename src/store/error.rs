@@ -24,12 +24,12 @@ const SQLITE_FULL: u32 = 13;
 const SQLITE_CANTOPEN: u32 = 14;
 const PRIMARY_CODE: u32 = 0xff;
 
-/// Why the store did not do what it was asked.
+/// Why the store did not do what it was asked. Its text names the causes too, on one line, and holds no values of ours.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The database did not answer, or refused; trying again later may succeed. Nothing was stored.
-    #[error("the database failed")]
-    Database(#[source] Arc<sqlx::Error>),
+    #[error("the database failed{}", causes(.0))]
+    Database(Arc<sqlx::Error>),
     /// Our own code failed; trying again would fail again. Nothing was stored.
     #[error("this failed inside Nightbell; see the log")]
     Broken,
@@ -53,23 +53,21 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-impl StoreError {
-    /// The error with its causes on one line, for the log. Holds no values of ours.
-    pub fn explain(&self) -> String {
-        let causes = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
-        causes.fold(String::new(), |text, cause| {
-            let cause = cause.to_string();
-            // sqlx says again what its cause says.
-            if text.ends_with(&cause) {
-                text
-            } else if text.is_empty() {
-                cause
-            } else {
-                format!("{text}: {cause}")
-            }
-        })
-    }
+/// The error and its causes, each after a colon.
+fn causes(error: &sqlx::Error) -> String {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    causes.fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        // sqlx says again what its cause says.
+        if text.ends_with(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
+    })
+}
 
+impl StoreError {
     /// What the database itself said.
     fn code(&self) -> Option<String> {
         let Self::Database(error) = self else { return None };
@@ -139,7 +137,7 @@ pub enum OpenError {
     LockFile { path: PathBuf, source: std::io::Error },
     #[error("the database cannot be opened")]
     Connect(#[source] sqlx::Error),
-    #[error("the database cannot be read: {}", .0.explain())]
+    #[error("the database cannot be read: {0}")]
     Read(StoreError),
     #[error("there is no database at {0} yet: `nightbell serve` makes it")]
     Absent(PathBuf),

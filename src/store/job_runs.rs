@@ -16,6 +16,7 @@ use crate::domain::{
     nightly::{NightlyJob, Span, missed},
 };
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use serde::Serialize;
 use std::time::Instant;
 
 /// Marks a row that only says where the ledger begins.
@@ -32,7 +33,8 @@ pub struct Run {
 }
 
 /// How far a run is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RunState {
     /// Not yet, or being done now.
     Open,

@@ -1,7 +1,10 @@
 //! What is asked of the batchers, and what they answer. On SQLite, which has one writer, one batcher takes every kind; on
 //! PostgreSQL each kind has its own, and they run side by side. Absent: how the jobs are done (see `writes`).
 
-use super::batcher::{Batcher, MAX_ROWS, Work};
+use super::{
+    batcher::{Batcher, MAX_ROWS, Work},
+    types::Recipient,
+};
 use crate::domain::{
     answer::{Answer, Receipt},
     clock::Uptime,
@@ -14,6 +17,7 @@ use crate::domain::{
     source::LaterRecipients,
 };
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -24,9 +28,7 @@ use tokio::sync::oneshot;
 #[derive(Clone)]
 pub struct NewDelivery {
     pub channel: Channel,
-    pub staff_id: Option<String>,
-    pub role: Option<String>,
-    pub name: Option<String>,
+    pub recipient: Recipient,
     /// `Err` holds the text that is no number, or nothing if there was none.
     pub phone: Result<PhoneNumber, Option<String>>,
     pub message: String,
@@ -45,12 +47,10 @@ pub struct Raise {
 }
 
 /// A delivery that an event added or brought back.
-#[derive(Clone, Debug)]
+#[derive(Clone, Serialize)]
 pub struct Addition {
     pub id: DeliveryId,
-    pub staff_id: Option<String>,
-    pub role: Option<String>,
-    pub name: Option<String>,
+    pub recipient: Recipient,
     pub state: State,
 }
 

@@ -11,13 +11,16 @@ use super::{
 };
 use crate::domain::{day::LocalDay, delivery::State, id::DeliveryId, route::Channel};
 use jiff::Timestamp;
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// The limit as admins see it.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct LimitStatus {
     pub limit: i64,
+    /// How many of the day's slots are taken.
     pub used: i64,
+    /// How many deliveries wait for a slot.
     pub deferred: i64,
 }
 

@@ -7,10 +7,10 @@ use super::{
     page::Page,
     query::Query,
     sql::{args, sql},
-    types::{at, ms},
+    types::{MaybeMs, Ms, Recipient, ms},
 };
-use crate::domain::phone;
 use jiff::Timestamp;
+use serde::Serialize;
 use sqlx::QueryBuilder;
 
 /// Which alerts.
@@ -32,6 +32,7 @@ pub struct DeliveryFilter {
 }
 
 /// An alert with its deliveries.
+#[derive(Serialize, sqlx::FromRow)]
 pub struct AlertView {
     pub id: String,
     pub source: String,
@@ -39,157 +40,81 @@ pub struct AlertView {
     pub ticket_number: Option<String>,
     pub subject: Option<String>,
     pub url: Option<String>,
+    #[sqlx(try_from = "Ms")]
     pub occurred_at: Timestamp,
+    #[sqlx(try_from = "Ms")]
     pub received_at: Timestamp,
+    #[sqlx(try_from = "MaybeMs")]
     pub closed_at: Option<Timestamp>,
+    /// Read and shown apart.
+    #[sqlx(skip)]
+    #[serde(skip)]
     pub deliveries: Vec<DeliveryView>,
 }
 
 /// A delivery as admins see it.
+#[derive(Serialize, sqlx::FromRow)]
 pub struct DeliveryView {
     pub id: String,
     pub alert_id: String,
     pub channel: String,
     pub round: i64,
+    /// The delivery that this one repeats.
     pub resend_of: Option<String>,
-    pub staff_id: Option<String>,
-    pub role: Option<String>,
-    pub name: Option<String>,
-    /// In E.164, or the unusable text that was given.
+    #[sqlx(flatten)]
+    pub recipient: Recipient,
+    /// In E.164, or the unusable text that was given. Whether it is shown in full is decided where it is shown.
+    #[serde(skip)]
     pub phone: Option<String>,
     pub state: String,
     pub reason: Option<String>,
     pub attempts: i64,
     pub provider: Option<String>,
     pub provider_message_id: Option<String>,
+    /// The provider's own word.
     pub provider_status: Option<String>,
     pub error_code: Option<i64>,
     pub segments: i64,
+    #[sqlx(try_from = "MaybeMs")]
     pub due_at: Option<Timestamp>,
+    #[sqlx(try_from = "Ms")]
     pub created_at: Timestamp,
+    #[sqlx(try_from = "Ms")]
     pub updated_at: Timestamp,
-    /// Filled in single views only.
-    pub timeline: Vec<TimelineLine>,
+    /// What happened to it, oldest first; in single views only.
+    #[sqlx(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Vec<TimelineEntry>>,
 }
 
-impl DeliveryView {
-    /// The phone as it may be shown to anybody.
-    pub fn masked_phone(&self) -> Option<String> {
-        self.phone.as_deref().map(phone::mask)
-    }
-}
-
-/// One entry of what happened to a delivery.
-#[derive(Clone)]
-pub struct TimelineLine {
+/// One thing that happened to a delivery.
+#[derive(Serialize, sqlx::FromRow)]
+pub struct TimelineEntry {
+    #[sqlx(try_from = "Ms")]
     pub at: Timestamp,
     pub what: String,
     pub detail: Option<String>,
 }
 
-#[derive(sqlx::FromRow)]
-struct AlertRow {
-    id: String,
-    source: String,
-    ticket_id: String,
-    ticket_number: Option<String>,
-    subject: Option<String>,
-    url: Option<String>,
-    occurred_at: i64,
-    received_at: i64,
-    closed_at: Option<i64>,
-}
-
-#[derive(sqlx::FromRow)]
-struct DeliveryRow {
-    id: String,
-    alert_id: String,
-    channel: String,
-    round: i64,
-    resend_of: Option<String>,
-    staff_id: Option<String>,
-    role: Option<String>,
-    name: Option<String>,
-    phone: Option<String>,
-    phone_raw: Option<String>,
-    state: String,
-    reason: Option<String>,
-    attempts: i64,
-    provider: Option<String>,
-    provider_message_id: Option<String>,
-    provider_status: Option<String>,
-    error_code: Option<i64>,
-    segments: i64,
-    due_at: Option<i64>,
-    created_at: i64,
-    updated_at: i64,
-}
-
-impl From<AlertRow> for AlertView {
-    fn from(row: AlertRow) -> Self {
-        Self {
-            id: row.id,
-            source: row.source,
-            ticket_id: row.ticket_id,
-            ticket_number: row.ticket_number,
-            subject: row.subject,
-            url: row.url,
-            occurred_at: at(row.occurred_at),
-            received_at: at(row.received_at),
-            closed_at: row.closed_at.map(at),
-            deliveries: Vec::new(),
-        }
-    }
-}
-
-impl From<DeliveryRow> for DeliveryView {
-    fn from(row: DeliveryRow) -> Self {
-        Self {
-            id: row.id,
-            alert_id: row.alert_id,
-            channel: row.channel,
-            round: row.round,
-            resend_of: row.resend_of,
-            staff_id: row.staff_id,
-            role: row.role,
-            name: row.name,
-            phone: row.phone.or(row.phone_raw),
-            state: row.state,
-            reason: row.reason,
-            attempts: row.attempts,
-            provider: row.provider,
-            provider_message_id: row.provider_message_id,
-            provider_status: row.provider_status,
-            error_code: row.error_code,
-            segments: row.segments,
-            due_at: row.due_at.map(at),
-            created_at: at(row.created_at),
-            updated_at: at(row.updated_at),
-            timeline: Vec::new(),
-        }
-    }
-}
-
 const ALERT: &str = "select id, source, ticket_id, ticket_number, subject, url, occurred_at, received_at,
     closed_at from alert where 1 = 1";
 const DELIVERY: &str = "select d.id, d.alert_id, d.channel, d.round, d.resend_of, d.staff_id, d.role, d.name,
-    d.phone, d.phone_raw, d.state, d.reason,
+    coalesce(d.phone, d.phone_raw) as phone, d.state, d.reason,
     d.attempts, d.provider, d.provider_message_id, d.provider_status, d.error_code, d.segments, d.due_at, d.created_at, d.updated_at
     from delivery d where 1 = 1";
 
 impl Db {
     /// One alert with its deliveries and their timelines.
     pub async fn alert(&self, id: &str) -> Result<Option<AlertView>, StoreError> {
-        let row: Option<AlertRow> = read!(self, |pool| {
+        let alert: Option<AlertView> = read!(self, |pool| {
             let mut query = QueryBuilder::new(ALERT);
             query.push(" and id = ").push_bind(id);
             query.build_query_as().fetch_optional(pool).await
         })?;
-        let Some(row) = row else { return Ok(None) };
-        let mut alert = AlertView::from(row);
+        let Some(mut alert) = alert else { return Ok(None) };
         alert.deliveries = self.deliveries_of_alert(id).await?;
         for delivery in &mut alert.deliveries {
-            delivery.timeline = self.timeline(&delivery.id).await?;
+            delivery.timeline = Some(self.timeline(&delivery.id).await?);
         }
         Ok(Some(alert))
     }
@@ -201,7 +126,7 @@ impl Db {
         after: Option<&str>,
         limit: i64,
     ) -> Result<Page<AlertView>, StoreError> {
-        let rows: Vec<AlertRow> = read!(self, |pool| {
+        let alerts: Vec<AlertView> = read!(self, |pool| {
             let mut query = QueryBuilder::new(ALERT);
             if let Some(source) = &filter.source {
                 query.push(" and source = ").push_bind(source);
@@ -215,11 +140,7 @@ impl Db {
             query.push(" order by id desc limit ").push_bind(limit + 1);
             query.build_query_as().fetch_all(pool).await
         })?;
-        let mut page = Page::cut(
-            rows.into_iter().map(AlertView::from).collect(),
-            limit,
-            |alert: &AlertView| alert.id.clone(),
-        );
+        let mut page = Page::cut(alerts, limit, |alert| alert.id.clone());
         for alert in &mut page.items {
             alert.deliveries = self.deliveries_of_alert(&alert.id).await?;
         }
@@ -228,14 +149,13 @@ impl Db {
 
     /// One delivery with its timeline.
     pub async fn delivery(&self, id: &str) -> Result<Option<DeliveryView>, StoreError> {
-        let row: Option<DeliveryRow> = read!(self, |pool| {
+        let delivery: Option<DeliveryView> = read!(self, |pool| {
             let mut query = QueryBuilder::new(DELIVERY);
             query.push(" and d.id = ").push_bind(id);
             query.build_query_as().fetch_optional(pool).await
         })?;
-        let Some(row) = row else { return Ok(None) };
-        let mut delivery = DeliveryView::from(row);
-        delivery.timeline = self.timeline(id).await?;
+        let Some(mut delivery) = delivery else { return Ok(None) };
+        delivery.timeline = Some(self.timeline(id).await?);
         Ok(Some(delivery))
     }
 
@@ -246,7 +166,7 @@ impl Db {
         after: Option<&str>,
         limit: i64,
     ) -> Result<Page<DeliveryView>, StoreError> {
-        let rows: Vec<DeliveryRow> = read!(self, |pool| {
+        let deliveries: Vec<DeliveryView> = read!(self, |pool| {
             let mut query = QueryBuilder::new(DELIVERY);
             if let Some(state) = filter.state {
                 query.push(" and d.state = ").push_bind(state);
@@ -273,40 +193,26 @@ impl Db {
             query.push(" order by d.id desc limit ").push_bind(limit + 1);
             query.build_query_as().fetch_all(pool).await
         })?;
-        Ok(Page::cut(
-            rows.into_iter().map(DeliveryView::from).collect(),
-            limit,
-            |delivery: &DeliveryView| delivery.id.clone(),
-        ))
+        Ok(Page::cut(deliveries, limit, |delivery| delivery.id.clone()))
     }
 
     async fn deliveries_of_alert(&self, alert_id: &str) -> Result<Vec<DeliveryView>, StoreError> {
-        let rows: Vec<DeliveryRow> = read!(self, |pool| {
+        Ok(read!(self, |pool| {
             let mut query = QueryBuilder::new(DELIVERY);
             query
                 .push(" and d.alert_id = ")
                 .push_bind(alert_id)
                 .push(" order by d.id");
             query.build_query_as().fetch_all(pool).await
-        })?;
-        Ok(rows.into_iter().map(DeliveryView::from).collect())
+        })?)
     }
 
-    async fn timeline(&self, delivery_id: &str) -> Result<Vec<TimelineLine>, StoreError> {
-        let rows: Vec<(i64, String, Option<String>)> = self
-            .reads()
+    async fn timeline(&self, delivery_id: &str) -> Result<Vec<TimelineEntry>, StoreError> {
+        self.reads()
             .all(
                 sql!("select at, what, detail from timeline where delivery_id = $1 order by seq"),
                 args![delivery_id],
             )
-            .await?;
-        Ok(rows
-            .into_iter()
-            .map(|(time, what, detail)| TimelineLine {
-                at: at(time),
-                what,
-                detail,
-            })
-            .collect())
+            .await
     }
 }

@@ -59,4 +59,5 @@ pub use page::Page;
 pub use reports::Outcomes;
 pub use session::Limits;
 pub use transfer::{PAGE, SUPERSEDED, TABLES};
+pub use types::Recipient;
 pub use waits::Wait;

@@ -224,7 +224,7 @@ async fn check_told_again(kind: Kind, mut alerts: mpsc::UnboundedReceiver<(Alert
             tx.commit().await
         };
         if let Err(error) = checking.await {
-            tracing::warn!(error = %error.explain(), "cannot ask once more whether somebody is told");
+            tracing::warn!(%error, "cannot ask once more whether somebody is told");
         }
     }
 }

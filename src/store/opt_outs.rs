@@ -7,18 +7,22 @@ use super::{
     query::Query,
     sql::{Sql, args, sql},
     tx::Tx,
-    types::{at, ms},
+    types::{Ms, ms},
 };
 use crate::domain::phone::PhoneNumber;
 use jiff::Timestamp;
+use serde::Serialize;
 
 /// A number that must not be texted.
+#[derive(Serialize, sqlx::FromRow)]
 pub struct OptOut {
-    pub phone: PhoneNumber,
+    /// In E.164, in full.
+    pub phone: String,
     /// The text that it was read from; `None` where that is not known.
     pub phone_text: Option<String>,
     pub staff_id: Option<String>,
     pub reason: Option<String>,
+    #[sqlx(try_from = "Ms")]
     pub opted_out_at: Timestamp,
 }
 
@@ -45,14 +49,14 @@ impl Db {
             )
             .await?;
         }
-        let row: OptOutRow = tx
+        let kept = tx
             .one(
                 sql!("select phone, phone_text, staff_id, reason, opted_out_at from opt_out where phone = $1"),
                 args![phone.as_e164()],
             )
             .await?;
         tx.commit().await?;
-        Ok((row.into(), new))
+        Ok((kept, new))
     }
 
     /// Removes a number. Returns whether it was there.
@@ -63,7 +67,7 @@ impl Db {
 
     /// Lists numbers in their own order, after the cursor (a number).
     pub async fn opt_outs(&self, after: Option<&str>, limit: i64) -> Result<Page<OptOut>, StoreError> {
-        let rows: Vec<OptOutRow> = self
+        let opt_outs = self
             .reads()
             .all(
                 sql!(
@@ -73,31 +77,7 @@ impl Db {
                 args![after.unwrap_or(""), limit + 1],
             )
             .await?;
-        let items = rows.into_iter().map(OptOut::from).collect();
-        Ok(Page::cut(items, limit, |opt_out: &OptOut| {
-            opt_out.phone.as_e164().to_owned()
-        }))
-    }
-}
-
-#[derive(sqlx::FromRow)]
-struct OptOutRow {
-    phone: String,
-    phone_text: Option<String>,
-    staff_id: Option<String>,
-    reason: Option<String>,
-    opted_out_at: i64,
-}
-
-impl From<OptOutRow> for OptOut {
-    fn from(row: OptOutRow) -> Self {
-        Self {
-            phone: PhoneNumber::from_stored(row.phone),
-            phone_text: row.phone_text,
-            staff_id: row.staff_id,
-            reason: row.reason,
-            opted_out_at: at(row.opted_out_at),
-        }
+        Ok(Page::cut(opt_outs, limit, |opt_out: &OptOut| opt_out.phone.clone()))
     }
 }
 

@@ -10,15 +10,16 @@ use super::{
     query::Query,
     sql::{Sql, args, sql},
     tx::Tx,
-    types::{at, ms, new_id},
+    types::{MaybeMs, Ms, at, ms, new_id},
 };
 use crate::domain::{
     alarm::Alarm,
     day::{LocalDay, after},
-    mail::{self, Attachment, MailKind},
+    mail::{self, Attachment, MailKind, MailState},
     nightly::NightlyJob,
 };
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 /// A mail that this process may send now, until its lease ends.
 #[derive(Debug)]
@@ -68,19 +69,38 @@ pub struct MailTrouble {
 }
 
 /// A report as it was made.
-#[derive(Debug)]
+#[derive(Serialize, Deserialize, sqlx::FromRow)]
 pub struct KeptReport {
+    /// The last day that it covers.
     pub day: String,
     pub first_day: String,
     pub subject: String,
-    pub text: String,
+    #[sqlx(try_from = "Ms")]
     pub created_at: Timestamp,
+    #[sqlx(flatten)]
+    pub mail: ReportMail,
+    /// In single views only.
+    #[sqlx(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// What became of a report's mail.
+#[derive(Serialize, Deserialize, sqlx::FromRow)]
+pub struct ReportMail {
+    #[sqlx(rename = "mail_state")]
+    pub state: MailState,
+    #[sqlx(try_from = "MaybeMs")]
     pub sent_at: Option<Timestamp>,
-    /// Whether it is to be mailed at all.
-    pub is_mail: bool,
     pub tries: i64,
     pub last_error: Option<String>,
 }
+
+/// The columns of a [`KeptReport`] but its text, of `job_run j join mail m`.
+const REPORT: &str = "j.day, j.first_day, m.subject, m.created_at, m.sent_at, m.tries, m.last_error,
+    case when m.due_at is null then 'kept' when m.sent_at is null then 'mailing' else 'sent' end as mail_state";
+/// Where they are read.
+const REPORTS: &str = "from job_run j join mail m on m.subject_key = 'report/' || j.day where j.job = 'report'";
 
 #[derive(sqlx::FromRow)]
 struct MailRow {
@@ -96,19 +116,6 @@ struct MailRow {
     created_at: i64,
     tries: i64,
     settled: String,
-}
-
-#[derive(sqlx::FromRow)]
-struct ReportRow {
-    day: String,
-    first_day: String,
-    subject: String,
-    body_text: String,
-    created_at: i64,
-    sent_at: Option<i64>,
-    due_at: Option<i64>,
-    tries: i64,
-    last_error: Option<String>,
 }
 
 /// The time between two mails of alarms, so that a storm makes one mail a minute.
@@ -309,56 +316,27 @@ impl Db {
 
     /// Reports that are kept, the newest first, before the cursor (a day).
     pub async fn reports(&self, before: Option<&str>, limit: i64) -> Result<Page<KeptReport>, StoreError> {
-        let rows: Vec<ReportRow> = self
-            .reads()
-            .all(
-                sql!(
-                    "select j.day, j.first_day, m.subject, m.body_text, m.created_at, m.sent_at, m.due_at, m.tries,
-                    m.last_error
-                 from job_run j join mail m on m.subject_key = 'report/' || j.day
-                 where j.job = 'report' and ($1 is null or j.day < $1) order by j.day desc limit $2"
-                ),
-                args![before, limit + 1],
-            )
-            .await?;
-        Ok(Page::cut(
-            rows.into_iter().map(KeptReport::from).collect(),
-            limit,
-            |report: &KeptReport| report.day.clone(),
-        ))
+        const LIST: Sql = sql!(
+            "select ",
+            REPORT,
+            " ",
+            REPORTS,
+            " and ($1 is null or j.day < $1) order by j.day desc limit $2"
+        );
+        let reports = self.reads().all(LIST, args![before, limit + 1]).await?;
+        Ok(Page::cut(reports, limit, |report: &KeptReport| report.day.clone()))
     }
 
     /// The report that covers a day, as it was made.
     pub async fn report_of(&self, day: LocalDay) -> Result<Option<KeptReport>, StoreError> {
-        let row: Option<ReportRow> = self
-            .reads()
-            .optional(
-                sql!(
-                    "select j.day, j.first_day, m.subject, m.body_text, m.created_at, m.sent_at, m.due_at, m.tries,
-                    m.last_error
-                 from job_run j join mail m on m.subject_key = 'report/' || j.day
-                 where j.job = 'report' and j.first_day <= $1 and j.day >= $1 order by j.day limit 1"
-                ),
-                args![day.to_string()],
-            )
-            .await?;
-        Ok(row.map(KeptReport::from))
-    }
-}
-
-impl From<ReportRow> for KeptReport {
-    fn from(row: ReportRow) -> Self {
-        Self {
-            day: row.day,
-            first_day: row.first_day,
-            subject: row.subject,
-            text: row.body_text,
-            created_at: at(row.created_at),
-            sent_at: row.sent_at.map(at),
-            is_mail: row.due_at.is_some(),
-            tries: row.tries,
-            last_error: row.last_error,
-        }
+        const COVERING: Sql = sql!(
+            "select ",
+            REPORT,
+            ", m.body_text as text ",
+            REPORTS,
+            " and j.first_day <= $1 and j.day >= $1 order by j.day limit 1"
+        );
+        self.reads().optional(COVERING, args![day.to_string()]).await
     }
 }
 

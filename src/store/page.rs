@@ -1,6 +1,9 @@
 //! Lists, page by page.
 
+use serde::Serialize;
+
 /// One page of a list, and where the next begins.
+#[derive(Serialize)]
 pub struct Page<T> {
     pub items: Vec<T>,
     pub next: Option<String>,
@@ -15,6 +18,14 @@ impl<T> Page<T> {
         Self {
             next: has_more.then(|| items.last().map(cursor)).flatten(),
             items,
+        }
+    }
+
+    /// The same page of what `show` makes of its items.
+    pub fn map<R>(self, show: impl FnMut(T) -> R) -> Page<R> {
+        Page {
+            items: self.items.into_iter().map(show).collect(),
+            next: self.next,
         }
     }
 }

@@ -1,9 +1,13 @@
 //! How our own types stand in columns: ids and words as text, attempt numbers as a whole number.
 
-use crate::domain::delivery::State;
-use crate::domain::id::{AlertId, AttemptNo, DeliveryId};
-use crate::domain::phone::PhoneNumber;
+use crate::domain::{
+    delivery::State,
+    id::{AlertId, AttemptNo, DeliveryId},
+    mail::MailState,
+    phone::PhoneNumber,
+};
 use jiff::Timestamp;
+use serde::Serialize;
 use sqlx::{Database, Decode, Encode, Type, encode::IsNull, error::BoxDynError};
 
 macro_rules! column {
@@ -40,8 +44,28 @@ column! {
     DeliveryId as String, |id| id.as_str().to_owned(), |text| Ok(text.into());
     AttemptNo as i64, |number| number.0, |number| Ok(Self(number));
     PhoneNumber as String, |phone| phone.as_e164().to_owned(), |text| Ok(Self::from_stored(text));
-    Ms as i64, |ms| ms.0, |ms| Ok(Self(ms));
+    MailState as String, |state| state.as_str().to_owned(), |word| MailState::parse(&word).ok_or_else(|| Unknown(word).into());
+    Ms as i64, |ms| ms.0, |number| Ok(Self(number));
+    MaybeMs as Option<i64>, |ms| ms.0, |number| Ok(Self(number));
     State as String, |state| state.as_str().to_owned(), |word| State::parse(&word).ok_or_else(|| Unknown(word).into());
+}
+
+/// How a time stands in a column; for `sqlx(try_from = "Ms")`.
+pub struct Ms(i64);
+
+/// The same of a column that may be null.
+pub struct MaybeMs(Option<i64>);
+
+impl From<Ms> for Timestamp {
+    fn from(Ms(time): Ms) -> Self {
+        at(time)
+    }
+}
+
+impl From<MaybeMs> for Option<Timestamp> {
+    fn from(MaybeMs(time): MaybeMs) -> Self {
+        time.map(at)
+    }
 }
 
 /// A word that this version does not know.
@@ -49,13 +73,12 @@ column! {
 #[error("{0}")]
 pub struct Unknown(pub String);
 
-/// A column with a time, for fields that are read with `#[sqlx(try_from = "Ms")]`.
-pub struct Ms(i64);
-
-impl From<Ms> for Timestamp {
-    fn from(Ms(ms): Ms) -> Self {
-        at(ms)
-    }
+/// A person who is told of an alert, as callers see them.
+#[derive(Clone, Default, Serialize, sqlx::FromRow)]
+pub struct Recipient {
+    pub staff_id: Option<String>,
+    pub role: Option<String>,
+    pub name: Option<String>,
 }
 
 /// A time as the database keeps it.

@@ -58,7 +58,7 @@ async fn write(engine: Engine, standing: Option<StandingOrders>, jobs: Vec<Arc<J
     let written = match batch.write(&engine, Standing(orders)).await {
         // An event is not to blame for what could not be begun with it.
         Err(error) if has_orders && !error.is_outage() => {
-            tracing::debug!(error = %error.explain(), "what came cannot be begun in the same breath");
+            tracing::debug!(%error, "what came cannot be begun in the same breath");
             Batch::of(&jobs).write(&engine, Standing(Vec::new())).await?
         }
         written => written?,

@@ -115,7 +115,7 @@ async fn round(
             }
             Err(error) => {
                 state.is_idle = false;
-                tracing::warn!(error = %error.explain(), "cannot begin to send; will try again");
+                tracing::warn!(%error, "cannot begin to send; will try again");
                 tokio::time::sleep(AFTER_FAILURE).await;
             }
         }
@@ -191,7 +191,7 @@ async fn begin(
         Ok(batch) => Ok(Next::Begun(batch)),
         Err(error) if error.is_outage() => Err(error),
         Err(error) => {
-            tracing::warn!(error = %error.explain(), "cannot begin deliveries together; trying the first alone");
+            tracing::warn!(%error, "cannot begin deliveries together; trying the first alone");
             let (owner, route) = (&worker.owner, &rules.route);
             let claim = worker.store.claim(owner, route, rules.lease, now).await?;
             Ok(claim.map_or(Next::Nothing, Next::Claimed))
@@ -215,9 +215,15 @@ async fn nap(worker: &Worker) {
     }
     let now = now();
     let next = worker.store.next_due_at(worker.carrier.route().channel, now).await;
-    let due_in = next.ok().flatten().and_then(|due| Duration::try_from(due.duration_since(now)).ok());
+    let due_in = next
+        .ok()
+        .flatten()
+        .and_then(|due| Duration::try_from(due.duration_since(now)).ok());
     // Due and still not claimed means held: look again at the end of the nap.
-    let nap = due_in.filter(|due_in| !due_in.is_zero()).unwrap_or(LONGEST_NAP).min(LONGEST_NAP);
+    let nap = due_in
+        .filter(|due_in| !due_in.is_zero())
+        .unwrap_or(LONGEST_NAP)
+        .min(LONGEST_NAP);
     // Its sender lives as long as the store.
     let _ = tokio::time::timeout(nap, wake.changed()).await;
 }

@@ -90,7 +90,7 @@ impl Nightly {
             match noted {
                 Err(error) if tries < NOTE_TRIES => {
                     tries += 1;
-                    tracing::warn!(error = %error.explain(), "cannot note what came of a mail; will try again");
+                    tracing::warn!(%error, "cannot note what came of a mail; will try again");
                     tokio::time::sleep(NOTE_PAUSE).await;
                 }
                 result => return result,

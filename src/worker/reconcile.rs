@@ -192,7 +192,7 @@ async fn handle(worker: &Worker, searches: &Searches, lookup: Lookup) {
         _ => search(worker, searches, &lookup).await,
     };
     if let Err(error) = done {
-        tracing::warn!(delivery.id = %lookup.delivery_id, error = %error.explain(), "cannot record what the provider says; will ask again");
+        tracing::warn!(delivery.id = %lookup.delivery_id, %error, "cannot record what the provider says; will ask again");
         let later = after(now(), worker.rules.reconcile_after.min(worker.rules.poll_after));
         // If this fails too, the whole database is in trouble, and the lease ends by itself.
         let _ = look_up_again(worker, &lookup, Some(later)).await;

@@ -29,7 +29,7 @@ pub async fn run(
     let carriers = || std::iter::once(&first).chain(&others);
     let wait = first.store.waits().begin("begin to work");
     while let Err(error) = take_over(&first.store, carriers()).await {
-        tracing::warn!(error = %error.explain(), "cannot begin to work; will try again");
+        tracing::warn!(%error, "cannot begin to work; will try again");
         tokio::time::sleep(BEGIN_AGAIN).await;
         if *stop.borrow() {
             return;
@@ -61,7 +61,7 @@ pub async fn run(
         Ok(Ok(0)) => {}
         Ok(Ok(given_back)) => tracing::info!(deliveries = given_back, "gave back claims that had not begun"),
         Ok(Err(error)) => {
-            tracing::warn!(error = %error.explain(), "cannot give claims back; their leases end by themselves")
+            tracing::warn!(%error, "cannot give claims back; their leases end by themselves")
         }
         Err(_) => tracing::warn!("cannot give claims back in time; their leases end by themselves"),
     }

@@ -47,11 +47,11 @@ pub async fn deliver_claimed(worker: Arc<Worker>, claim: Claimed) {
             }
         }
         Err(error @ StoreError::Unreadable { .. }) => {
-            tracing::error!(delivery.id = %claim.delivery_id, error = %error.explain(), "cannot read a delivery; set aside");
+            tracing::error!(delivery.id = %claim.delivery_id, %error, "cannot read a delivery; set aside");
             set_aside(&worker, &claim, "this version of Nightbell cannot read it").await;
         }
         Err(error @ (StoreError::Database(_) | StoreError::Busy | StoreError::Broken)) => {
-            tracing::warn!(delivery.id = %claim.delivery_id, error = %error.explain(), "cannot begin to send; will try again");
+            tracing::warn!(delivery.id = %claim.delivery_id, %error, "cannot begin to send; will try again");
             // If this fails too, the lease ends by itself.
             let _ = worker.store.give_back(&claim, error.is_outage()).await;
             tokio::time::sleep(LONGEST_RETRY / 10).await;
@@ -142,11 +142,11 @@ async fn record(worker: &Worker, sending: Sending, answer: Answer) {
             Ok(()) => return,
             // Not an outage, so trying for ever would not help: the lease ends, and the answer is looked for.
             Err(error) if !error.is_outage() && tries >= MAX_TRIES => {
-                tracing::error!(delivery.id = %id, error = %error.explain(), "cannot record the provider's answer; it will be looked for");
+                tracing::error!(delivery.id = %id, %error, "cannot record the provider's answer; it will be looked for");
                 return;
             }
             Err(error) => {
-                tracing::warn!(delivery.id = %id, error = %error.explain(), "cannot record the provider's answer; will try again")
+                tracing::warn!(delivery.id = %id, %error, "cannot record the provider's answer; will try again")
             }
         }
         tokio::time::sleep(wait).await;
@@ -183,7 +183,7 @@ async fn set_aside(worker: &Worker, claim: &Claimed, why: &str) {
         Ok(true) => tracing::error!(delivery.id = %claim.delivery_id, "set aside: {why}"),
         Ok(false) => {}
         Err(error) => {
-            tracing::warn!(delivery.id = %claim.delivery_id, error = %error.explain(), "cannot set a delivery aside; its lease will end")
+            tracing::warn!(delivery.id = %claim.delivery_id, %error, "cannot set a delivery aside; its lease will end")
         }
     }
 }
@@ -203,7 +203,7 @@ mod tests {
             route::{Channel, ChannelRules},
             source::LaterRecipients,
         },
-        store::{Db, Limits, Looker, NewDelivery, Raised},
+        store::{Db, Limits, Looker, NewDelivery, Raised, Recipient},
     };
     use jiff::{SignedDuration, tz::TimeZone};
 
@@ -268,9 +268,7 @@ mod tests {
         let phone = Ok(PhoneNumber::from_stored("+14155550101".into()));
         let delivery = NewDelivery {
             channel: Channel::Sms,
-            staff_id: None,
-            role: None,
-            name: None,
+            recipient: Recipient::default(),
             phone,
             message: "x".into(),
             segments: 1,

@@ -82,7 +82,7 @@ impl TimedJob {
         };
         tokio::select! {
             done = (self.round)() => if let Err(error) = done {
-                tracing::warn!(error = %error.explain(), "cannot {}; will try again", self.name);
+                tracing::warn!(%error, "cannot {}; will try again", self.name);
             },
             () = cut_off => {}
         }

@@ -59,11 +59,11 @@ impl Connections {
         let before = table.open.len();
         if let Some(address) = address
             && table.open_of(address) >= self.caps.per_address
-            && !table.close_longest_waiting_of(address)
+            && !table.close_longest_waiting(Some(address))
         {
             return Admission::Refused;
         }
-        if table.open.len() >= self.caps.in_all && !table.close_longest_waiting() {
+        if table.open.len() >= self.caps.in_all && !table.close_longest_waiting(None) {
             return Admission::Refused;
         }
         let is_free = table.open.len() == before;
@@ -82,7 +82,7 @@ impl Connections {
 
     /// Closes the connection that has waited longest, if one only waits.
     pub fn evict_one(&self) {
-        self.lock().close_longest_waiting();
+        self.lock().close_longest_waiting(None);
     }
 
     /// Closes every connection that has used up its time. How many of them were in the middle of a request.

@@ -154,16 +154,13 @@ impl Table {
         }
     }
 
-    /// Closes the connection of this address that has waited longest. Whether there was one.
-    pub fn close_longest_waiting_of(&mut self, address: IpAddr) -> bool {
-        let turn = self.addresses.get(&address).and_then(|address| address.waiting.first());
+    /// Closes the connection that has waited longest, of this address or of all. Whether there was one.
+    pub fn close_longest_waiting(&mut self, of: Option<IpAddr>) -> bool {
+        let turn = match of {
+            Some(address) => self.addresses.get(&address).and_then(|address| address.waiting.first()),
+            None => self.waiting.keys().next(),
+        };
         let longest = turn.and_then(|turn| self.waiting.get(turn)).copied();
-        longest.inspect(|id| self.close(*id)).is_some()
-    }
-
-    /// Closes the connection that has waited longest of all. Whether there was one.
-    pub fn close_longest_waiting(&mut self) -> bool {
-        let longest = self.waiting.first_key_value().map(|(_, id)| *id);
         longest.inspect(|id| self.close(*id)).is_some()
     }
 

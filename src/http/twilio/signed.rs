@@ -4,7 +4,7 @@
 use crate::http::{body, connections::Connection, deadline::now, error::Problem, state::AppState, webhooks};
 use axum::{
     Extension, RequestExt,
-    extract::{ConnectInfo, FromRequest, MatchedPath, RawQuery, Request},
+    extract::{ConnectInfo, FromRequest, RawQuery, Request},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -30,14 +30,14 @@ impl FromRequest<Arc<AppState>> for SignedRequest {
     type Rejection = Response;
 
     async fn from_request(mut request: Request, app: &Arc<AppState>) -> Result<Self, Response> {
-        let (route, RawQuery(query), ConnectInfo(peer), Extension(connection)) = request
-            .extract_parts::<(MatchedPath, RawQuery, ConnectInfo<SocketAddr>, Extension<Connection>)>()
+        let (RawQuery(query), ConnectInfo(peer), Extension(connection)) = request
+            .extract_parts::<(RawQuery, ConnectInfo<SocketAddr>, Extension<Connection>)>()
             .await
             .map_err(IntoResponse::into_response)?;
         let query = query.unwrap_or_default();
         let (parts, raw) = request.into_parts();
         let reject = |why: String, body: &[u8], problem: Problem| {
-            app.webhooks.rejected.add(why, body, now());
+            app.webhooks.rejections.add(why, body, now());
             let problem = app.rate_limiter.refuse(&parts.headers, peer.ip(), problem);
             problem.into_response()
         };
@@ -51,7 +51,7 @@ impl FromRequest<Arc<AppState>> for SignedRequest {
             .await
             .map_err(|problem| reject(problem.detail().to_owned(), &[], problem))?;
         app.webhooks
-            .verify(route.as_str(), &query, &parts.headers, &form)
+            .verify(&query, &parts.headers, &form)
             .map_err(|why| reject(why, &form, forbidden()))?;
         Ok(Self { query, form })
     }

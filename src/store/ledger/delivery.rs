@@ -376,9 +376,7 @@ impl Birth {
     pub fn addition(&self) -> Addition {
         Addition {
             id: self.delivery.id.clone(),
-            staff_id: self.about.staff_id.clone(),
-            role: self.about.role.clone(),
-            name: self.about.name.clone(),
+            recipient: self.about.recipient.clone(),
             state: self.delivery.state,
         }
     }
@@ -393,9 +391,9 @@ row! {
         phone_raw: text = about.phone.as_ref().err(),
         round: number = delivery.round,
         resend_of: text = resend_of,
-        staff_id: text = about.staff_id,
-        role: text = about.role,
-        name: text = about.name,
+        staff_id: text = about.recipient.staff_id,
+        role: text = about.recipient.role,
+        name: text = about.recipient.name,
         message: text = delivery.message,
         segments: number = about.segments,
         state: text = delivery.state.as_str(),

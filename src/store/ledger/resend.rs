@@ -10,6 +10,7 @@ use crate::{
         query::Query,
         sql::{Sql, args, sql},
         tx::Tx,
+        types::Recipient,
     },
 };
 use jiff::Timestamp;
@@ -28,9 +29,8 @@ pub enum Resent {
 #[derive(sqlx::FromRow)]
 struct About {
     channel: String,
-    staff_id: Option<String>,
-    role: Option<String>,
-    name: Option<String>,
+    #[sqlx(flatten)]
+    recipient: Recipient,
     segments: i64,
     next_round: i64,
 }
@@ -80,9 +80,7 @@ async fn next_round(tx: &mut Tx, old: &Delivery, now: Timestamp) -> Result<Birth
     })?;
     let new = NewDelivery {
         channel,
-        staff_id: about.staff_id,
-        role: about.role,
-        name: about.name,
+        recipient: about.recipient,
         phone: Ok(old.phone()?),
         message: old.message.clone(),
         segments: usize::try_from(about.segments).unwrap_or(0),

@@ -1,21 +1,20 @@
 //! `/v1/deliveries`: messages that are or were owed, what happened to each, and sending one again.
 
-use super::query::{self, ListPage, NO_PHONE, PageSize, Phones, Query};
+use super::query::{self, NO_PHONE, PageSize, Phones, Query, ShowQuery};
 use crate::{
     domain::{
         day::LocalDay,
         delivery,
-        phone::{PhoneNumber, Region},
+        phone::{self, PhoneNumber, Region},
         text::clean_line,
     },
     http::{
         body,
         deadline::now,
         error::Problem,
-        person::Recipient,
         state::{AppState, SharedState},
     },
-    store::{DeliveryFilter, DeliveryView, Resent},
+    store::{DeliveryFilter, DeliveryView, Page, Resent},
 };
 use axum::{
     Json,
@@ -23,7 +22,6 @@ use axum::{
     extract::{Path, State},
     http::{HeaderMap, StatusCode},
 };
-use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
@@ -45,13 +43,6 @@ pub struct ListQuery {
     reveal: Phones,
 }
 
-/// How one delivery is shown.
-#[derive(Deserialize)]
-pub struct ShowQuery {
-    #[serde(default)]
-    reveal: Phones,
-}
-
 /// Whether to send again what may still arrive, and how the new delivery is shown.
 #[derive(Deserialize)]
 pub struct ResendQuery {
@@ -61,120 +52,36 @@ pub struct ResendQuery {
     reveal: Phones,
 }
 
-/// The body of a request to send again; it may be left out.
-#[derive(Default)]
-pub struct ResendRequest {
-    /// Send though the old message may still arrive.
-    force: bool,
-}
-
-impl ResendRequest {
-    fn read(document: &Value) -> Result<Self, Problem> {
-        match document.get("force") {
-            Some(Value::Bool(force)) => Ok(Self { force: *force }),
-            None | Some(Value::Null) => Ok(Self { force: false }),
-            Some(_) => Err(Problem::field("/force", "this is neither `true` nor `false`")),
-        }
-    }
-}
-
 /// One message that is or was owed to one person.
 #[derive(Serialize)]
 pub struct Delivery {
-    id: String,
-    alert_id: String,
-    channel: String,
-    round: i64,
-    /// The delivery that this one repeats.
-    resend_of: Option<String>,
-    recipient: Recipient,
+    #[serde(flatten)]
+    view: DeliveryView,
     /// In E.164, or the unusable text that was given; masked unless `?reveal=phone` asks for it.
     phone: Option<String>,
-    state: String,
-    reason: Option<String>,
-    attempts: i64,
-    provider: Option<String>,
-    provider_message_id: Option<String>,
-    /// The provider's own word.
-    provider_status: Option<String>,
-    error_code: Option<i64>,
-    segments: i64,
-    due_at: Option<Timestamp>,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-    /// What happened to it, oldest first; in single views only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timeline: Option<Vec<TimelineEntry>>,
-}
-
-/// One thing that happened to a delivery.
-#[derive(Serialize)]
-pub struct TimelineEntry {
-    at: Timestamp,
-    what: String,
-    detail: Option<String>,
 }
 
 impl Delivery {
-    /// Without what happened to it.
-    pub fn in_list(view: DeliveryView, phones: Phones) -> Self {
+    pub fn of(mut view: DeliveryView, phones: Phones) -> Self {
+        let phone = view.phone.take();
         Self {
             phone: match phones {
-                Phones::InFull => view.phone,
-                Phones::Masked => view.masked_phone(),
+                Phones::InFull => phone,
+                Phones::Masked => phone.as_deref().map(phone::mask),
             },
-            id: view.id,
-            alert_id: view.alert_id,
-            channel: view.channel,
-            round: view.round,
-            resend_of: view.resend_of,
-            recipient: Recipient {
-                staff_id: view.staff_id,
-                role: view.role,
-                name: view.name,
-            },
-            state: view.state,
-            reason: view.reason,
-            attempts: view.attempts,
-            provider: view.provider,
-            provider_message_id: view.provider_message_id,
-            provider_status: view.provider_status,
-            error_code: view.error_code,
-            segments: view.segments,
-            due_at: view.due_at,
-            created_at: view.created_at,
-            updated_at: view.updated_at,
-            timeline: None,
-        }
-    }
-
-    /// With its timeline.
-    pub fn single(mut view: DeliveryView, phones: Phones) -> Self {
-        let timeline = std::mem::take(&mut view.timeline)
-            .into_iter()
-            .map(|entry| TimelineEntry {
-                at: entry.at,
-                what: entry.what,
-                detail: entry.detail,
-            });
-        Self {
-            timeline: Some(timeline.collect()),
-            ..Self::in_list(view, phones)
+            view,
         }
     }
 }
 
 /// `GET /v1/deliveries`: newest first.
-pub async fn list(
-    State(app): SharedState,
-    Query(query): Query<ListQuery>,
-) -> Result<Json<ListPage<Delivery>>, Problem> {
+pub async fn list(State(app): SharedState, Query(query): Query<ListQuery>) -> Result<Json<Page<Delivery>>, Problem> {
     let filter = filter(&app, &query)?;
     let page = app
         .store
         .deliveries(&filter, query.cursor.as_deref(), query.limit.0)
         .await?;
-    Ok(Json(ListPage::of(page, |view| Delivery::in_list(view, query.reveal))))
+    Ok(Json(page.map(|view| Delivery::of(view, query.reveal))))
 }
 
 /// `GET /v1/deliveries/{id}`.
@@ -195,11 +102,8 @@ pub async fn resend(
     headers: HeaderMap,
     raw: Body,
 ) -> Result<(StatusCode, Json<Delivery>), Problem> {
-    let request = match body::read_optional_json(&headers, raw).await? {
-        Some(document) => ResendRequest::read(&document)?,
-        None => ResendRequest::default(),
-    };
-    let force = query.force || request.force;
+    let document = body::read_optional_json(&headers, raw).await?.unwrap_or_default();
+    let force = read_force(&document)? || query.force;
     let conflict = |detail: String| Err(Problem::new(StatusCode::CONFLICT, detail));
     let new_id = match app.store.resend(&id.as_str().into(), force, now()).await? {
         Resent::As(new_id) => new_id,
@@ -217,7 +121,16 @@ pub async fn resend(
 
 async fn find(app: &AppState, id: &str, phones: Phones) -> Result<Json<Delivery>, Problem> {
     let delivery = app.store.delivery(id).await?.ok_or_else(not_found)?;
-    Ok(Json(Delivery::single(delivery, phones)))
+    Ok(Json(Delivery::of(delivery, phones)))
+}
+
+/// `force` in the body of a request to send again: whether to, though the old message may still arrive.
+fn read_force(document: &Value) -> Result<bool, Problem> {
+    match document.get("force") {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(force)) => Ok(*force),
+        Some(_) => Err(Problem::field("/force", "this is neither `true` nor `false`")),
+    }
 }
 
 fn not_found() -> Problem {
@@ -225,13 +138,9 @@ fn not_found() -> Problem {
 }
 
 fn filter(app: &AppState, query: &ListQuery) -> Result<DeliveryFilter, Problem> {
-    let phone = match &query.phone {
-        None => None,
-        Some(text) => Some(
-            searched_phone(text, app.default_region)
-                .ok_or_else(|| Problem::field("/phone", format!("{NO_PHONE} (in an address, `+` is `%2B`)")))?,
-        ),
-    };
+    let no_phone = || Problem::field("/phone", format!("{NO_PHONE} (in an address, `+` is `%2B`)"));
+    let read = |text| searched_phone(text, app.default_region).ok_or_else(no_phone);
+    let phone = query.phone.as_deref().map(read).transpose()?;
     Ok(DeliveryFilter {
         state: query.state.map(delivery::State::as_str),
         ticket_id: query.ticket_id.clone(),

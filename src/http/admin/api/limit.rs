@@ -1,7 +1,7 @@
 //! `/v1/limit`: how many messages may be handed to the provider in one local day.
 
 use crate::{
-    domain::day::LocalDay,
+    domain::day::{LocalDay, zone_name},
     http::{
         body,
         deadline::now,
@@ -17,42 +17,13 @@ use serde_json::Value;
 /// More messages a day than any helpdesk sends; beyond it a typing error is likelier.
 const MAX_LIMIT: i64 = 10_000_000;
 
-/// The limit that an admin sets.
-pub struct NewLimit {
-    /// `None` for the configured one.
-    limit: Option<i64>,
-}
-
-impl NewLimit {
-    fn read(document: &Value) -> Result<Self, Problem> {
-        let limit = match document.get("limit") {
-            Some(Value::Null) => None,
-            Some(value) => {
-                let limit = value.as_i64().filter(|limit| (0..=MAX_LIMIT).contains(limit));
-                let fault = || Problem::field("/limit", format!("this is not a whole number from 0 to {MAX_LIMIT}"));
-                Some(limit.ok_or_else(fault)?)
-            }
-            None => {
-                return Err(Problem::field(
-                    "/limit",
-                    "this is missing: send a whole number, or `null` for the configured limit",
-                ));
-            }
-        };
-        Ok(Self { limit })
-    }
-}
-
 /// Today's limit.
 #[derive(Serialize)]
 pub struct DailyLimit {
     day: String,
     time_zone: String,
-    limit: i64,
-    /// How many of today's slots are taken.
-    used: i64,
-    /// How many deliveries wait for a slot.
-    deferred: i64,
+    #[serde(flatten)]
+    status: LimitStatus,
 }
 
 /// `GET /v1/limit`.
@@ -62,26 +33,32 @@ pub async fn show(State(app): SharedState) -> Result<Json<DailyLimit>, Problem> 
 
 /// `PUT /v1/limit`.
 pub async fn set(State(app): SharedState, headers: HeaderMap, raw: Body) -> Result<Json<DailyLimit>, Problem> {
-    let NewLimit { limit } = NewLimit::read(&body::read_json(&headers, raw).await?)?;
+    let limit = read_limit(&body::read_json(&headers, raw).await?)?;
     let day = app.today();
     let released = app.store.set_limit(limit, day, app.daily_limit, now()).await?;
     tracing::info!(limit, released, "daily limit set");
     status(&app, day).await
 }
 
-impl DailyLimit {
-    fn of(app: &AppState, day: LocalDay, status: &LimitStatus) -> Self {
-        Self {
-            day: day.to_string(),
-            time_zone: app.time_zone.iana_name().unwrap_or("UTC").to_owned(),
-            limit: status.limit,
-            used: status.used,
-            deferred: status.deferred,
-        }
-    }
+async fn status(app: &AppState, day: LocalDay) -> Result<Json<DailyLimit>, Problem> {
+    Ok(Json(DailyLimit {
+        day: day.to_string(),
+        time_zone: zone_name(&app.time_zone).to_owned(),
+        status: app.store.limit_status(day, app.daily_limit).await?,
+    }))
 }
 
-async fn status(app: &AppState, day: LocalDay) -> Result<Json<DailyLimit>, Problem> {
-    let status = app.store.limit_status(day, app.daily_limit).await?;
-    Ok(Json(DailyLimit::of(app, day, &status)))
+/// The limit that an admin sets; `None` for the configured one.
+fn read_limit(document: &Value) -> Result<Option<i64>, Problem> {
+    let fault = |detail: String| Problem::field("/limit", detail);
+    match document.get("limit") {
+        None => Err(fault(
+            "this is missing: send a whole number, or `null` for the configured limit".into(),
+        )),
+        Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_i64() {
+            Some(limit @ 0..=MAX_LIMIT) => Ok(Some(limit)),
+            Some(_) | None => Err(fault(format!("this is not a whole number from 0 to {MAX_LIMIT}"))),
+        },
+    }
 }

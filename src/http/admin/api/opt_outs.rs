@@ -1,6 +1,6 @@
 //! `/v1/opt-outs`: numbers that must not be texted.
 
-use super::query::{ListPage, NO_PHONE, PageSize, Query};
+use super::query::{NO_PHONE, PageQuery, Query};
 use crate::{
     domain::{
         json::{Fault, Reader},
@@ -8,7 +8,7 @@ use crate::{
         text::clean_line,
     },
     http::{body, deadline::now, error::Problem, state::SharedState},
-    store,
+    store::{OptOut, Page},
 };
 use axum::{
     Json,
@@ -16,19 +16,9 @@ use axum::{
     extract::{Path, State},
     http::{HeaderMap, StatusCode},
 };
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 const MAX_LINE: usize = 200;
-
-/// Which page of the list.
-#[derive(Deserialize)]
-pub struct ListQuery {
-    cursor: Option<String>,
-    #[serde(default)]
-    limit: PageSize,
-}
 
 /// A number to be added.
 pub struct NewOptOut {
@@ -65,35 +55,10 @@ impl NewOptOut {
     }
 }
 
-/// A number that must not be texted.
-#[derive(Serialize)]
-pub struct OptOut {
-    /// In E.164, in full.
-    phone: String,
-    /// The text that it was read from, where that is known.
-    phone_text: Option<String>,
-    staff_id: Option<String>,
-    reason: Option<String>,
-    opted_out_at: Timestamp,
-}
-
-impl From<store::OptOut> for OptOut {
-    fn from(kept: store::OptOut) -> Self {
-        Self {
-            phone: kept.phone.as_e164().to_owned(),
-            phone_text: kept.phone_text,
-            staff_id: kept.staff_id,
-            reason: kept.reason,
-            opted_out_at: kept.opted_out_at,
-        }
-    }
-}
-
 /// `GET /v1/opt-outs`.
-pub async fn list(State(app): SharedState, Query(query): Query<ListQuery>) -> Result<Json<ListPage<OptOut>>, Problem> {
+pub async fn list(State(app): SharedState, Query(query): Query<PageQuery>) -> Result<Json<Page<OptOut>>, Problem> {
     let after = query.cursor.map(restore_plus);
-    let page = app.store.opt_outs(after.as_deref(), query.limit.0).await?;
-    Ok(Json(ListPage::of(page, OptOut::from)))
+    Ok(Json(app.store.opt_outs(after.as_deref(), query.limit.0).await?))
 }
 
 /// `POST /v1/opt-outs`: 201, or 200 if the number is there already.
@@ -111,7 +76,7 @@ pub async fn add(
         .await?;
     tracing::info!(phone = %new.phone, new = is_new, "opt-out added");
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(kept.into())))
+    Ok((status, Json(kept)))
 }
 
 /// `DELETE /v1/opt-outs/{phone}`.

@@ -1,13 +1,12 @@
-//! Reads the query of an address into a type; the parameters that several lists share, and the page that answers them. A parameter without a value
+//! Reads the query of an address into a type, and the parameters that several lists share. A parameter without a value
 //! counts as not given, of one that is given twice the last counts, and unknown ones are ignored.
 
 use crate::{
     domain::{day::LocalDay, text::clean_line},
     http::error::Problem,
-    store,
 };
 use axum::{extract::FromRequestParts, http::request::Parts};
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 
 /// The query, read into `T`. What cannot be read is a 422 that points to the parameter.
@@ -30,6 +29,21 @@ fn read<T: de::DeserializeOwned>(query: &str) -> Result<T, Problem> {
         let pointer = format!("/{}", error.path());
         Problem::field(&pointer, error.into_inner().to_string())
     })
+}
+
+/// Which page of a list.
+#[derive(Deserialize)]
+pub struct PageQuery {
+    pub cursor: Option<String>,
+    #[serde(default)]
+    pub limit: PageSize,
+}
+
+/// How one thing is shown.
+#[derive(Deserialize)]
+pub struct ShowQuery {
+    #[serde(default)]
+    pub reveal: Phones,
 }
 
 /// How many items a page has.
@@ -83,22 +97,6 @@ impl From<String> for Phones {
 
 /// What to do about a text that is not a phone number.
 pub const NO_PHONE: &str = "this is not one phone number: write it with `+`, country code and number, like `+14155550101`, and without an extension";
-
-/// One page of a list, and the cursor of the next.
-#[derive(Serialize)]
-pub struct ListPage<T> {
-    items: Vec<T>,
-    next: Option<String>,
-}
-
-impl<T> ListPage<T> {
-    pub fn of<R>(page: store::Page<R>, show: impl Fn(R) -> T) -> Self {
-        Self {
-            items: page.items.into_iter().map(show).collect(),
-            next: page.next,
-        }
-    }
-}
 
 /// Reads a local day, in a query or in a path.
 pub fn parse_day(text: &str) -> Result<LocalDay, String> {
