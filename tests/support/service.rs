@@ -30,6 +30,8 @@ pub struct Service {
     /// What it printed first.
     pub stdout: Arc<Mutex<String>>,
     log: Arc<Mutex<String>>,
+    /// Ends with the log.
+    reader: std::thread::JoinHandle<()>,
 }
 
 impl Service {
@@ -80,6 +82,7 @@ impl Service {
             address,
             stdout,
             log,
+            reader,
         })
     }
 
@@ -130,10 +133,11 @@ impl Service {
         self.child.wait().unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and for the last of its log.
     pub async fn ended(&mut self) -> ExitStatus {
         super::eventually("the service to end", async || {
-            self.child.try_wait().unwrap().ok_or("still running")
+            let status = self.child.try_wait().unwrap().filter(|_| self.reader.is_finished());
+            status.ok_or("still running")
         })
         .await
     }
