@@ -5,11 +5,14 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    dead_code,
-    unused_macros,
-    reason = "a measurement that cannot go on should panic, and uses only some of the stories' support"
+    reason = "a measurement that cannot go on should panic"
 )]
 
+#[allow(
+    dead_code,
+    unused_macros,
+    reason = "only some of the stories' support is needed here"
+)]
 #[path = "../tests/support/mod.rs"]
 mod support;
 

@@ -10,6 +10,7 @@
 mod support;
 
 mod alarms;
+mod answers;
 mod architecture;
 mod batches;
 mod cleanup;

@@ -30,12 +30,11 @@ pub trait Work: Send + Sync + 'static {
     /// How many rows it writes, about.
     fn rows(&self) -> usize;
 
-    /// Whether it must be done though nobody waits for it any more. Who goes away from other jobs got no answer, and asks
-    /// again.
-    fn is_owed(&self) -> bool;
-
-    /// Whether it may wait a moment for company, so that an fsync serves them both.
-    fn can_wait(&self) -> bool;
+    /// Whether it is done in the background: also if whoever asked is gone, and after a moment's wait for company, so that
+    /// an fsync serves them both. Who goes away from other jobs got no answer, and asks again.
+    fn is_background(&self) -> bool {
+        false
+    }
 }
 
 /// A job that waits, and who for.
@@ -127,14 +126,14 @@ impl<R> Runner<R> {
                 }
             }
             fill(&mut waiting, queue);
-            if waiting.iter().all(|ask| ask.job.can_wait())
+            if waiting.iter().all(|ask| ask.job.is_background())
                 && let Ok(Some(ask)) = tokio::time::timeout(LINGER, queue.recv()).await
             {
                 waiting.push_back(ask);
                 fill(&mut waiting, queue);
             }
             let mut batch = first_rows(&mut waiting);
-            batch.retain(|ask| ask.job.is_owed() || !ask.reply.is_closed());
+            batch.retain(|ask| ask.job.is_background() || !ask.reply.is_closed());
             if !batch.is_empty() {
                 self.settle(batch).await;
             }
@@ -244,7 +243,7 @@ mod tests {
 
     struct Job {
         rows: usize,
-        owed: bool,
+        background: bool,
     }
 
     impl Work for Job {
@@ -252,18 +251,17 @@ mod tests {
             self.rows
         }
 
-        fn is_owed(&self) -> bool {
-            self.owed
-        }
-
-        fn can_wait(&self) -> bool {
-            self.owed
+        fn is_background(&self) -> bool {
+            self.background
         }
     }
 
     fn ask(rows: usize) -> Ask<Job, usize> {
         Ask {
-            job: Arc::new(Job { rows, owed: false }),
+            job: Arc::new(Job {
+                rows,
+                background: false,
+            }),
             reply: oneshot::channel().0,
         }
     }
@@ -302,7 +300,12 @@ mod tests {
     async fn a_bad_job_fails_alone() {
         let batcher = counting(&Arc::default());
 
-        let jobs = (10..20).map(|rows| batcher.submit(Job { rows, owed: false }));
+        let jobs = (10..20).map(|rows| {
+            batcher.submit(Job {
+                rows,
+                background: false,
+            })
+        });
         let answers = futures::future::join_all(jobs).await;
 
         for (rows, answer) in (10..20).zip(answers) {
@@ -314,28 +317,57 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_nobody_waits_for_is_left_out_unless_it_is_owed() {
+    async fn a_job_that_nobody_waits_for_is_left_out_unless_it_is_done_in_the_background() {
         let runs = Arc::default();
         let batcher = counting(&runs);
-        drop(batcher.submit(Job { rows: 1, owed: false }).now_or_never());
         drop(
             batcher
-                .submit_waiting(Arc::new(Job { rows: 2, owed: true }))
+                .submit(Job {
+                    rows: 1,
+                    background: false,
+                })
+                .now_or_never(),
+        );
+        drop(
+            batcher
+                .submit_waiting(Arc::new(Job {
+                    rows: 2,
+                    background: true,
+                }))
                 .now_or_never(),
         );
 
-        assert_eq!(batcher.submit(Job { rows: 3, owed: false }).await.ok(), Some(3));
+        assert_eq!(
+            batcher
+                .submit(Job {
+                    rows: 3,
+                    background: false
+                })
+                .await
+                .ok(),
+            Some(3)
+        );
 
-        assert_eq!(*runs.lock().unwrap(), [2], "the owed one and the last");
+        assert_eq!(*runs.lock().unwrap(), [2], "the one in the background and the last");
     }
 
     #[tokio::test]
     async fn who_finds_the_queue_full_is_told_to_come_again() {
         let (sender, _queue) = mpsc::channel(1);
         let batcher: Batcher<Job, usize> = Batcher(sender);
-        let _waiting = batcher.submit(Job { rows: 1, owed: false }).now_or_never();
+        let _waiting = batcher
+            .submit(Job {
+                rows: 1,
+                background: false,
+            })
+            .now_or_never();
 
-        let refused = batcher.submit(Job { rows: 1, owed: false }).now_or_never();
+        let refused = batcher
+            .submit(Job {
+                rows: 1,
+                background: false,
+            })
+            .now_or_never();
 
         assert!(matches!(refused, Some(Err(StoreError::Busy))));
     }

@@ -17,7 +17,7 @@ use std::{
     },
 };
 
-/// Tickets that had an event lately: a hint, so that a new one costs no question and a storm of repeats no write. Wrong
+/// Tickets that had an event lately: a hint, so that a new one costs no question and many repeats at once no write. Wrong
 /// or forgotten, it costs a round trip and changes no answer.
 pub struct Seen {
     hasher: RandomState,
@@ -54,7 +54,8 @@ impl Seen {
 /// What is known of an alert: a row for each delivery.
 #[derive(sqlx::FromRow)]
 struct Found {
-    place: i64,
+    #[sqlx(try_from = "i64")]
+    place: usize,
     id: AlertId,
     closed_at: Option<i64>,
     state: String,
@@ -86,8 +87,7 @@ pub async fn find(engine: &Engine, queries: &[Arc<DuplicateQuery>]) -> Result<Ve
     let found: Vec<Found> = Repeats(engine).all(FIND, args![rows.collect::<Rows>()]).await?;
     let mut duplicates = vec![None; queries.len()];
     for found in found {
-        let place = usize::try_from(found.place).unwrap_or(usize::MAX);
-        let (Some(query), Some(duplicate)) = (queries.get(place), duplicates.get_mut(place)) else {
+        let (Some(query), Some(duplicate)) = (queries.get(found.place), duplicates.get_mut(found.place)) else {
             continue;
         };
         let is_told = found.closed_at.is_none() && State::parse(&found.state).is_some_and(State::is_told);

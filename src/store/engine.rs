@@ -118,7 +118,12 @@ impl Query for Repeats<'_> {
         match &self.0.kind {
             Kind::Sqlite { repeats, .. } => {
                 let query = bind!(sqlx::query_as::<Sqlite, T>(sql.sqlite), arguments);
-                Ok(query.fetch_all(repeats.hold().await?.get()?).await?)
+                let mut held = repeats.hold().await?;
+                // Until it has answered it is in doubt: then whoever holds it next connects anew.
+                held.is_open = true;
+                let rows = query.fetch_all(held.get()?).await?;
+                held.is_open = false;
+                Ok(rows)
             }
             Kind::Postgres(_) => Reads(self.0).all(sql, arguments).await,
         }

@@ -24,7 +24,7 @@ const SQLITE_FULL: u32 = 13;
 const SQLITE_CANTOPEN: u32 = 14;
 const PRIMARY_CODE: u32 = 0xff;
 
-/// Why the store did not do what it was asked. Its text names the causes too, on one line, and holds no values of ours.
+/// Why the store did not do what it was asked. Its text names the causes too, on one line, and holds no value but a word that this version does not know.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The database did not answer, or refused; trying again later may succeed. Nothing was stored.

@@ -240,16 +240,9 @@ impl Work for Job {
         }
     }
 
-    fn is_owed(&self) -> bool {
-        match self {
-            Self::Raise(_) | Self::Revisit(_) | Self::Begin(_) | Self::Receive(_) => false,
-            Self::Answer(_) => true,
-        }
-    }
-
     /// Nobody waits for an answer to be recorded but the slot of its call.
-    fn can_wait(&self) -> bool {
-        self.is_owed()
+    fn is_background(&self) -> bool {
+        matches!(self, Self::Answer(_))
     }
 }
 
@@ -274,14 +267,6 @@ pub struct DuplicateQuery {
 impl Work for DuplicateQuery {
     fn rows(&self) -> usize {
         1
-    }
-
-    fn can_wait(&self) -> bool {
-        false
-    }
-
-    fn is_owed(&self) -> bool {
-        false
     }
 }
 

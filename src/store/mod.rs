@@ -1,5 +1,6 @@
-//! All SQL, and nothing else: every statement is a literal beside the function that is named as the question it
-//! answers. The same text serves SQLite and PostgreSQL (`sql`): `$1`, text ids, times as UTC milliseconds bound from Rust.
+//! All SQL, and the views of what it reads, which the admin API shows as they are: every statement is a literal beside
+//! the function that is named as the question it answers. The same text serves SQLite and PostgreSQL (`sql`): `$1`, text
+//! ids, times as UTC milliseconds bound from Rust.
 //! Absent: any call to the outside. No transaction is open while a provider is called.
 //!
 //! From below: `session` and `single` (connections), `engine`, `tx` (a transaction, and what follows its commit), `query`,

@@ -118,7 +118,7 @@ struct MailRow {
     settled: String,
 }
 
-/// The time between two mails of alarms, so that a storm makes one mail a minute.
+/// The time between two mails of alarms, so that many of them make one mail a minute.
 const ALARM_PAUSE: SignedDuration = SignedDuration::from_secs(60);
 /// Alarms older than this are not mailed any more: somebody switched mail on later.
 const ALARM_AGE: SignedDuration = SignedDuration::from_hours(24);
@@ -198,8 +198,8 @@ impl Db {
 
     /// A restart may have brought a better server or address: mails that wait for their next try are tried now.
     pub async fn mail_soon(&self, now: Timestamp) -> Result<(), StoreError> {
-        const HURRY: Sql = sql!("update mail set due_at = $1 where sent_at is null and due_at > $1");
-        self.execute(HURRY, args![ms(now)]).await.map(drop)
+        const TRY_NOW: Sql = sql!("update mail set due_at = $1 where sent_at is null and due_at > $1");
+        self.execute(TRY_NOW, args![ms(now)]).await.map(drop)
     }
 
     /// Takes the mail of this kind that has waited longest, until `now + lease`.

@@ -68,15 +68,20 @@ impl Db {
     pub async fn mark_for_report(&self, run: &Run, cutoff: Timestamp, now: Timestamp) -> Result<bool, StoreError> {
         const MARK: Sql = sql!(
             "update opt_out set report_day = $1 where phone in (select phone from opt_out where phone_text is null
-                and report_day is null and coalesce(reason, '') <> $2 order by phone limit $3)"
+                and report_day is null and coalesce(reason, '') <> $2 order by phone limit $3 for update)"
         );
         loop {
             let Some((mut tx, _)) = self.begin_step(run, now).await? else {
                 return Ok(false);
             };
             let outcomes = ledger::mark_outcomes(&mut tx, run.days.last, cutoff, MARK_BATCH).await?;
-            let arguments = args![run.days.last.to_string(), opt_outs::BY_PROVIDER, MARK_BATCH];
-            let opt_outs = tx.execute(MARK, arguments).await?;
+            // Finding them reads all opt-outs, so that comes once the outcomes are through.
+            let opt_outs = if outcomes == 0 {
+                let arguments = args![run.days.last.to_string(), opt_outs::BY_PROVIDER, MARK_BATCH];
+                tx.execute(MARK, arguments).await?
+            } else {
+                0
+            };
             tx.commit().await?;
             if outcomes == 0 && opt_outs == 0 {
                 return Ok(true);

@@ -1,7 +1,7 @@
 //! Connections to PostgreSQL, each lent for one use. No wait here is without an end: the server cuts a statement after
-//! its time, and if the server itself does not answer (a network that swallows what is sent, a machine that is gone), our side
+//! its time, and if the server itself does not answer (a network that loses what is sent, a machine that is gone), our side
 //! gives up a moment later. A connection that was given up, or dropped in mid-call, is closed and never lent again: what
-//! comes over it next would belong to somebody else's question. Absent: SQLite (see `writer`), and what is asked.
+//! comes over it next would belong to somebody else's question. Absent: SQLite (see `single`), and what is asked.
 
 use sqlx::{
     PgConnection, PgPool, Postgres,

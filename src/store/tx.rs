@@ -90,6 +90,7 @@ impl Tx {
     /// Adds a statement for these rows to those that go with the next round trip; without rows it is left out. It takes
     /// nothing but the rows, names them once, and returns none.
     pub fn queue(&mut self, sql: Sql, rows: Rows) {
+        debug_assert!(sql.sqlite_queued.is_some(), "{}", sql.sqlite);
         if !rows.is_empty() {
             self.queue.push((sql, vec![rows.into()]));
         }
@@ -189,6 +190,7 @@ impl Query for Tx {
         arguments: impl IntoIterator<Item = Argument>,
     ) -> Result<Vec<T>, StoreError> {
         if !self.queue.is_empty() {
+            // Else its arguments are named by their places, and what is queued goes before it.
             if sql.sqlite_queued.is_some() {
                 self.queue.push((sql, arguments.into_iter().collect()));
                 return self.send_queue(false).await;

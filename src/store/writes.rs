@@ -58,7 +58,7 @@ async fn write(engine: Engine, standing: Option<StandingOrders>, jobs: Vec<Arc<J
     let written = match batch.write(&engine, Standing(orders)).await {
         // An event is not to blame for what could not be begun with it.
         Err(error) if has_orders && !error.is_outage() => {
-            tracing::debug!(%error, "what came cannot be begun in the same breath");
+            tracing::debug!(%error, "what came cannot be begun in the same transaction");
             Batch::of(&jobs).write(&engine, Standing(Vec::new())).await?
         }
         written => written?,
@@ -174,7 +174,7 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// Raises alerts. Of each order says what it begins in the same breath, if it does: that counts for those that are new;
+    /// Raises alerts. Of each order says what it begins in the same transaction, if it does: that counts for those that are new;
     /// and whether nothing else is due.
     async fn raise(
         &self,

@@ -1,5 +1,6 @@
-//! Webhooks that Twilio calls: one extractor reads, checks and hands on the requests of all of them. Absent: what a request
-//! says (see the handlers), and what it is checked by (see `webhooks`).
+//! What Twilio calls: one extractor reads, checks and hands on the requests. They are status callbacks today, which are
+//! signed over the address of those. Absent: what a request says (see the handlers), and what it is checked by (see
+//! `webhooks`).
 
 use crate::http::{body, connections::Connection, deadline::now, error::Problem, state::AppState, webhooks};
 use axum::{

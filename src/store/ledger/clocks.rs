@@ -7,6 +7,7 @@ use crate::{
     store::{
         Db,
         alarms::{self, About},
+        db::NOTE_TIME,
         error::StoreError,
         query::Query,
         sql::{Sql, args, sql},
@@ -94,10 +95,6 @@ impl Db {
                 (select case when due_at > $1 then updated_at end from delivery where state = 'pending'
                     and due_at is not null order by due_at desc limit 1)"
         );
-        const MARK: Sql = sql!(
-            "insert into setting (name, value, updated_at) values ('clock', '', $1)
-             on conflict (name) do update set updated_at = excluded.updated_at"
-        );
         let far = ms(after(now, SLACK));
         let (mark, latest): (Option<i64>, Option<i64>) = self.reads().one(WRITTEN, args![far]).await?;
         // A process whose clock is ahead may have written it, or none yet wrote down the time.
@@ -114,7 +111,7 @@ impl Db {
             self.clamp_the_rest(now).await?;
         }
         if went_back || mark.is_none_or(|mark| mark <= ms(after(now, -MARK_EVERY))) {
-            self.execute(MARK, args![ms(now)]).await?;
+            self.execute(NOTE_TIME, args!["clock", ms(now)]).await?;
         }
         Ok(clamped)
     }

@@ -1,5 +1,5 @@
-//! The JSON API for admins, one file a subject, each with the shapes of its queries, bodies and answers. Here: the
-//! routes. Absent: pages.
+//! The JSON API for admins, one file a subject, each with the shapes of its queries and bodies; what it answers are the
+//! views of `store`, whose members bear the contract's names. Here: the routes. Absent: pages.
 
 mod alerts;
 mod deliveries;

@@ -1,0 +1,101 @@
+//! The members of every answer of the admin API: programs read them by these names.
+
+use crate::support::{
+    database::Database,
+    env::{TestEnv, critical, person},
+    eventually,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+stories![every_answer_has_the_members_of_the_contract];
+
+const ALERT: &str =
+    "closed_at deliveries id occurred_at received_at source subject ticket_id ticket_number urgency url";
+const DELIVERY: &str = "alert_id attempts channel created_at due_at error_code id phone provider provider_message_id
+    provider_status reason recipient resend_of round segments state updated_at";
+const OPT_OUT: &str = "opted_out_at phone phone_text reason staff_id";
+
+/// The names of an object's members, sorted.
+fn members(object: &Value) -> Vec<&str> {
+    let mut names: Vec<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
+    names.sort_unstable();
+    names
+}
+
+fn words(names: &str) -> Vec<&str> {
+    let mut words: Vec<&str> = names.split_whitespace().collect();
+    words.sort_unstable();
+    words
+}
+
+async fn every_answer_has_the_members_of_the_contract(database: Database) {
+    let env = TestEnv::on(database).await;
+    let id = env.raise(&critical("1", &[person("+14155550100")])).await;
+    let delivery = env.stand(&id, &["accepted"]).await.remove(0);
+    let with_timeline = format!("{DELIVERY} timeline");
+
+    let alert = env.get(&format!("/v1/alerts/{id}")).await;
+    assert_eq!(members(&alert), words(ALERT));
+    assert_eq!(members(&alert["deliveries"][0]), words(&with_timeline));
+    assert_eq!(members(&delivery["recipient"]), words("staff_id role name"));
+    assert_eq!(delivery["channel"], "sms");
+    assert_eq!(delivery["segments"], 2);
+    let first = &alert["deliveries"][0]["timeline"][0];
+    assert_eq!(members(first), words("at what detail"));
+    for (object, name) in [
+        (&alert, "received_at"),
+        (&delivery, "created_at"),
+        (&delivery, "updated_at"),
+        (first, "at"),
+    ] {
+        let time = object[name].as_str().unwrap();
+        assert!(
+            time.parse::<jiff::Timestamp>().is_ok() && time.ends_with('Z'),
+            "{name}: {time}"
+        );
+    }
+    assert_eq!((&alert["closed_at"], &delivery["reason"]), (&Value::Null, &Value::Null));
+
+    let listed = env.get("/v1/alerts?ticket_id=1").await;
+    assert_eq!(members(&listed), words("items next"));
+    assert_eq!(members(&listed["items"][0]), words(ALERT));
+    let listed = env.get("/v1/deliveries?ticket_id=1").await;
+    assert_eq!(members(&listed["items"][0]), words(DELIVERY), "without its timeline");
+    let shown = env
+        .get(&format!("/v1/deliveries/{}", delivery["id"].as_str().unwrap()))
+        .await;
+    assert_eq!(members(&shown), words(&with_timeline));
+
+    let body = json!({"phone": "+14155550101", "staff_id": "7", "reason": "on leave"});
+    let added = env.admin(Method::POST, "/v1/opt-outs", Some(body)).await;
+    assert_eq!(added.status, 201, "{added:?}");
+    let listed = env.get("/v1/opt-outs").await;
+    assert_eq!(members(&listed), words("items next"));
+    assert_eq!(members(&listed["items"][0]), words(OPT_OUT));
+    assert_eq!(
+        members(&env.get("/v1/limit").await),
+        words("day time_zone limit used deferred")
+    );
+
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let path = format!("/v1/reports/{}", today.yesterday().unwrap());
+    let asked = env.admin(Method::POST, &path, None).await;
+    assert_eq!(asked.status, 202, "{asked:?}");
+    let report = eventually("the report", async || {
+        let reply = env.admin(Method::GET, &path, None).await;
+        if reply.status == 200 {
+            Ok(reply.body)
+        } else {
+            Err(reply)
+        }
+    })
+    .await;
+    assert_eq!(members(&report), words("created_at day first_day mail subject text"));
+    assert_eq!(members(&report["mail"]), words("last_error sent_at state tries"));
+    let listed = env.get("/v1/reports").await;
+    assert_eq!(
+        members(&listed["items"][0]),
+        words("created_at day first_day mail subject")
+    );
+}
