@@ -277,8 +277,10 @@ async fn search(worker: &Worker, searches: &Searches, lookup: &Lookup) -> Result
         }
         (Proof::Absent, State::Unknown) => store.give_up(lookup, true, later, now).await,
         (Proof::CannotTell, State::Unknown) => store.give_up(lookup, false, later, now).await,
-        (Proof::Open, State::Unknown) => look_up_again(worker, lookup, Some(after(now, reconcile_after / 2))).await,
-        (Proof::Absent | Proof::CannotTell | Proof::Open, _) => {
+        // Also of what another process gave up: whoever begins the count anew brings it to its end, which by the doubled
+        // gaps of the one before would take hours.
+        (Proof::Open, _) => look_up_again(worker, lookup, Some(after(now, reconcile_after / 2))).await,
+        (Proof::Absent | Proof::CannotTell, _) => {
             if later.is_none() {
                 searches.forget(lookup);
             }
