@@ -200,9 +200,20 @@ async fn handle(worker: &Worker, searches: &Searches, lookup: Lookup) {
 }
 
 async fn look_up_again(worker: &Worker, lookup: &Lookup, look_at: Option<Timestamp>) -> Result<(), StoreError> {
+    let next = (look_at, lookup.lookups + 1);
     worker
         .store
-        .look_up_again(lookup, &worker.owner, look_at, worker.rules.lease, now())
+        .look_up_again(lookup, &worker.owner, next, worker.rules.lease, now())
+        .await
+}
+
+/// The proof is not complete. Does not count for the gaps, which are for what could not be proven.
+async fn look_up_soon(worker: &Worker, lookup: &Lookup) -> Result<(), StoreError> {
+    let now = now();
+    let next = (Some(after(now, worker.rules.reconcile_after / 2)), lookup.lookups);
+    worker
+        .store
+        .look_up_again(lookup, &worker.owner, next, worker.rules.lease, now)
         .await
 }
 
@@ -263,7 +274,7 @@ async fn search(worker: &Worker, searches: &Searches, lookup: &Lookup) -> Result
         // Turned in this very moment, the clock proves nothing any more: the next lookup will know.
         (Proof::Absent, _) if worker.clock.is_unsettled() => {
             searches.forget(lookup);
-            look_up_again(worker, lookup, Some(after(now, reconcile_after / 2))).await
+            look_up_soon(worker, lookup).await
         }
         (Proof::Absent, _) if rules.resend_when_absent || lookup.is_over => {
             searches.forget(lookup);
@@ -273,13 +284,13 @@ async fn search(worker: &Worker, searches: &Searches, lookup: &Lookup) -> Result
                 return Ok(());
             }
             // Where it has moved meanwhile, this changes nothing.
-            look_up_again(worker, lookup, Some(after(now, reconcile_after / 2))).await
+            look_up_soon(worker, lookup).await
         }
         (Proof::Absent, State::Unknown) => store.give_up(lookup, true, later, now).await,
         (Proof::CannotTell, State::Unknown) => store.give_up(lookup, false, later, now).await,
         // Also of what another process gave up: whoever begins the count anew brings it to its end, which by the doubled
         // gaps of the one before would take hours.
-        (Proof::Open, _) => look_up_again(worker, lookup, Some(after(now, reconcile_after / 2))).await,
+        (Proof::Open, _) => look_up_soon(worker, lookup).await,
         (Proof::Absent | Proof::CannotTell, _) => {
             if later.is_none() {
                 searches.forget(lookup);

@@ -362,16 +362,17 @@ impl Db {
     }
 
     /// Nothing new: the next lookup is at `next_at` (`None`: it is settled as it stands). Kept by its owner until then.
+    /// `lookups`: how many there were, as the gaps count them.
     pub async fn look_up_again(
         &self,
         lookup: &Lookup,
         owner: &str,
-        next_at: Option<Timestamp>,
+        (next_at, lookups): (Option<Timestamp>, i64),
         lease: SignedDuration,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         const AGAIN: Sql = sql!(
-            "update delivery set due_at = $2, lease_until = $3, lease_token = $6, looks = looks + 1, updated_at = $7
+            "update delivery set due_at = $2, lease_until = $3, lease_token = $6, looks = $8, updated_at = $7
              where id = $1 and state = $4 and attempts = $5"
         );
         let arguments = args![
@@ -381,7 +382,8 @@ impl Db {
             lookup.state.as_str(),
             lookup.attempt,
             owner,
-            ms(now)
+            ms(now),
+            lookups
         ];
         self.execute(AGAIN, arguments).await.map(drop)
     }
