@@ -30,7 +30,7 @@ const CALLS: [&str; 12] = [
     "insert into route_pace",
     "from receipt r cross join attempt",
     "select id from delivery where lease_until",
-    "'last_ready_check'",
+    "updated_at) values ($1, '', $2)",
     "cross join alert a cross join delivery d",
 ];
 
