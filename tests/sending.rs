@@ -24,6 +24,7 @@ stories![
     held_deliveries_are_claimed_at_most_once_a_second,
     an_ambiguous_answer_is_never_sent_again_blindly,
     a_stop_waits_for_the_call_under_way,
+    no_more_calls_are_made_at_once_than_configured,
     an_own_template_is_used_and_a_bad_one_is_not,
     the_test_mode_delivers_to_the_log,
     nothing_personal_is_logged,
@@ -384,6 +385,30 @@ async fn a_stop_waits_for_the_call_under_way(database: Database) {
     env.restart();
     let delivery = env.stand(&alert, &["accepted"]).await.remove(0);
     assert_eq!(delivery["attempts"], 1);
+}
+
+async fn no_more_calls_are_made_at_once_than_configured(database: Database) {
+    let env = Plan::on(database).set("SMS__MAX_IN_FLIGHT", "2").build().await;
+    let gate = Arc::new(tokio::sync::Notify::new());
+    let people: Vec<_> = (0..6)
+        .map(|number| {
+            env.phone(
+                &format!("+1415555010{number}"),
+                [Answers::AcceptsWhenLet(Arc::clone(&gate))],
+            )
+        })
+        .collect();
+    let alert = env.raise(&critical("1", &people)).await;
+
+    for ended in 0..=4 {
+        let called = env.twilio.accepted(ended + 2).await.len();
+        assert_eq!(called, ended + 2, "{ended} calls have ended");
+        gate.notify_one();
+    }
+    gate.notify_one();
+
+    env.stand(&alert, &["accepted"; 6]).await;
+    assert_eq!(env.twilio.messages().len(), 6);
 }
 
 async fn an_own_template_is_used_and_a_bad_one_is_not(database: Database) {

@@ -18,7 +18,7 @@ use crate::{
 use anyhow::Context;
 use secrecy::SecretString;
 use std::sync::Arc;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 /// Makes the texts of messages as the configuration says.
 pub fn load_templates(config: &Config) -> Templates {
@@ -142,6 +142,7 @@ pub fn make_workers(config: &Config, store: &Db, carriers: &Carriers, owner: &st
             store: store.clone(),
             carrier: carriers.of(channel)?,
             rules: *rules,
+            calls: Arc::new(Semaphore::new(rules.max_in_flight)),
             time_zone: config.time_zone.clone(),
             daily_limit: config.daily_limit,
             owner: owner.to_owned(),

@@ -1,6 +1,6 @@
 //! Begins the deliveries that are due and makes their calls. The row whose commit made a 202 true is the job; apalis holds
-//! nothing that a crash could lose. What is due is begun only for call slots that are free, so no lease ages in a buffer.
-//! Absent: one delivery from its begun attempt on (see `send`).
+//! nothing that a crash could lose. What is due is begun only for calls that can be made at once, so no lease ages in a
+//! buffer. Absent: one delivery from its begun attempt on (see `send`).
 
 use super::{
     context::{Worker, now},
@@ -25,6 +25,9 @@ pub const NAME: &str = "begin to send";
 const LONGEST_NAP: Duration = Duration::from_secs(1);
 /// How long nothing has to come before it is asked when something will be due.
 const DOZE: Duration = Duration::from_millis(20);
+/// How many deliveries are under way for each call that may be: half of them are called while the answers of the others are
+/// recorded.
+pub const PER_CALL: usize = 2;
 /// After a failure of the database. Long enough not to spin, short enough to be there when it is back.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
@@ -65,16 +68,13 @@ async fn round(
     mut stop: watch::Receiver<bool>,
 ) -> (Option<Vec<JoinHandle<()>>>, State) {
     let (mut napped, mut wait, mut looking) = (false, None, None);
-    let Ok(mut free) = Arc::clone(&slots).acquire_owned().await else {
+    let Some(mut free) = Free::one(&worker.calls, &slots).await else {
         return (None, state);
     };
     while !*stop.borrow() {
-        let more = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX);
-        if let Ok(more) = Arc::clone(&slots).try_acquire_many_owned(more) {
-            free.merge(more);
-        }
+        free.add_all();
         let most = tokio::select! {
-            most = wait_for_turn(&worker, &mut state.pace, free.num_permits(), &mut looking) => most,
+            most = wait_for_turn(&worker, &mut state.pace, free.count(), &mut looking) => most,
             () = stopped(&mut stop) => break,
         };
         let next = match most {
@@ -101,16 +101,19 @@ async fn round(
                 state.is_idle = batch.is_all;
                 let mut calls = Vec::with_capacity(batch.begun.len());
                 for sending in batch.begun.into_iter().filter_map(send::to_send) {
-                    let Some(slot) = free.split(1) else { break };
-                    calls.push(call(slot, send::deliver(Arc::clone(&worker), sending, batch.began_at)));
+                    let Some(Free { call, slot }) = free.split() else { break };
+                    calls.push(hold(
+                        slot,
+                        send::deliver(Arc::clone(&worker), sending, batch.began_at, call),
+                    ));
                 }
                 state.pace.used(calls.len(), napped);
                 return (Some(calls), state);
             }
             Ok(Next::Claimed(claim)) => {
                 state.pace.used(1, napped);
-                let slot = free.split(1).unwrap_or(free);
-                let calls = vec![call(slot, send::deliver_claimed(Arc::clone(&worker), claim))];
+                let Free { call, slot } = free.split().unwrap_or(free);
+                let calls = vec![hold(slot, send::deliver_claimed(Arc::clone(&worker), claim, call))];
                 return (Some(calls), state);
             }
             Err(error) => {
@@ -123,8 +126,49 @@ async fn round(
     (None, state)
 }
 
+/// Calls that may be made, and slots for deliveries under way: a call ends with the provider's answer, a delivery is under way
+/// until that is recorded.
+struct Free {
+    call: OwnedSemaphorePermit,
+    slot: OwnedSemaphorePermit,
+}
+
+impl Free {
+    /// Waits for one of each. Nobody else takes any meanwhile. `None` if there never will be one.
+    async fn one(calls: &Arc<Semaphore>, slots: &Arc<Semaphore>) -> Option<Self> {
+        Some(Self {
+            slot: Arc::clone(slots).acquire_owned().await.ok()?,
+            call: Arc::clone(calls).acquire_owned().await.ok()?,
+        })
+    }
+
+    /// Adds all that are free by now.
+    fn add_all(&mut self) {
+        for held in [&mut self.call, &mut self.slot] {
+            let all = Arc::clone(held.semaphore());
+            let more = u32::try_from(all.available_permits()).unwrap_or(u32::MAX);
+            if let Ok(more) = all.try_acquire_many_owned(more) {
+                held.merge(more);
+            }
+        }
+    }
+
+    /// How many deliveries can be begun.
+    fn count(&self) -> usize {
+        self.call.num_permits().min(self.slot.num_permits())
+    }
+
+    /// Those of one delivery.
+    fn split(&mut self) -> Option<Self> {
+        Some(Self {
+            call: self.call.split(1)?,
+            slot: self.slot.split(1)?,
+        })
+    }
+}
+
 /// A delivery under way, in its slot for as long as it lives.
-fn call(slot: OwnedSemaphorePermit, delivering: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+fn hold(slot: OwnedSemaphorePermit, delivering: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(async move {
         delivering.await;
         drop(slot);

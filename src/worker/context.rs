@@ -11,7 +11,7 @@ use crate::{
 };
 use jiff::{Timestamp, tz::TimeZone};
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 /// How often most jobs ask whether there is something to do.
 pub const EVERY_SECOND: Duration = Duration::from_secs(1);
@@ -22,6 +22,8 @@ pub struct Worker {
     pub carrier: Arc<Carrier>,
     /// Those of the carrier's channel.
     pub rules: ChannelRules,
+    /// A permit for each call to the provider that may be made at once.
+    pub calls: Arc<Semaphore>,
     pub time_zone: TimeZone,
     pub daily_limit: i64,
     /// Marks the leases of this process.

@@ -42,7 +42,12 @@ pub async fn run(
         let (carried, stopping) = (Arc::clone(worker), stop.clone());
         let deliveries = move |slots| backend::batches(Arc::clone(&carried), slots, stopping.clone());
         workers = workers
-            .add(backend::NAME, worker.rules.max_in_flight, drain, deliveries)
+            .add(
+                backend::NAME,
+                backend::PER_CALL * worker.rules.max_in_flight,
+                drain,
+                deliveries,
+            )
             .timed(probe::job(worker))
             .timed(reconcile::job(worker));
     }

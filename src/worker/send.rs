@@ -16,17 +16,20 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 /// How often an answer is tried to be recorded that the database as a whole is not to blame for.
 const MAX_TRIES: u32 = 10;
 /// The longest wait between two tries to record an answer.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
-/// Makes the call of an attempt that was begun at `started`, and records the answer, whatever fails on the way.
-pub async fn deliver(worker: Arc<Worker>, sending: Sending, started: Instant) {
+/// Makes the call of an attempt that was begun at `started`, and records the answer, whatever fails on the way. Lets go of
+/// `calling` in between: then another call may be made.
+pub async fn deliver(worker: Arc<Worker>, sending: Sending, started: Instant, calling: OwnedSemaphorePermit) {
     let id = sending.delivery_id.clone();
-    let calling = AssertUnwindSafe(call(&worker, &sending, started)).catch_unwind();
-    let answer = calling.await.unwrap_or(Answer::Broken);
+    let asking = AssertUnwindSafe(call(&worker, &sending, started)).catch_unwind();
+    let answer = asking.await.unwrap_or(Answer::Broken);
+    drop(calling);
     log_answer(&sending, &answer);
     let recording = record(&worker, sending, answer);
     if AssertUnwindSafe(recording).catch_unwind().await.is_err() {
@@ -36,14 +39,14 @@ pub async fn deliver(worker: Arc<Worker>, sending: Sending, started: Instant) {
 
 /// Handles one claim: for a delivery that cannot be begun together with others. Its claims are counted, so it cannot fail
 /// for ever.
-pub async fn deliver_claimed(worker: Arc<Worker>, claim: Claimed) {
+pub async fn deliver_claimed(worker: Arc<Worker>, claim: Claimed, calling: OwnedSemaphorePermit) {
     if claim.claims > MAX_CLAIMS {
         return set_aside(&worker, &claim, "it was claimed again and again without a send").await;
     }
     match guard(begin(&worker, &claim)).await {
         Ok(batch) => {
-            for sending in batch.begun.into_iter().filter_map(to_send) {
-                deliver(Arc::clone(&worker), sending, batch.began_at).await;
+            if let Some(sending) = batch.begun.into_iter().find_map(to_send) {
+                deliver(Arc::clone(&worker), sending, batch.began_at, calling).await;
             }
         }
         Err(error @ StoreError::Unreadable { .. }) => {
@@ -116,7 +119,8 @@ async fn call(worker: &Worker, sending: &Sending, started: Instant) -> Answer {
         to: Address::Phone(&sending.to),
         text: &sending.message,
     };
-    worker.carrier.send(&message).await
+    // Boxed, so that the task of a delivery is small where it is handed on.
+    Box::pin(worker.carrier.send(&message)).await
 }
 
 /// Records the answer, however long the database takes: it is the only copy.
@@ -206,6 +210,7 @@ mod tests {
         store::{Db, Limits, Looker, NewDelivery, Raised, Recipient},
     };
     use jiff::{SignedDuration, tz::TimeZone};
+    use tokio::sync::Semaphore;
 
     const RULES: ChannelRules = ChannelRules {
         per_second: 0.0,
@@ -285,6 +290,7 @@ mod tests {
             store,
             carrier: Carrier::log(),
             rules: RULES,
+            calls: Arc::new(Semaphore::new(RULES.max_in_flight)),
             time_zone: TimeZone::UTC,
             daily_limit: 10,
             owner: "test".into(),
@@ -342,7 +348,8 @@ mod tests {
         }
         assert_eq!(stage.stands().await, "pending");
 
-        deliver_claimed(Arc::clone(&stage.worker), stage.claim(at).await).await;
+        let calling = Arc::clone(&stage.worker.calls).try_acquire_owned().unwrap();
+        deliver_claimed(Arc::clone(&stage.worker), stage.claim(at).await, calling).await;
 
         assert_eq!(stage.stands().await, "failed internal_error");
     }
