@@ -25,6 +25,8 @@ pub fn wait_for(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Re
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.saturating_sub(1).max(1))
+        // What SQLite's thread has done waits no longer than for one other task: whole batches stand behind it.
+        .global_queue_interval(2)
         .enable_all()
         .build()?;
     let done = runtime.block_on(command);

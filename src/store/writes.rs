@@ -175,7 +175,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Raises alerts. Of each order says what it begins in the same transaction, if it does: that counts for those that are new;
-    /// and whether nothing else is due.
+    /// and whether nothing else is due. Only orders that stand are asked about: where one was given just now, others are due.
     async fn raise(
         &self,
         tx: &mut Tx,
@@ -193,7 +193,7 @@ impl<'a> Batch<'a> {
         }
         let mut attempts = Vec::new();
         if !tx.has_neighbours() {
-            for (order, begun) in orders.iter().zip(&mut begun) {
+            for (order, begun) in orders.iter().zip(&mut begun).skip(self.orders.len()) {
                 if let Some((now, sends)) = ledger::begin_new(tx, order, &mut births, Some(newest), began_at).await? {
                     *begun = Some(sends.into_iter().map(|(id, send)| (id, Begun::Send(send))).collect());
                     attempts.push((order, now));

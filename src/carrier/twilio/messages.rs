@@ -50,7 +50,7 @@ const TRIAL_PREFIX: &str = "Sent from your Twilio trial account - ";
 pub struct Messages {
     http: reqwest::Client,
     account: Account,
-    messages_url: String,
+    messages_url: Url,
     route: Arc<Route>,
     /// What Twilio's clock read in its latest good reply.
     clock: Mutex<Option<Stamp>>,
@@ -90,11 +90,12 @@ impl Driver for Messages {
             .pool_idle_timeout(POOL_IDLE)
             .build()
             .context("the HTTP client for Twilio cannot be made")?;
-        let messages_url = format!(
+        let messages_url = Url::parse(&format!(
             "{}/2010-04-01/Accounts/{}/Messages.json",
             account.base_url.as_str().trim_end_matches('/'),
             account.account_sid
-        );
+        ))
+        .context("`twilio.base_url` and the account make no address")?;
         let route = Route::new(Self::CHANNEL, Self::PROVIDER, &account.account_sid, &account.sender.1);
         Ok(Self {
             http,
@@ -127,7 +128,7 @@ impl Driver for Messages {
             form.push(("StatusCallback", callback));
         }
         let sent = Instant::now();
-        match self.call(self.http.post(&self.messages_url).form(&form)).await {
+        match self.call(self.http.post(self.messages_url.clone()).form(&form)).await {
             Err(error) => answer::of_failure(&error),
             Ok(reply) => {
                 self.read_clock(&reply, sent);
@@ -142,7 +143,7 @@ impl Driver for Messages {
 
     /// Asks for one message of the account: answered with 200 only if it may use the API.
     async fn probe(&self) -> ProbeAnswer {
-        let request = self.http.get(&self.messages_url).query(&[("PageSize", "1")]);
+        let request = self.http.get(self.messages_url.clone()).query(&[("PageSize", "1")]);
         match self.call(request).await {
             Ok(reply) => answer::of_probe(reply.status().as_u16()),
             Err(_) => ProbeAnswer::Unclear,
@@ -162,7 +163,7 @@ impl Driver for Messages {
     /// Lists every message to `to`, following all pages. `None` unless the list is complete and every entry readable.
     async fn search(&self, to: Address<'_>, since: Option<Timestamp>) -> Option<Listing> {
         let Address::Phone(to) = to;
-        let mut url = Url::parse(&self.messages_url).ok()?;
+        let mut url = self.messages_url.clone();
         url.query_pairs_mut()
             .append_pair("To", to.as_e164())
             .append_pair("PageSize", PAGE_SIZE);
