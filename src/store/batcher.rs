@@ -35,6 +35,12 @@ pub trait Work: Send + Sync + 'static {
     fn is_background(&self) -> bool {
         false
     }
+
+    /// Whether it takes hardly longer than asking for it, so that a batcher that went at once would always find one or two.
+    /// It lets those go first that are about to ask.
+    fn is_brief(&self) -> bool {
+        false
+    }
 }
 
 /// A job that waits, and who for.
@@ -124,6 +130,9 @@ impl<R> Runner<R> {
                     Some(ask) => waiting.push_back(ask),
                     None => return,
                 }
+            }
+            if waiting.iter().all(|ask| ask.job.is_brief()) {
+                tokio::task::yield_now().await;
             }
             fill(&mut waiting, queue);
             if waiting.iter().all(|ask| ask.job.is_background())

@@ -268,6 +268,11 @@ impl Work for DuplicateQuery {
     fn rows(&self) -> usize {
         1
     }
+
+    /// It reads a few rows that are in memory, and no fsync makes the next ones wait for each other.
+    fn is_brief(&self) -> bool {
+        true
+    }
 }
 
 /// Orders of workers that have nothing to do, left with SQLite's writer: what an event brings is begun in the very
