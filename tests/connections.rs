@@ -8,12 +8,14 @@ use crate::support::{
 };
 use reqwest::Method;
 use std::{
+    cell::Cell,
+    net::SocketAddr,
     process::Command,
     time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::JoinSet,
     time::timeout,
 };
@@ -37,6 +39,16 @@ const HALF_HEADS: [&str; 3] = [
 const HALF_BODY: &str =
     "POST /twilio/status HTTP/1.1\r\nHost: x\r\nX-Twilio-Signature: bm8=\r\nContent-Length: 1000\r\n\r\nMessageSid=";
 const MEBIBYTE: usize = 1024 * 1024;
+
+/// Where clients connect from.
+const HELPDESK: &str = "127.0.0.1";
+const ELSEWHERE: &str = "127.0.0.2";
+
+async fn connect(address: &str, from: &str) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(from.parse().unwrap(), 0))?;
+    socket.connect(address.parse().unwrap()).await
+}
 
 /// Opens a connection and sends this.
 async fn send(address: &str, text: &str) -> TcpStream {
@@ -90,7 +102,7 @@ fn status(answer: &str) -> &str {
 
 /// As many connections as wanted that send half a request and then nothing. They live as long as what is returned. Those
 /// that cannot be opened are left out: a service that accepts no connections takes no more.
-async fn half_open(address: &str, wanted: usize) -> Vec<TcpStream> {
+async fn half_open(address: &str, from: &'static str, wanted: usize) -> Vec<TcpStream> {
     // This process needs files for its own ends of all of them.
     let _ = Command::new("prlimit")
         .args([&format!("--pid={}", std::process::id()), "--nofile=20000:"])
@@ -99,7 +111,7 @@ async fn half_open(address: &str, wanted: usize) -> Vec<TcpStream> {
     for number in 0..wanted {
         let address = address.to_owned();
         opening.spawn(async move {
-            let mut stream = timeout(Duration::from_secs(5), TcpStream::connect(address))
+            let mut stream = timeout(Duration::from_secs(5), connect(&address, from))
                 .await
                 .ok()?
                 .ok()?;
@@ -113,12 +125,12 @@ async fn half_open(address: &str, wanted: usize) -> Vec<TcpStream> {
 
 /// So many clients that post a mebibyte without a signature, but for its last byte, so that one who reads it all has to
 /// keep it all.
-fn unsigned_receipts(address: &str, wanted: usize) -> JoinSet<()> {
+fn unsigned_receipts(address: &str, from: &'static str, wanted: usize) -> JoinSet<()> {
     let mut sending = JoinSet::new();
     for _ in 0..wanted {
         let address = address.to_owned();
         sending.spawn(async move {
-            let mut stream = TcpStream::connect(address).await.unwrap();
+            let mut stream = connect(&address, from).await.unwrap();
             let head = format!("POST /twilio/status HTTP/1.1\r\nHost: x\r\nContent-Length: {MEBIBYTE}\r\n\r\n");
             let _ = stream.write_all(head.as_bytes()).await;
             let _ = stream.write_all(&vec![b'a'; MEBIBYTE - 1]).await;
@@ -166,17 +178,17 @@ fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Events pass while 2,000 clients hold half a request each and 300 post a mebibyte that nobody signed.
-async fn flood(env: TestEnv, wanted_open: usize, what: &str) {
+/// Events of `HELPDESK` pass while 2,000 clients hold half a request each and 300 post a mebibyte that nobody signed.
+async fn flood(env: &TestEnv, from: &'static str, wanted_open: usize, what: &str) {
     // The first phone number loads the numbering plans.
-    post_events(&env, "first", 10).await;
-    let calm = post_events(&env, "calm", 100).await;
+    post_events(env, "first", 10).await;
+    let calm = post_events(env, "calm", 100).await;
     let before_mb = peak_memory_mb(env.service.pid());
 
-    let half_open = half_open(&env.service.address, 2000).await;
+    let half_open = half_open(&env.service.address, from, 2000).await;
     assert!(half_open.len() >= wanted_open, "only {} could connect", half_open.len());
-    let unsigned = unsigned_receipts(&env.service.address, 300);
-    let took = post_events(&env, "flood", 500).await;
+    let unsigned = unsigned_receipts(&env.service.address, from, 300);
+    let took = post_events(env, "flood", 500).await;
 
     let peak_mb = peak_memory_mb(env.service.pid());
     let figures = |took: &[Duration]| {
@@ -203,15 +215,56 @@ async fn events_pass_a_flood_of_half_open_and_unsigned_connections(database: Dat
     let engine = if database.is_sqlite { "SQLite" } else { "PostgreSQL" };
     let env = TestEnv::on(database).await;
 
-    flood(env, 2000, &format!("flood, {engine}")).await;
+    flood(&env, HELPDESK, 2000, &format!("flood, {engine}")).await;
 }
 
+/// At its cap the service closes connections of the address that the flood comes from, but for those that a helpdesk there
+/// keeps; nobody else's.
 async fn events_pass_a_flood_at_the_cap_of_connections(database: Database) {
     let engine = if database.is_sqlite { "SQLite" } else { "PostgreSQL" };
     let env = Plan::on(database).environment(OPEN_FILES, "1024").build().await;
+    let post = |ticket: &str| {
+        let event = critical(ticket, &[person("+14155550101")]).to_string();
+        format!(
+            "POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {INTAKE}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{event}",
+            event.len()
+        )
+    };
+    let mut kept = Vec::new();
+    for number in 0..8 {
+        let mut stream = connect(&env.service.address, ELSEWHERE).await.unwrap();
+        stream
+            .write_all(post(&format!("kept-{number}")).as_bytes())
+            .await
+            .unwrap();
+        assert_eq!(status(&read_answer(&mut stream).await), "202");
+        kept.push(stream);
+    }
 
-    // A service that stops accepting takes some of them; this one takes all, and closes some.
-    flood(env, 1000, &format!("flood at the cap, {engine}")).await;
+    let what = format!("flood at the cap, {engine}");
+    let is_over = Cell::new(false);
+    let flooding = async {
+        // A service that stops accepting takes some of them; this one takes all, and closes some.
+        flood(&env, ELSEWHERE, 1000, &what).await;
+        is_over.set(true);
+    };
+    let keeping = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        let mut number = 0;
+        while !is_over.get() {
+            for stream in &mut kept {
+                ticks.tick().await;
+                number += 1;
+                let event = post(&format!("kept-again-{number}"));
+                stream.write_all(event.as_bytes()).await.unwrap();
+                assert_eq!(status(&read_answer(stream).await), "202");
+            }
+        }
+    };
+    tokio::join!(flooding, keeping);
+
+    env.service.logged("closed connections that only waited").await;
 }
 
 async fn events_pass_when_no_more_files_can_be_opened(database: Database) {
@@ -223,7 +276,7 @@ async fn events_pass_when_no_more_files_can_be_opened(database: Database) {
         .unwrap();
     assert!(limited.success());
 
-    let half_open = half_open(&env.service.address, 300).await;
+    let half_open = half_open(&env.service.address, HELPDESK, 300).await;
 
     for number in 0..20 {
         let event = critical(&format!("full-{number}"), &[person("+14155550101")]);

@@ -3,6 +3,7 @@
 
 use super::{
     body,
+    connections::Connection,
     deadline::{in_time, now},
     error::Problem,
     state::SharedState,
@@ -12,7 +13,7 @@ use crate::{
     intake::Outcome,
 };
 use axum::{
-    Json,
+    Extension, Json,
     body::Body,
     extract::{ConnectInfo, State},
     http::{HeaderMap, StatusCode},
@@ -25,10 +26,12 @@ const NO_ANSWER: &str = "the database did not answer in time; it may or may not 
 pub async fn post(
     State(app): SharedState,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(connection): Extension<Connection>,
     headers: HeaderMap,
     raw: Body,
 ) -> Result<(StatusCode, Json<Outcome>), Problem> {
     let allowed = app.rate_limiter.admit(&app.intake_tokens, &headers, peer.ip())?;
+    connection.know_client();
     let document = body::read_json(&headers, raw).await?;
     let now = now();
     let event = event::parse(&document, now).map_err(|mut faults| {

@@ -3,11 +3,12 @@
 mod api;
 
 use super::{
+    connections::Connection,
     error::Problem,
     state::{AppState, SharedState},
 };
 use axum::{
-    Router,
+    Extension, Router,
     extract::{ConnectInfo, Request, State},
     middleware::{self, Next},
     response::Response,
@@ -23,11 +24,13 @@ pub fn routes(app: &Arc<AppState>) -> Router<Arc<AppState>> {
 async fn admit(
     State(app): SharedState,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(connection): Extension<Connection>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
     app.rate_limiter
         .admit(&app.admin_tokens, request.headers(), peer.ip())?;
+    connection.know_client();
     // PostgreSQL takes no NUL in a text, and nothing here has one.
     if request.uri().to_string().contains("%00") {
         return Err(Problem::not_found("there is nothing at this address"));

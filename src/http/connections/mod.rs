@@ -1,9 +1,11 @@
 //! The connections that are open: how many there may be, and which one is closed for a new one. Absent: sockets (see
 //! `server`).
 //!
-//! At a cap a new connection is refused only if no other one merely waits: the one that has waited longest for a request
-//! head (or for the body of a request that is not authenticated yet) is closed. The longest wait, whatever it is for: any
-//! other order would let clients who hold the cheaper kind close every new connection at once.
+//! At a cap a new connection is refused only if no other one merely waits, for a request head or for the body of a request
+//! that is not authenticated yet: else one of those is closed. There are two kinds of them: the idle ones of clients that
+//! have shown who they are, and all others. Closed is the longest wait of the kind of which there are more. So a flood of
+//! the others leaves a helpdesk's idle connection alone, which it may be using in that moment and which counts on an answer,
+//! and whoever holds many of one kind does not have each new connection closed at once.
 
 mod caps;
 mod table;
@@ -28,7 +30,7 @@ pub struct Connections {
 /// Whether a new connection is taken in.
 pub enum Admission {
     Free(Open),
-    /// The connection that had waited longest was closed for it.
+    /// One that only waited was closed for it.
     InPlaceOfAnother(Open),
     /// All are in the middle of a request.
     Refused,
@@ -59,11 +61,11 @@ impl Connections {
         let before = table.open.len();
         if let Some(address) = address
             && table.open_of(address) >= self.caps.per_address
-            && !table.close_longest_waiting(Some(address))
+            && !table.close_one_waiting(Some(address))
         {
             return Admission::Refused;
         }
-        if table.open.len() >= self.caps.in_all && !table.close_longest_waiting(None) {
+        if table.open.len() >= self.caps.in_all && !table.close_one_waiting(None) {
             return Admission::Refused;
         }
         let is_free = table.open.len() == before;
@@ -80,9 +82,9 @@ impl Connections {
         }
     }
 
-    /// Closes the connection that has waited longest, if one only waits.
+    /// Closes one that only waits, if there is one.
     pub fn evict_one(&self) {
-        self.lock().close_longest_waiting(None);
+        self.lock().close_one_waiting(None);
     }
 
     /// Closes every connection that has used up its time. How many of them were in the middle of a request.
@@ -116,6 +118,7 @@ impl Connection {
 
     /// A request begins.
     pub async fn begin(&self) {
+        self.watch.is_known.store(false, Relaxed);
         let now_ms = self.connections.now_ms();
         self.connections.lock().enter(self.id, Phase::Request, now_ms);
         self.go_on().await;
@@ -127,6 +130,11 @@ impl Connection {
         if !is_open {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// The request that is under way has a good token or signature.
+    pub fn know_client(&self) {
+        self.watch.is_known.store(true, Relaxed);
     }
 
     /// The answer is written.
@@ -209,6 +217,56 @@ mod tests {
             [true, false, true],
             "the first has begun to wait again after the second"
         );
+    }
+
+    /// A connection that has answered a request and waits for the next one.
+    async fn idles(open: &Open, is_known: bool) {
+        open.0.begin().await;
+        if is_known {
+            open.0.know_client();
+        }
+        open.0.become_idle();
+    }
+
+    /// At the cap of 5 of one address, or of 5 in all.
+    fn at_both_caps() -> [(Arc<Connections>, Option<IpAddr>); 2] {
+        [(connections(100, 5), address(1)), (connections(5, 5), None)]
+    }
+
+    #[tokio::test]
+    async fn a_flood_leaves_the_idle_connections_of_known_clients_alone() {
+        for (all, of) in at_both_caps() {
+            let (known, unknown) = (enters(&all, of), enters(&all, of));
+            idles(&known, true).await;
+            idles(&unknown, true).await;
+            idles(&unknown, false).await;
+
+            let flood: Vec<Open> = (0..10).map(|_| enters(&all, of)).collect();
+
+            let flood: Vec<&Open> = flood.iter().collect();
+            assert_eq!(which_are_open(&flood[6..]), [true; 4], "{of:?}");
+            assert_eq!(
+                which_are_open(&[&known, &unknown]),
+                [true, false],
+                "{of:?}: its last request counts"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_with_many_idle_connections_does_not_have_every_new_one_closed() {
+        for (all, of) in at_both_caps() {
+            let mut many = Vec::new();
+            for _ in 0..10 {
+                let known = enters(&all, of);
+                idles(&known, true).await;
+                many.push(known);
+            }
+
+            let new: Vec<Open> = (0..3).map(|_| enters(&all, of)).collect();
+
+            assert!(new.iter().all(is_open), "{of:?}");
+        }
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
-//! The table of open connections: which of them only wait, in which order they began to, and which have used up their
-//! time. Absent: locks and the clock.
+//! The table of open connections: which of them only wait, since when and whether we know for whom, and which have used up
+//! their time. Absent: locks and the clock.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::{
         Arc,
@@ -32,6 +32,8 @@ pub struct Watch {
     pub first_byte_ms: AtomicU64,
     /// Since when the client takes nothing.
     pub stalled_ms: AtomicU64,
+    /// The client has shown who it is: the request that is under way, or the last one, had a good token or signature.
+    pub is_known: AtomicBool,
     /// The answer is with hyper; the next flush ends the request.
     pub is_answered: AtomicBool,
     pub close: Notify,
@@ -42,8 +44,7 @@ pub struct Table {
     next_id: u64,
     next_turn: u64,
     pub open: HashMap<u64, Entry>,
-    /// Those that only wait, by the turn in which they began to; the first has waited longest.
-    waiting: BTreeMap<u64, u64>,
+    waiting: Waiting,
     addresses: HashMap<IpAddr, Address>,
 }
 
@@ -51,7 +52,7 @@ pub struct Entry {
     /// `None` for a trusted proxy.
     address: Option<IpAddr>,
     /// Set while it only waits.
-    turn: Option<u64>,
+    place: Option<Place>,
     phase: Phase,
     since_ms: u64,
     watch: Arc<Watch>,
@@ -70,7 +71,49 @@ pub enum Phase {
 #[derive(Default)]
 struct Address {
     open: usize,
-    waiting: BTreeSet<u64>,
+    waiting: Waiting,
+}
+
+/// Where a connection that only waits stands.
+#[derive(Clone, Copy)]
+struct Place {
+    is_known: bool,
+    turn: u64,
+}
+
+/// Connections that only wait, of clients that we know and of others, by the turn in which they began to.
+#[derive(Default)]
+struct Waiting {
+    known: BTreeMap<u64, u64>,
+    unknown: BTreeMap<u64, u64>,
+}
+
+impl Waiting {
+    fn insert(&mut self, place: Place, id: u64) {
+        self.like(place).insert(place.turn, id);
+    }
+
+    fn remove(&mut self, place: Place) {
+        self.like(place).remove(&place.turn);
+    }
+
+    fn like(&mut self, place: Place) -> &mut BTreeMap<u64, u64> {
+        if place.is_known {
+            &mut self.known
+        } else {
+            &mut self.unknown
+        }
+    }
+
+    /// The one that has waited longest, of the kind of which there are more.
+    fn longest(&self) -> Option<u64> {
+        let more = if self.known.len() > self.unknown.len() {
+            &self.known
+        } else {
+            &self.unknown
+        };
+        more.values().next().copied()
+    }
 }
 
 impl Table {
@@ -80,7 +123,7 @@ impl Table {
         let watch = Arc::new(Watch::default());
         let entry = Entry {
             address,
-            turn: None,
+            place: None,
             phase: Phase::New,
             since_ms: now_ms,
             watch: Arc::clone(&watch),
@@ -109,12 +152,15 @@ impl Table {
     pub fn begin_to_wait(&mut self, id: u64) {
         self.stop_waiting(id);
         let Some(entry) = self.open.get_mut(&id) else { return };
-        let turn = self.next_turn;
+        let place = Place {
+            is_known: entry.watch.is_known.load(Relaxed),
+            turn: self.next_turn,
+        };
         self.next_turn += 1;
-        entry.turn = Some(turn);
-        self.waiting.insert(turn, id);
+        entry.place = Some(place);
+        self.waiting.insert(place, id);
         if let Some(counted) = entry.address.and_then(|address| self.addresses.get_mut(&address)) {
-            counted.waiting.insert(turn);
+            counted.waiting.insert(place, id);
         }
     }
 
@@ -123,10 +169,10 @@ impl Table {
         let Some(entry) = self.open.get_mut(&id) else {
             return false;
         };
-        if let Some(turn) = entry.turn.take() {
-            self.waiting.remove(&turn);
+        if let Some(place) = entry.place.take() {
+            self.waiting.remove(place);
             if let Some(counted) = entry.address.and_then(|address| self.addresses.get_mut(&address)) {
-                counted.waiting.remove(&turn);
+                counted.waiting.remove(place);
             }
         }
         true
@@ -154,13 +200,13 @@ impl Table {
         }
     }
 
-    /// Closes the connection that has waited longest, of this address or of all. Whether there was one.
-    pub fn close_longest_waiting(&mut self, of: Option<IpAddr>) -> bool {
-        let turn = match of {
-            Some(address) => self.addresses.get(&address).and_then(|address| address.waiting.first()),
-            None => self.waiting.keys().next(),
+    /// Closes a connection that only waits, of this address or of all. Whether there was one.
+    pub fn close_one_waiting(&mut self, of: Option<IpAddr>) -> bool {
+        let waiting = match of {
+            Some(address) => self.addresses.get(&address).map(|address| &address.waiting),
+            None => Some(&self.waiting),
         };
-        let longest = turn.and_then(|turn| self.waiting.get(turn)).copied();
+        let longest = waiting.and_then(Waiting::longest);
         longest.inspect(|id| self.close(*id)).is_some()
     }
 
@@ -187,7 +233,7 @@ impl Table {
 #[cfg(test)]
 impl Table {
     pub fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.waiting.is_empty() && self.addresses.is_empty()
+        self.open.is_empty() && self.waiting.longest().is_none() && self.addresses.is_empty()
     }
 }
 

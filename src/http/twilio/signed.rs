@@ -54,6 +54,7 @@ impl FromRequest<Arc<AppState>> for SignedRequest {
         app.webhooks
             .verify(&query, &parts.headers, &form)
             .map_err(|why| reject(why, &form, forbidden()))?;
+        connection.know_client();
         Ok(Self { query, form })
     }
 }
