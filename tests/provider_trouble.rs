@@ -268,7 +268,14 @@ async fn ten_minutes_without_an_answer_are_an_alarm_and_so_is_their_end(database
         mails.iter().map(Mail::subject).collect::<Vec<_>>()[1],
         "Nightbell: the provider can be reached again"
     );
-    assert_eq!(provider_status(&env).await, "ok");
+    // Each replica notes once a second what it saw, so one may note a failed call after the other's answered one. The next
+    // call puts that right, or what the provider is asked after a minute without one.
+    env.turn_clock_to("2026-11-20 12:15:00");
+    eventually("no trouble in the details", async || {
+        let status = provider_status(&env).await;
+        if status == "ok" { Ok(()) } else { Err(status) }
+    })
+    .await;
     assert_eq!(env.database.number("select count(*) from alarm").await, 2);
 }
 
