@@ -13,6 +13,7 @@ mod alarms;
 mod answers;
 mod architecture;
 mod batches;
+mod canceling;
 mod cleanup;
 mod clocks;
 mod commands;

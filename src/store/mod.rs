@@ -51,7 +51,7 @@ pub use job_runs::{Asker, Run, RunState};
 pub use jobs::{
     Addition, AnswerRules, Answered, BeginRules, Begun, BegunBatch, Claimed, NewDelivery, Raised, Recorded, Sending,
 };
-pub use ledger::{ClampRules, Looker, Lookup, Resent};
+pub use ledger::{Canceled, ClampRules, Looker, Lookup, Resent};
 pub use limits::LimitStatus;
 pub use lists::{AlertFilter, AlertView, DeliveryFilter, DeliveryView};
 pub use opt_outs::OptOut;

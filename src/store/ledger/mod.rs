@@ -5,13 +5,14 @@
 //!
 //! On the way of a message: `begin` (before the call), `answer` (after it), `receive` (receipts; `waiting` has those that came
 //! too early), `lookups` (asked about). Beside it: `claims` (who may begin one alone), `aging` (what time alone decides),
-//! `resend` (a person decides), `clocks` (after a wrong clock), `told` (is anybody told?), `strip` (personal data goes),
+//! `cancel` and `resend` (a person decides), `clocks` (after a wrong clock), `told` (is anybody told?), `strip` (personal data goes),
 //! `outcomes` (what a report told).
 
 mod aging;
 mod answer;
 mod attempt;
 mod begin;
+mod cancel;
 mod claims;
 mod clocks;
 mod delivery;
@@ -26,6 +27,7 @@ mod waiting;
 pub use answer::answer;
 pub use attempt::create as create_attempts;
 pub use begin::{begin, begin_new};
+pub use cancel::Canceled;
 pub use clocks::ClampRules;
 pub use delivery::{Birth, Landing, create, lock, save};
 pub use lookups::{Looker, Lookup};

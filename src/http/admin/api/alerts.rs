@@ -5,7 +5,11 @@ use super::{
     query::{PageSize, Phones, Query, ShowQuery},
 };
 use crate::{
-    http::{error::Problem, state::SharedState},
+    http::{
+        deadline::now,
+        error::Problem,
+        state::{AppState, SharedState},
+    },
     store::{AlertFilter, AlertView, Page},
 };
 use axum::{
@@ -66,10 +70,36 @@ pub async fn show(
     Path(id): Path<String>,
     Query(query): Query<ShowQuery>,
 ) -> Result<Json<Alert>, Problem> {
-    let alert = app
-        .store
-        .alert(&id)
-        .await?
-        .ok_or_else(|| Problem::not_found("there is no alert with this id"))?;
-    Ok(Json(Alert::of(alert, query.reveal)))
+    Ok(Json(find(&app, &id, query.reveal).await?))
+}
+
+/// An alert after its deliveries were canceled.
+#[derive(Serialize)]
+pub struct CanceledAlert {
+    /// How many of its deliveries were held back by this request.
+    canceled: usize,
+    #[serde(flatten)]
+    alert: Alert,
+}
+
+/// `POST /v1/alerts/{id}/cancel`: holds back those of its deliveries whose send has not begun. The others go on, as they are
+/// shown.
+pub async fn cancel(
+    State(app): SharedState,
+    Path(id): Path<String>,
+    Query(query): Query<ShowQuery>,
+) -> Result<Json<CanceledAlert>, Problem> {
+    let canceled = app.store.cancel_alert(&id, now()).await?.ok_or_else(not_found)?;
+    tracing::info!(alert.id = %id, canceled, "an admin canceled an alert");
+    let alert = find(&app, &id, query.reveal).await?;
+    Ok(Json(CanceledAlert { canceled, alert }))
+}
+
+async fn find(app: &AppState, id: &str, phones: Phones) -> Result<Alert, Problem> {
+    let alert = app.store.alert(id).await?.ok_or_else(not_found)?;
+    Ok(Alert::of(alert, phones))
+}
+
+fn not_found() -> Problem {
+    Problem::not_found("there is no alert with this id")
 }

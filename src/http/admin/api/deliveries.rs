@@ -1,4 +1,4 @@
-//! `/v1/deliveries`: messages that are or were owed, what happened to each, and sending one again.
+//! `/v1/deliveries`: messages that are or were owed, what happened to each, holding one back and sending one again.
 
 use super::query::{self, NO_PHONE, PageSize, Phones, Query, ShowQuery};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         error::Problem,
         state::{AppState, SharedState},
     },
-    store::{DeliveryFilter, DeliveryView, Page, Resent},
+    store::{Canceled, DeliveryFilter, DeliveryView, Page, Resent},
 };
 use axum::{
     Json,
@@ -91,6 +91,30 @@ pub async fn show(
     Query(query): Query<ShowQuery>,
 ) -> Result<Json<Delivery>, Problem> {
     find(&app, &id, query.reveal).await
+}
+
+/// `POST /v1/deliveries/{id}/cancel`: holds it back, if its send has not begun; 409 if it is too late.
+pub async fn cancel(
+    State(app): SharedState,
+    Path(id): Path<String>,
+    Query(query): Query<ShowQuery>,
+) -> Result<Json<Delivery>, Problem> {
+    match app.store.cancel(&id.as_str().into(), now()).await? {
+        Canceled::Now => tracing::info!(delivery.id = %id, "an admin canceled a delivery"),
+        Canceled::Already => {}
+        Canceled::TooLate(state) => return Err(Problem::new(StatusCode::CONFLICT, too_late(state))),
+        Canceled::NoSuchDelivery => return Err(not_found()),
+    }
+    find(&app, &id, query.reveal).await
+}
+
+/// Why a delivery in this state cannot be canceled.
+fn too_late(state: delivery::State) -> String {
+    if state.is_open() {
+        format!("this delivery is `{state}`: it was handed to the provider, or may have been, and cannot be held back")
+    } else {
+        format!("this delivery is `{state}`: it has ended, so there is nothing to cancel")
+    }
 }
 
 /// `POST /v1/deliveries/{id}/resend`: sends it again as its next round. `{"force": true}` (or `?force=true`) does so though
