@@ -24,6 +24,7 @@ mod limits;
 mod newer_versions;
 mod nightly;
 mod numbers;
+mod opt_outs;
 mod plans;
 mod provider_trouble;
 mod receipts;

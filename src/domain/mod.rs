@@ -19,5 +19,6 @@ pub mod route;
 pub mod search;
 pub mod sms;
 pub mod source;
+pub mod spreadsheet;
 pub mod text;
 mod words;

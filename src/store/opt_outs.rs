@@ -5,7 +5,7 @@ use super::{
     error::StoreError,
     page::Page,
     query::Query,
-    sql::{Sql, args, sql},
+    sql::{Rows, Sql, args, row, sql},
     tx::Tx,
     types::{Ms, ms},
 };
@@ -29,34 +29,60 @@ pub struct OptOut {
 /// The reason noted when the provider reported it.
 pub const BY_PROVIDER: &str = "the provider says that this person opted out";
 
+/// A number to be added.
+pub struct NewOptOut {
+    pub phone: PhoneNumber,
+    /// The text that it was read from.
+    pub phone_text: String,
+    pub staff_id: Option<String>,
+    pub reason: Option<String>,
+    pub opted_out_at: Timestamp,
+}
+
+row! {
+    NewRow<'a> {
+        phone: &'a str as text,
+        phone_text: &'a str as text,
+        staff_id: &'a Option<String> as text,
+        reason: &'a Option<String> as text,
+        opted_out_at: i64 as number,
+    }
+}
+
+const INSERT: Sql = sql!(
+    "insert into opt_out (phone, phone_text, staff_id, reason, opted_out_at)
+     select r.phone, r.phone_text, r.staff_id, r.reason, r.opted_out_at from ",
+    NewRow::ROWS,
+    " where true on conflict (phone) do nothing"
+);
+
+const OPT_OUT: &str = "select phone, phone_text, staff_id, reason, opted_out_at from opt_out";
+
 impl Db {
-    /// Adds a number that was read from `text`. Returns the entry and whether it is new; one that is there already stays as
-    /// it was.
-    pub async fn add_opt_out(
-        &self,
-        phone: &PhoneNumber,
-        text: &str,
-        staff_id: Option<&str>,
-        reason: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(OptOut, bool), StoreError> {
+    /// Adds a number. Returns the entry and whether it is new; one that is there already stays as it was.
+    pub async fn add_opt_out(&self, new: &NewOptOut) -> Result<(OptOut, bool), StoreError> {
         let mut tx = self.begin().await?;
-        let new = insert(&mut tx, phone.as_e164(), staff_id, reason, now).await?;
-        if new {
-            tx.execute(
-                sql!("update opt_out set phone_text = $2 where phone = $1"),
-                args![phone.as_e164(), text],
-            )
-            .await?;
-        }
+        let added = insert_all(&mut tx, &[new]).await?;
         let kept = tx
-            .one(
-                sql!("select phone, phone_text, staff_id, reason, opted_out_at from opt_out where phone = $1"),
-                args![phone.as_e164()],
-            )
+            .one(sql!(OPT_OUT, " where phone = $1"), args![new.phone.as_e164()])
             .await?;
         tx.commit().await?;
-        Ok((kept, new))
+        Ok((kept, added > 0))
+    }
+
+    /// Adds numbers in one transaction; those that are there already stay as they were. Returns how many are new.
+    pub async fn add_opt_outs(&self, new: &[NewOptOut]) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        let new: Vec<&NewOptOut> = new.iter().collect();
+        let added = insert_all(&mut tx, &new).await?;
+        tx.commit().await?;
+        Ok(added)
+    }
+
+    pub async fn opt_out(&self, phone: &PhoneNumber) -> Result<Option<OptOut>, StoreError> {
+        self.reads()
+            .optional(sql!(OPT_OUT, " where phone = $1"), args![phone.as_e164()])
+            .await
     }
 
     /// Removes a number. Returns whether it was there.
@@ -70,10 +96,7 @@ impl Db {
         let opt_outs = self
             .reads()
             .all(
-                sql!(
-                    "select phone, phone_text, staff_id, reason, opted_out_at from opt_out
-                 where phone > $1 order by phone limit $2"
-                ),
+                sql!(OPT_OUT, " where phone > $1 order by phone limit $2"),
                 args![after.unwrap_or(""), limit + 1],
             )
             .await?;
@@ -81,24 +104,25 @@ impl Db {
     }
 }
 
-/// Adds a number inside a transaction. Returns whether it is new.
-pub async fn insert(
-    tx: &mut Tx,
-    e164: &str,
-    staff_id: Option<&str>,
-    reason: Option<&str>,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    Ok(tx
-        .execute(
-            sql!(
-                "insert into opt_out (phone, staff_id, reason, opted_out_at) values ($1, $2, $3, $4)
-            on conflict (phone) do nothing"
-            ),
-            args![e164, staff_id, reason, ms(now)],
-        )
-        .await?
-        > 0)
+/// Adds numbers; how many are new. PostgreSQL waits for others that insert the same one: everybody in the same order.
+async fn insert_all(tx: &mut Tx, new: &[&NewOptOut]) -> Result<u64, StoreError> {
+    let mut sorted = new.to_vec();
+    sorted.sort_by(|a, b| a.phone.as_e164().cmp(b.phone.as_e164()));
+    let rows = sorted.into_iter().map(|new| NewRow {
+        phone: new.phone.as_e164(),
+        phone_text: &new.phone_text,
+        staff_id: &new.staff_id,
+        reason: &new.reason,
+        opted_out_at: ms(new.opted_out_at),
+    });
+    tx.execute(INSERT, args![rows.collect::<Rows>()]).await
+}
+
+/// Adds a number that the provider reported.
+pub async fn insert_reported(tx: &mut Tx, e164: &str, now: Timestamp) -> Result<(), StoreError> {
+    const INSERT: Sql =
+        sql!("insert into opt_out (phone, reason, opted_out_at) values ($1, $2, $3) on conflict (phone) do nothing");
+    tx.execute(INSERT, args![e164, BY_PROVIDER, ms(now)]).await.map(drop)
 }
 
 /// Whether a number must not be texted.

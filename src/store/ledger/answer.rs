@@ -155,7 +155,7 @@ impl Recording {
             Answer::NotSent { .. } | Answer::Halted { .. } => self.not_sent(tx, place, answered).await?,
             Answer::Refused { code, opted_out } => {
                 if *opted_out && let Some(phone) = &delivery.phone {
-                    opt_outs::insert(tx, phone, None, Some(opt_outs::BY_PROVIDER), now).await?;
+                    opt_outs::insert_reported(tx, phone, now).await?;
                 }
                 let code_text = code.map_or_else(String::new, |code| format!(" with code {code}"));
                 let landing = Landing {

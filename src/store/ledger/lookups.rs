@@ -271,7 +271,7 @@ impl Db {
         };
         delivery.update_accepted(&update);
         if found.opted_out {
-            opt_outs::insert(&mut tx, lookup.to.as_e164(), None, Some(opt_outs::BY_PROVIDER), now).await?;
+            opt_outs::insert_reported(&mut tx, lookup.to.as_e164(), now).await?;
         }
         let known = (located.waiting > 0).then(|| waiting::Known::new(place, delivery, &update));
         waiting::apply(&mut tx, &mut set, known.as_slice()).await?;

@@ -135,7 +135,7 @@ pub async fn receive(tx: &mut Tx, receipts: &[&Received]) -> Result<Vec<Recorded
         if received.receipt.opted_out
             && let Some(phone) = delivery.phone.clone()
         {
-            opt_outs::insert(tx, &phone, None, Some(opt_outs::BY_PROVIDER), received.now).await?;
+            opt_outs::insert_reported(tx, &phone, received.now).await?;
         }
         if located.waiting > 0 {
             known.push(waiting::Known::new(at, delivery, &update));

@@ -108,7 +108,7 @@ pub async fn apply(tx: &mut Tx, set: &mut WorkingSet, known: &[Known]) -> Result
         if waiting.opted_out_at.is_some()
             && let Some(phone) = &delivery.phone
         {
-            opt_outs::insert(tx, phone, None, Some(opt_outs::BY_PROVIDER), known.at).await?;
+            opt_outs::insert_reported(tx, phone, known.at).await?;
         }
         applied.push(&Applied {
             id: &waiting.id,

@@ -4,6 +4,7 @@
 mod alerts;
 mod deliveries;
 mod limit;
+mod opt_out_files;
 mod opt_outs;
 mod query;
 mod receipts;
@@ -12,7 +13,7 @@ mod reports;
 use crate::http::state::AppState;
 use axum::{
     Router,
-    routing::{delete, get, post},
+    routing::{get, post},
 };
 use std::sync::Arc;
 
@@ -26,7 +27,11 @@ pub fn routes() -> Router<Arc<AppState>> {
         .route("/v1/deliveries/{id}/cancel", post(deliveries::cancel))
         .route("/v1/deliveries/{id}/resend", post(deliveries::resend))
         .route("/v1/opt-outs", get(opt_outs::list).post(opt_outs::add))
-        .route("/v1/opt-outs/{phone}", delete(opt_outs::remove))
+        .route(
+            "/v1/opt-outs.csv",
+            get(opt_out_files::export).post(opt_out_files::import),
+        )
+        .route("/v1/opt-outs/{phone}", get(opt_outs::show).delete(opt_outs::remove))
         .route("/v1/limit", get(limit::show).put(limit::set))
         .route("/v1/receipts/rejected", get(receipts::list_rejected))
         .route("/v1/reports", get(reports::list))

@@ -1,4 +1,4 @@
-//! `/v1/opt-outs`: numbers that must not be texted.
+//! `/v1/opt-outs`: numbers that must not be texted. Absent: many of them at once (see `opt_out_files`).
 
 use super::query::{NO_PHONE, PageQuery, Query};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
         text::clean_line,
     },
     http::{body, deadline::now, error::Problem, state::SharedState},
-    store::{OptOut, Page},
+    store::{NewOptOut, OptOut, Page},
 };
 use axum::{
     Json,
@@ -16,43 +16,35 @@ use axum::{
     extract::{Path, State},
     http::{HeaderMap, StatusCode},
 };
+use jiff::Timestamp;
 use serde_json::Value;
 
-const MAX_LINE: usize = 200;
+/// Longer texts are cut.
+pub const MAX_LINE: usize = 200;
 
-/// A number to be added.
-pub struct NewOptOut {
-    phone: PhoneNumber,
-    /// The text that it was read from.
-    phone_text: String,
-    staff_id: Option<String>,
-    reason: Option<String>,
-}
-
-impl NewOptOut {
-    /// Reads the body of a request; names every bad field.
-    fn read(document: &Value, region: Region) -> Result<Self, Vec<Fault>> {
-        let root = Reader::root(document);
-        let mut faults: Vec<Fault> = Vec::new();
-        root.expect_object(&mut faults);
-        let place = root.member("phone");
-        let raw_phone = place.text(&mut faults);
-        let staff_id = root.member("staff_id").id(&mut faults);
-        let reason = root.member("reason").text(&mut faults);
-        let phone = raw_phone.and_then(|raw| PhoneNumber::parse(raw, region));
-        if phone.is_none() && faults.is_empty() {
-            place.fault(&mut faults, NO_PHONE);
-        }
-        let Some(phone) = phone.filter(|_| faults.is_empty()) else {
-            return Err(faults);
-        };
-        Ok(Self {
-            phone,
-            phone_text: clean_line(raw_phone.unwrap_or_default(), MAX_LINE),
-            staff_id: staff_id.map(|id| clean_line(&id, MAX_LINE)),
-            reason: reason.map(|reason| clean_line(reason, MAX_LINE)),
-        })
+/// Reads the body of a request; names every bad field.
+fn read_new(document: &Value, region: Region, now: Timestamp) -> Result<NewOptOut, Vec<Fault>> {
+    let root = Reader::root(document);
+    let mut faults: Vec<Fault> = Vec::new();
+    root.expect_object(&mut faults);
+    let place = root.member("phone");
+    let raw_phone = place.text(&mut faults);
+    let staff_id = root.member("staff_id").id(&mut faults);
+    let reason = root.member("reason").text(&mut faults);
+    let phone = raw_phone.and_then(|raw| PhoneNumber::parse(raw, region));
+    if phone.is_none() && faults.is_empty() {
+        place.fault(&mut faults, NO_PHONE);
     }
+    let Some(phone) = phone.filter(|_| faults.is_empty()) else {
+        return Err(faults);
+    };
+    Ok(NewOptOut {
+        phone,
+        phone_text: clean_line(raw_phone.unwrap_or_default(), MAX_LINE),
+        staff_id: staff_id.map(|id| clean_line(&id, MAX_LINE)),
+        reason: reason.map(|reason| clean_line(reason, MAX_LINE)),
+        opted_out_at: now,
+    })
 }
 
 /// `GET /v1/opt-outs`.
@@ -68,37 +60,46 @@ pub async fn add(
     raw: Body,
 ) -> Result<(StatusCode, Json<OptOut>), Problem> {
     let document = body::read_json(&headers, raw).await?;
-    let new = NewOptOut::read(&document, app.default_region).map_err(Problem::fields)?;
-    let (staff_id, reason) = (new.staff_id.as_deref(), new.reason.as_deref());
-    let (kept, is_new) = app
-        .store
-        .add_opt_out(&new.phone, &new.phone_text, staff_id, reason, now())
-        .await?;
+    let new = read_new(&document, app.default_region, now()).map_err(Problem::fields)?;
+    let (kept, is_new) = app.store.add_opt_out(&new).await?;
     tracing::info!(phone = %new.phone, new = is_new, "opt-out added");
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(kept)))
 }
 
+/// `GET /v1/opt-outs/{phone}`.
+pub async fn show(State(app): SharedState, Path(phone): Path<String>) -> Result<Json<OptOut>, Problem> {
+    for phone in meant_by(&phone, app.default_region) {
+        if let Some(found) = app.store.opt_out(&phone).await? {
+            return Ok(Json(found));
+        }
+    }
+    Err(not_found())
+}
+
 /// `DELETE /v1/opt-outs/{phone}`.
 pub async fn remove(State(app): SharedState, Path(phone): Path<String>) -> Result<StatusCode, Problem> {
-    // As it is listed first: an earlier version may have stored a form that is read otherwise today.
-    let is_e164 = phone
+    for phone in meant_by(&phone, app.default_region) {
+        if app.store.remove_opt_out(&phone).await? {
+            tracing::info!(%phone, "opt-out removed");
+            return Ok(StatusCode::NO_CONTENT);
+        }
+    }
+    Err(not_found())
+}
+
+/// The numbers that a text in an address may mean. As it is listed first: an earlier version may have stored a form that is
+/// read otherwise today.
+fn meant_by(text: &str, region: Region) -> impl Iterator<Item = PhoneNumber> {
+    let is_e164 = text
         .strip_prefix('+')
         .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
-    let listed = is_e164.then(|| PhoneNumber::from_stored(phone.clone()));
-    let phone = match listed {
-        Some(listed) if app.store.remove_opt_out(&listed).await? => listed,
-        Some(_) | None => {
-            let phone = PhoneNumber::parse(&phone, app.default_region)
-                .ok_or_else(|| Problem::not_found("this is not one phone number, so it has not opted out"))?;
-            if !app.store.remove_opt_out(&phone).await? {
-                return Err(Problem::not_found("this number has not opted out"));
-            }
-            phone
-        }
-    };
-    tracing::info!(%phone, "opt-out removed");
-    Ok(StatusCode::NO_CONTENT)
+    let listed = is_e164.then(|| PhoneNumber::from_stored(text.to_owned()));
+    listed.into_iter().chain(PhoneNumber::parse(text, region))
+}
+
+fn not_found() -> Problem {
+    Problem::not_found("this number has not opted out, or is not one")
 }
 
 /// In a query, a bare `+` means a blank; people write it all the same.
