@@ -2,13 +2,16 @@
 
 use crate::support::{
     database::Database,
-    env::{TestEnv, critical, person},
+    env::{ADMIN, TestEnv, critical, person},
     eventually,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
 
-stories![every_answer_has_the_members_of_the_contract];
+stories![
+    every_answer_has_the_members_of_the_contract,
+    each_page_links_to_the_next,
+];
 
 const ALERT: &str =
     "closed_at deliveries id occurred_at received_at source subject ticket_id ticket_number urgency url";
@@ -98,4 +101,52 @@ async fn every_answer_has_the_members_of_the_contract(database: Database) {
         members(&listed["items"][0]),
         words("created_at day first_day mail subject")
     );
+}
+
+/// Follows the links of a list from its first page; how many items each page has.
+async fn follow(env: &TestEnv, path: &str) -> Vec<usize> {
+    let client = crate::support::client();
+    let (mut path, mut sizes) = (path.to_owned(), Vec::new());
+    loop {
+        let url = format!("http://{}{path}", env.service.address);
+        let response = client.get(url).bearer_auth(ADMIN).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        let link = response
+            .headers()
+            .get("link")
+            .map(|link| link.to_str().unwrap().to_owned());
+        let page: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
+        sizes.push(page["items"].as_array().unwrap().len());
+        assert_eq!(link.is_some(), page["next"].is_string(), "{page}");
+        let Some(link) = link else { return sizes };
+        path = link
+            .strip_prefix('<')
+            .unwrap()
+            .strip_suffix(">; rel=\"next\"")
+            .unwrap()
+            .to_owned();
+    }
+}
+
+async fn each_page_links_to_the_next(database: Database) {
+    let env = TestEnv::on(database).await;
+    for number in 0..5 {
+        let phone = format!("+1415555010{number}");
+        let alert = env.raise(&critical(&number.to_string(), &[person(&phone)])).await;
+        env.stand(&alert, &["accepted"]).await;
+        let added = env
+            .admin(Method::POST, "/v1/opt-outs", Some(json!({"phone": phone})))
+            .await;
+        assert_eq!(added.status, 201);
+    }
+
+    for list in [
+        "/v1/alerts?limit=2&source=default",
+        "/v1/deliveries?limit=2&state=accepted",
+        "/v1/opt-outs?limit=2",
+    ] {
+        assert_eq!(follow(&env, list).await, [2, 2, 1], "{list}");
+    }
+    assert_eq!(follow(&env, "/v1/deliveries?limit=2&state=failed").await, [0]);
+    assert_eq!(follow(&env, "/v1/reports?limit=2").await, [0]);
 }

@@ -2,7 +2,7 @@
 
 use super::{
     deliveries::Delivery,
-    query::{PageSize, Phones, Query, ShowQuery},
+    query::{Listed, PageSize, Phones, Query, ShowQuery},
 };
 use crate::{
     http::{
@@ -10,11 +10,12 @@ use crate::{
         error::Problem,
         state::{AppState, SharedState},
     },
-    store::{AlertFilter, AlertView, Page},
+    store::{AlertFilter, AlertView},
 };
 use axum::{
     Json,
     extract::{Path, State},
+    http::Uri,
 };
 use serde::{Deserialize, Serialize};
 
@@ -52,7 +53,7 @@ impl Alert {
 }
 
 /// `GET /v1/alerts`: newest first.
-pub async fn list(State(app): SharedState, Query(query): Query<ListQuery>) -> Result<Json<Page<Alert>>, Problem> {
+pub async fn list(State(app): SharedState, Query(query): Query<ListQuery>, uri: Uri) -> Result<Listed<Alert>, Problem> {
     let filter = AlertFilter {
         source: query.source,
         ticket_id: query.ticket_id,
@@ -61,7 +62,8 @@ pub async fn list(State(app): SharedState, Query(query): Query<ListQuery>) -> Re
         .store
         .alerts(&filter, query.cursor.as_deref(), query.limit.0)
         .await?;
-    Ok(Json(page.map(|view| Alert::of(view, query.reveal))))
+    let page = page.map(|view| Alert::of(view, query.reveal));
+    Ok(Listed { page, uri })
 }
 
 /// `GET /v1/alerts/{id}`: with the timelines of its deliveries.

@@ -1,6 +1,6 @@
 //! `/v1/deliveries`: messages that are or were owed, what happened to each, holding one back and sending one again.
 
-use super::query::{self, NO_PHONE, PageSize, Phones, Query, ShowQuery};
+use super::query::{self, Listed, NO_PHONE, PageSize, Phones, Query, ShowQuery};
 use crate::{
     domain::{
         day::LocalDay,
@@ -14,13 +14,13 @@ use crate::{
         error::Problem,
         state::{AppState, SharedState},
     },
-    store::{Canceled, DeliveryFilter, DeliveryView, Page, Resent},
+    store::{Canceled, DeliveryFilter, DeliveryView, Resent},
 };
 use axum::{
     Json,
     body::Body,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, Uri},
 };
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
@@ -75,13 +75,18 @@ impl Delivery {
 }
 
 /// `GET /v1/deliveries`: newest first.
-pub async fn list(State(app): SharedState, Query(query): Query<ListQuery>) -> Result<Json<Page<Delivery>>, Problem> {
+pub async fn list(
+    State(app): SharedState,
+    Query(query): Query<ListQuery>,
+    uri: Uri,
+) -> Result<Listed<Delivery>, Problem> {
     let filter = filter(&app, &query)?;
     let page = app
         .store
         .deliveries(&filter, query.cursor.as_deref(), query.limit.0)
         .await?;
-    Ok(Json(page.map(|view| Delivery::of(view, query.reveal))))
+    let page = page.map(|view| Delivery::of(view, query.reveal));
+    Ok(Listed { page, uri })
 }
 
 /// `GET /v1/deliveries/{id}`.

@@ -1,6 +1,6 @@
 //! `/v1/opt-outs`: numbers that must not be texted. Absent: many of them at once (see `opt_out_files`).
 
-use super::query::{NO_PHONE, PageQuery, Query};
+use super::query::{Listed, NO_PHONE, PageQuery, Query};
 use crate::{
     domain::{
         json::{Fault, Reader},
@@ -8,13 +8,13 @@ use crate::{
         text::clean_line,
     },
     http::{body, deadline::now, error::Problem, state::SharedState},
-    store::{NewOptOut, OptOut, Page},
+    store::{NewOptOut, OptOut},
 };
 use axum::{
     Json,
     body::Body,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, Uri},
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -48,9 +48,14 @@ fn read_new(document: &Value, region: Region, now: Timestamp) -> Result<NewOptOu
 }
 
 /// `GET /v1/opt-outs`.
-pub async fn list(State(app): SharedState, Query(query): Query<PageQuery>) -> Result<Json<Page<OptOut>>, Problem> {
+pub async fn list(
+    State(app): SharedState,
+    Query(query): Query<PageQuery>,
+    uri: Uri,
+) -> Result<Listed<OptOut>, Problem> {
     let after = query.cursor.map(restore_plus);
-    Ok(Json(app.store.opt_outs(after.as_deref(), query.limit.0).await?))
+    let page = app.store.opt_outs(after.as_deref(), query.limit.0).await?;
+    Ok(Listed { page, uri })
 }
 
 /// `POST /v1/opt-outs`: 201, or 200 if the number is there already.

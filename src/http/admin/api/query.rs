@@ -4,9 +4,15 @@
 use crate::{
     domain::{day::LocalDay, text::clean_line},
     http::error::Problem,
+    store::Page,
 };
-use axum::{extract::FromRequestParts, http::request::Parts};
-use serde::{Deserialize, Deserializer, de};
+use axum::{
+    Json,
+    extract::FromRequestParts,
+    http::{HeaderValue, Uri, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 
 /// The query, read into `T`. What cannot be read is a 422 that points to the parameter.
@@ -37,6 +43,33 @@ pub struct PageQuery {
     pub cursor: Option<String>,
     #[serde(default)]
     pub limit: PageSize,
+}
+
+/// A page of a list as it is answered: with a link to the next one (RFC 8288), which keeps what was asked for.
+pub struct Listed<T> {
+    pub page: Page<T>,
+    /// The address that was asked.
+    pub uri: Uri,
+}
+
+impl<T: Serialize> IntoResponse for Listed<T> {
+    fn into_response(self) -> Response {
+        let next = self.page.next.as_deref().map(|cursor| next_link(&self.uri, cursor));
+        let link = next.and_then(|link| HeaderValue::from_str(&link).ok());
+        let mut response = Json(self.page).into_response();
+        response.headers_mut().extend(link.map(|link| (header::LINK, link)));
+        response
+    }
+}
+
+fn next_link(uri: &Uri, cursor: &str) -> String {
+    let asked = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let kept = asked.filter(|(name, _)| name != "cursor");
+    let query = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(kept)
+        .append_pair("cursor", cursor)
+        .finish();
+    format!("<{}?{query}>; rel=\"next\"", uri.path())
 }
 
 /// How one thing is shown.
@@ -117,7 +150,6 @@ pub fn is_true<'de, D: Deserializer<'de>>(parameter: D) -> Result<bool, D::Error
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::response::IntoResponse;
 
     #[derive(Debug, Default, PartialEq, Deserialize)]
     struct Example {
@@ -156,6 +188,16 @@ mod tests {
         assert_eq!(example.day, LocalDay::parse("2026-11-20"));
         let other: Example = read("reveal=all&force=yes").unwrap();
         assert_eq!((other.reveal, other.force), (Phones::Masked, false));
+    }
+
+    #[test]
+    fn the_next_page_keeps_what_was_asked_for() {
+        let uri = Uri::from_static("/v1/deliveries?ticket_id=a%26b&cursor=old&limit=2&reveal=");
+
+        assert_eq!(
+            next_link(&uri, "+1 new"),
+            "</v1/deliveries?ticket_id=a%26b&limit=2&reveal=&cursor=%2B1+new>; rel=\"next\""
+        );
     }
 
     #[tokio::test]

@@ -1,16 +1,16 @@
 //! `/v1/reports`: the reports that are kept, and the request for one now. Absent: making them, which is the worker's;
 //! they meet in the ledger of job runs.
 
-use super::query::{PageQuery, Query, parse_day};
+use super::query::{Listed, PageQuery, Query, parse_day};
 use crate::{
     domain::{day::LocalDay, nightly::NightlyJob},
     http::{deadline::now, error::Problem, state::SharedState},
-    store::{Asker, KeptReport, Page, RunState},
+    store::{Asker, KeptReport, RunState},
 };
 use axum::{
     Json,
     extract::{Path, State},
-    http::StatusCode,
+    http::{StatusCode, Uri},
 };
 use serde::Serialize;
 
@@ -22,8 +22,13 @@ pub struct Run {
 }
 
 /// `GET /v1/reports`: newest first, without their texts.
-pub async fn list(State(app): SharedState, Query(query): Query<PageQuery>) -> Result<Json<Page<KeptReport>>, Problem> {
-    Ok(Json(app.store.reports(query.cursor.as_deref(), query.limit.0).await?))
+pub async fn list(
+    State(app): SharedState,
+    Query(query): Query<PageQuery>,
+    uri: Uri,
+) -> Result<Listed<KeptReport>, Problem> {
+    let page = app.store.reports(query.cursor.as_deref(), query.limit.0).await?;
+    Ok(Listed { page, uri })
 }
 
 /// `GET /v1/reports/{day}`: the report that covers a day, as it was made.
