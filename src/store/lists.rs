@@ -31,6 +31,32 @@ pub struct DeliveryFilter {
     pub received: Option<(Timestamp, Timestamp)>,
 }
 
+impl DeliveryFilter {
+    /// Whether the state is all there is to go by.
+    fn is_state_alone(&self) -> bool {
+        self.state.is_some() && self.ticket_id.is_none() && self.phone.is_none() && self.received.is_none()
+    }
+
+    /// What is asked for one by one, each newest first. By state alone the index of what is due serves, in which those that
+    /// are not due stand in the order of their ids; that is nearly all. Read in one, all of a state would be sorted.
+    fn parts(&self) -> &'static [&'static str] {
+        if self.is_state_alone() {
+            &[" and d.due_at is null", " and d.due_at is not null"]
+        } else {
+            &[""]
+        }
+    }
+
+    /// Beside something narrower, the state is no way to go by: most deliveries have the same.
+    fn state_column(&self) -> &'static str {
+        if self.is_state_alone() {
+            " and d.state = "
+        } else {
+            " and d.state || '' = "
+        }
+    }
+}
+
 /// An alert with its deliveries.
 #[derive(Serialize, sqlx::FromRow)]
 pub struct AlertView {
@@ -167,30 +193,42 @@ impl Db {
         limit: i64,
     ) -> Result<Page<DeliveryView>, StoreError> {
         let deliveries: Vec<DeliveryView> = read!(self, |pool| {
-            let mut query = QueryBuilder::new(DELIVERY);
-            if let Some(state) = filter.state {
-                query.push(" and d.state = ").push_bind(state);
-            }
-            if let Some(ticket_id) = &filter.ticket_id {
+            let mut query = QueryBuilder::new("");
+            for (number, part) in filter.parts().iter().enumerate() {
+                query.push(if number == 0 {
+                    "select * from ("
+                } else {
+                    " union all select * from ("
+                });
+                query.push(DELIVERY).push(part);
+                if let Some(state) = filter.state {
+                    query.push(filter.state_column()).push_bind(state);
+                }
+                if let Some(ticket_id) = &filter.ticket_id {
+                    query
+                        .push(" and d.alert_id in (select id from alert where ticket_id = ")
+                        .push_bind(ticket_id)
+                        .push(")");
+                }
+                if let Some(phone) = &filter.phone {
+                    query.push(" and d.phone = ").push_bind(phone);
+                }
+                if let Some((from, until)) = filter.received {
+                    query
+                        .push(" and d.received_at >= ")
+                        .push_bind(ms(from))
+                        .push(" and d.received_at < ")
+                        .push_bind(ms(until));
+                }
+                if let Some(after) = after {
+                    query.push(" and d.id < ").push_bind(after);
+                }
                 query
-                    .push(" and d.alert_id in (select id from alert where ticket_id = ")
-                    .push_bind(ticket_id)
-                    .push(")");
+                    .push(" order by d.id desc limit ")
+                    .push_bind(limit + 1)
+                    .push(") as part");
             }
-            if let Some(phone) = &filter.phone {
-                query.push(" and d.phone = ").push_bind(phone);
-            }
-            if let Some((from, until)) = filter.received {
-                query
-                    .push(" and d.received_at >= ")
-                    .push_bind(ms(from))
-                    .push(" and d.received_at < ")
-                    .push_bind(ms(until));
-            }
-            if let Some(after) = after {
-                query.push(" and d.id < ").push_bind(after);
-            }
-            query.push(" order by d.id desc limit ").push_bind(limit + 1);
+            query.push(" order by id desc limit ").push_bind(limit + 1);
             query.build_query_as().fetch_all(pool).await
         })?;
         Ok(Page::cut(deliveries, limit, |delivery| delivery.id.clone()))
