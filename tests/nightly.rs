@@ -70,6 +70,20 @@ fn reports(mails: Vec<Mail>) -> Vec<Mail> {
         .collect()
 }
 
+/// Turns the clock past midnight, once the service has noted that its nights begin with this one: one that saw no other day
+/// before has nothing to report of it.
+async fn pass_midnight(env: &TestEnv) {
+    eventually("the day from which nights count", async || {
+        let noted = "select count(*) from job_run where job = 'report'";
+        match env.database.number(noted).await {
+            0 => Err(()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    env.turn_clock_to(MIDNIGHT);
+}
+
 async fn received(smtp: &Smtp, count: usize) -> Vec<Mail> {
     eventually(&format!("{count} reports"), async || {
         let mails = reports(smtp.mails());
@@ -110,7 +124,7 @@ async fn the_report_lists_each_bad_outcome_once(database: Database) {
     let env = plan.build().await;
     a_bad_day(&env).await;
 
-    env.turn_clock_to(MIDNIGHT);
+    pass_midnight(&env).await;
     report_is_done(&env, "2026-11-20").await;
     env.turn_clock_to(NEXT_MIDNIGHT);
     report_is_done(&env, "2026-11-21").await;
@@ -157,7 +171,7 @@ async fn the_mail_reads_well_in_a_terminal_and_as_a_page(database: Database) {
     let sly = json!({"type": "ticket.urgency_changed", "ticket": {"id": "3", "urgency": "critical",
         "subject": "=HYPERLINK(1) <b>bold</b> & \"quoted\""}, "recipients": [{"name": "Eve", "phone": "none"}]});
     env.raise(&sly).await;
-    env.turn_clock_to(MIDNIGHT);
+    pass_midnight(&env).await;
     let mail = received(&smtp, 1).await.remove(0);
 
     let text = mail.text();
@@ -231,7 +245,7 @@ async fn opt_outs_of_earlier_versions_are_listed_once(database: Database) {
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("1 opt-out to check"), "{out}");
 
-    env.turn_clock_to(MIDNIGHT);
+    pass_midnight(&env).await;
     report_is_done(&env, "2026-11-20").await;
     env.turn_clock_to(NEXT_MIDNIGHT);
     report_is_done(&env, "2026-11-21").await;
@@ -290,7 +304,7 @@ async fn no_cell_of_the_report_is_a_formula(database: Database) {
             "recipients": [{"name": sly, "role": sly, "phone": "none"}]});
         env.raise(&event).await;
     }
-    env.turn_clock_to(MIDNIGHT);
+    pass_midnight(&env).await;
     let mail = received(&smtp, 1).await.remove(0);
 
     let (_, table) = mail.attachment().unwrap();
@@ -329,7 +343,7 @@ async fn a_delivery_that_fails_after_midnight_is_reported_once(database: Databas
     let message = env.twilio.accepted(1).await.remove(0);
     env.stand(&alert, &["accepted"]).await;
 
-    env.turn_clock_to(MIDNIGHT);
+    pass_midnight(&env).await;
     received(&smtp, 1).await;
     env.turn_clock_to("2026-11-20 23:03:00");
     assert_eq!(env.report(&message, "failed", Some("30008")).await, 204);
@@ -358,7 +372,7 @@ async fn a_day_without_bad_outcomes_is_mailed_only_when_asked_for(database: Data
     let mut env = plan.set("SMS__DRIVER", "log").build().await;
     let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
     env.stand(&alert, &["delivered"]).await;
-    env.turn_clock_to(MIDNIGHT);
+    pass_midnight(&env).await;
     report_is_done(&env, "2026-11-20").await;
     assert!(smtp.mails().is_empty());
 
@@ -482,7 +496,7 @@ async fn one_bad_address_keeps_the_mail_from_nobody_else(database: Database) {
     let env = plan.build().await;
     smtp.refuse("boss@example.test", "550 5.1.1 no such user");
     a_bad_day(&env).await;
-    env.turn_clock_to(MIDNIGHT);
+    pass_midnight(&env).await;
     report_is_done(&env, "2026-11-20").await;
 
     let mails = reports(smtp.mails());
@@ -554,7 +568,7 @@ async fn killed_before_the_mail_is_kept_one_mail_goes(database: Database) {
     a_bad_day(&env).await;
     smtp.received(1).await;
     env.database.break_writes("insert", "mail").await;
-    env.turn_clock_to(MIDNIGHT);
+    pass_midnight(&env).await;
     let marked = "select count(*) from delivery where report_day = '2026-11-20'";
     eventually("outcomes that are marked and not yet mailed", async || {
         let count = env.database.number(marked).await;
@@ -586,7 +600,7 @@ async fn killed_with_the_mail_kept_one_mail_goes(database: Database) {
     a_bad_day(&env).await;
     smtp.received(1).await;
     smtp.close(true);
-    env.turn_clock_to(MIDNIGHT);
+    pass_midnight(&env).await;
     eventually("a mail that cannot go", async || {
         let log = env.service.log();
         if log.contains("mail=report") { Ok(()) } else { Err(log) }
@@ -612,7 +626,7 @@ async fn killed_while_the_server_thinks_the_second_copy_is_recognised(database: 
     smtp.received(1).await;
     // The server has the mail and says so only after we are gone: the one window in which a mail goes twice.
     smtp.hold_answer(Some(Arc::new(Notify::new())));
-    env.turn_clock_to(MIDNIGHT);
+    pass_midnight(&env).await;
     received(&smtp, 1).await;
 
     env.service.kill();
@@ -634,7 +648,7 @@ async fn killed_before_our_note_the_second_copy_is_recognised(database: Database
     smtp.received(1).await;
     let gate = Arc::new(Notify::new());
     smtp.hold_answer(Some(Arc::clone(&gate)));
-    env.turn_clock_to(MIDNIGHT);
+    pass_midnight(&env).await;
     received(&smtp, 1).await;
     env.database.break_writes("update", "mail").await;
     gate.notify_one();
@@ -677,7 +691,7 @@ async fn without_a_mail_server_the_report_is_kept_and_logged(database: Database)
     };
     let env = plan.build().await;
     a_bad_day(&env).await;
-    env.turn_clock_to(MIDNIGHT);
+    pass_midnight(&env).await;
     report_is_done(&env, "2026-11-20").await;
 
     let report = env.get("/v1/reports/2026-11-20").await;
