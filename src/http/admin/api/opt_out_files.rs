@@ -23,7 +23,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use csv::{ByteRecord, ReaderBuilder, StringRecord, Trim};
+use csv::{ReaderBuilder, StringRecord, Trim};
 use futures::stream;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -142,22 +142,25 @@ struct File {
 fn read_file(text: &str, region: Region, now: Timestamp) -> File {
     let text = text.strip_prefix(MARK).unwrap_or(text);
     let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    let delimiter = *b",;\t".iter().find(|c| first.as_bytes().contains(c)).unwrap_or(&b',');
+    let count = |delimiter: &char| first.matches(*delimiter).count();
+    let delimiter = ['\t', ';', ','].into_iter().max_by_key(count).unwrap_or(',');
     let mut reader = ReaderBuilder::new()
-        .delimiter(delimiter)
+        .delimiter(u8::try_from(delimiter).unwrap_or(b','))
         .has_headers(false)
         .flexible(true)
         .trim(Trim::All)
         .from_reader(text.as_bytes());
     let mut columns: Option<Vec<String>> = None;
-    let (mut record, mut file) = (ByteRecord::new(), File::default());
+    let (mut cells, mut file) = (StringRecord::new(), File::default());
     // Of a text there is nothing that cannot be read.
-    while reader.read_byte_record(&mut record).unwrap_or(false) {
-        let line = record.position().map_or(0, |position| line_of(text, position));
-        let Ok(cells) = StringRecord::from_byte_record(record.clone()) else {
-            continue;
-        };
+    while reader.read_record(&mut cells).unwrap_or(false) {
+        let line = cells.position().map_or(0, |position| line_of(text, position));
         if cells.iter().all(str::is_empty) {
+            continue;
+        }
+        if hides_a_number(&cells, delimiter, region) {
+            let (phone, detail) = (String::new(), HIDDEN.to_owned());
+            file.refused.push(RefusedLine { line, phone, detail });
             continue;
         }
         let names: Vec<String> = cells.iter().map(|cell| unmarked(cell).to_lowercase()).collect();
@@ -172,6 +175,16 @@ fn read_file(text: &str, region: Region, now: Timestamp) -> File {
         }
     }
     file
+}
+
+const HIDDEN: &str = "a quote that opens here is closed only in a later line, or never, and the numbers in between were not read: close it in the same line";
+
+/// Whether a cell has a line with a number behind its first: a quote that is not closed takes whole lines in, which nobody
+/// would miss.
+fn hides_a_number(cells: &StringRecord, delimiter: char, region: Region) -> bool {
+    let later_lines = cells.iter().flat_map(|cell| cell.lines().skip(1));
+    let mut parts = later_lines.flat_map(|line| line.split(delimiter));
+    parts.any(|part| PhoneNumber::parse(unmarked(part.trim().trim_matches('"')), region).is_some())
 }
 
 /// The line of a record, whose position is before the empty lines that were skipped.
@@ -260,6 +273,28 @@ mod tests {
         assert_eq!(lines, ["+14155550101 - -", "+14155550103 - -"]);
         assert_eq!(refused, [3, 5, 6]);
         assert_eq!(read(""), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn a_quote_that_is_not_closed_hides_no_number() {
+        let hidden = "+14155550101,1,\"asked\n+14155550102,2,\n";
+        assert_eq!(read(hidden), (Vec::new(), vec![1]));
+        let closed_later = "+14155550100,0,\n+14155550101,1,\"a\n+14155550102,2,\"b\n+14155550103,3,\n";
+        let (lines, refused) = read(closed_later);
+        assert_eq!((lines.len(), refused), (2, vec![2]));
+        assert_eq!(read("phone,\"reason\n+14155550101,asked\n"), (Vec::new(), vec![1]));
+        let (lines, refused) = read("+14155550101,1,\"asked\nby phone\"\n");
+        assert_eq!((lines.len(), refused), (1, Vec::new()));
+    }
+
+    #[test]
+    fn a_comma_in_a_text_separates_nothing_where_semicolons_do() {
+        let (lines, refused) = read("+14155550101;7;asked, twice\n");
+
+        assert_eq!(
+            (lines, refused),
+            (vec!["+14155550101 7 asked, twice".to_owned()], Vec::new())
+        );
     }
 
     #[test]
