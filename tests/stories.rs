@@ -21,6 +21,7 @@ mod connections;
 mod crashes;
 mod intake;
 mod limits;
+mod messages;
 mod newer_versions;
 mod nightly;
 mod numbers;
