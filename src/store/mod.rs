@@ -36,6 +36,7 @@ mod reports;
 mod session;
 mod single;
 mod sql;
+mod test_mode;
 mod transfer;
 mod tx;
 mod types;

@@ -10,6 +10,7 @@ mod opt_outs;
 mod query;
 mod receipts;
 mod reports;
+mod test_mode;
 
 use crate::http::state::AppState;
 use axum::{
@@ -35,6 +36,7 @@ pub fn routes() -> Router<Arc<AppState>> {
         )
         .route("/v1/opt-outs/{phone}", get(opt_outs::show).delete(opt_outs::remove))
         .route("/v1/limit", get(limit::show).put(limit::set))
+        .route("/v1/test-mode", get(test_mode::show).put(test_mode::set))
         .route("/v1/receipts/rejected", get(receipts::list_rejected))
         .route("/v1/reports", get(reports::list))
         .route("/v1/reports/{day}", get(reports::show).post(reports::make))
