@@ -4,7 +4,7 @@ use super::{
     common::{FAILED, Shown, print, print_json, read_id, with_admin},
     shapes::Alert,
     story,
-    table::{Listed, local, or_dash, table},
+    table::{Listed, minute, or_dash, table},
 };
 use crate::{
     app::{Access, Admin, Content, Loaded},
@@ -107,16 +107,16 @@ impl List {
             let alert = Alert::deserialize(item)?;
             rows.push(vec![
                 alert.id.clone(),
-                local(alert.received_at, &loaded.config.time_zone),
-                alert.source.clone(),
+                minute(alert.received_at, &loaded.config.time_zone),
                 alert.ticket_number.clone().unwrap_or_else(|| alert.ticket_id.clone()),
-                or_dash(alert.subject.as_ref()),
-                if alert.closed_at.is_some() { "closed" } else { "open" }.to_owned(),
                 states(&alert),
+                if alert.closed_at.is_some() { "closed" } else { "open" }.to_owned(),
+                alert.source.clone(),
+                or_dash(alert.subject.as_ref()),
             ]);
         }
         if !rows.is_empty() {
-            let titles = ["id", "came", "source", "ticket", "subject", "ticket is", "messages"];
+            let titles = ["id", "came", "ticket", "messages", "ticket is", "source", "subject"];
             print(table(&titles, rows))?;
         }
         print(listed.remark("There is no such alert."))?;

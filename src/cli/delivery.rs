@@ -4,7 +4,7 @@ use super::{
     common::{Shown, print, print_json, read_id, read_phone, with_admin},
     shapes::Delivery,
     story,
-    table::{Listed, local, or_dash, table},
+    table::{Listed, minute, or_dash, table},
 };
 use crate::app::{Access, Admin, Answer, Content, Loaded};
 use clap::{Args, Subcommand};
@@ -111,15 +111,15 @@ impl List {
             let delivery = Delivery::deserialize(item)?;
             rows.push(vec![
                 delivery.id.clone(),
-                local(delivery.created_at, &loaded.config.time_zone),
+                minute(delivery.created_at, &loaded.config.time_zone),
                 delivery.state_with_reason(),
-                or_dash(delivery.recipient.name.as_ref()),
                 or_dash(delivery.phone.as_ref()),
+                or_dash(delivery.recipient.name.as_ref()),
                 delivery.attempts.to_string(),
             ]);
         }
         if !rows.is_empty() {
-            print(table(&["id", "made", "state", "name", "phone", "attempts"], rows))?;
+            print(table(&["id", "made", "state", "phone", "name", "attempts"], rows))?;
         }
         print(listed.remark("There is no such message."))?;
         Ok(ExitCode::SUCCESS)

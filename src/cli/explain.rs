@@ -85,10 +85,15 @@ impl Explain {
         if let Some(source) = &self.source {
             let others = self.find(admin, None).await?;
             let names: Vec<&str> = others.iter().filter_map(|alert| alert["source"].as_str()).collect();
-            causes.push(match names.as_slice() {
-                [] => format!("Other sources than `{source}` have no alert of this ticket either."),
-                names => format!("It is of another source: {}. Ask without `--source`.", names.join(", ")),
-            });
+            if !names.is_empty() {
+                let names = names.join(", ");
+                return Ok(format!(
+                    "There is no alert of ticket {ticket} from source {source}, but from {names}: ask without `--source`.\n"
+                ));
+            }
+            causes.push(format!(
+                "Other sources than {source} have no alert of this ticket either."
+            ));
         }
         causes.extend([
             "The helpdesk sent no event, or it was refused: look in the helpdesk for what `POST /v1/events` was answered."
@@ -219,9 +224,17 @@ fn in_one_sentence(alert: &Alert) -> String {
     match (alert.deliveries.len(), delivered, open) {
         (0, ..) => "In short: nobody was texted.".to_owned(),
         (_, 0, 0) => "In short: no message reached anybody.".to_owned(),
-        (_, delivered, open) => format!(
-            "In short: {delivered} message{} delivered, {open} under way or not certain, {ended} not delivered.",
-            plural(delivered)
-        ),
+        (_, delivered, open) => {
+            let is_test = alert.deliveries.iter().any(Delivery::is_test);
+            let test = if is_test {
+                " In test mode: what counts as delivered was only written to the log."
+            } else {
+                ""
+            };
+            format!(
+                "In short: {delivered} message{} delivered, {open} under way or not certain, {ended} not delivered.{test}",
+                plural(delivered)
+            )
+        }
     }
 }

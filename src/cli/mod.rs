@@ -55,16 +55,16 @@ enum Command {
     Nightly(nightly::Nightly),
     /// Tell why an SMS was, or was not, sent for a ticket
     Explain(explain::Explain),
-    /// Tickets that turned critical
+    /// Look at alerts (tickets that turned critical), or hold one back
     #[command(subcommand)]
     Alert(alert::Command),
-    /// Messages, each to one person
+    /// Look at messages, hold one back, or send one again
     #[command(subcommand)]
     Delivery(delivery::Command),
-    /// Numbers that must not be texted
+    /// Look at and change the numbers that must not be texted
     #[command(subcommand)]
     OptOut(opt_out::Command),
-    /// How many messages may be sent in a day
+    /// Look at and set how many messages may be sent in a day
     #[command(subcommand)]
     Limit(limit::Command),
     /// Send one SMS or one mail, to see that it arrives

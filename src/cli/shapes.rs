@@ -3,6 +3,7 @@
 use crate::domain::{
     delivery::{Reason, State},
     report::Explanation,
+    route::ProviderName,
     timeline::state_in_words,
 };
 use jiff::Timestamp;
@@ -72,8 +73,16 @@ impl Delivery {
         State::parse(&self.state)
     }
 
+    /// Whether it was only written to the log, for testing.
+    pub fn is_test(&self) -> bool {
+        self.provider.as_deref().and_then(ProviderName::parse) == Some(ProviderName::Log)
+    }
+
     /// The state in words.
     pub fn state_in_words(&self) -> &str {
+        if self.is_test() && self.state() == Some(State::Delivered) {
+            return "written to the log only (test mode)";
+        }
         self.state().map_or(&self.state, |state| state_in_words(state))
     }
 

@@ -4,40 +4,61 @@ use crate::{
     app::{Admin, Answer},
     domain::text::clean_line,
 };
-use comfy_table::{ColumnConstraint, ContentArrangement, presets::NOTHING};
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::Value;
+use textwrap::core::display_width;
+use unicode_segmentation::UnicodeSegmentation;
 
 /// Longer texts of a helpdesk are cut.
 const MAX_CELL: usize = 200;
 /// The longest page that the admin API gives.
 const PAGE: usize = 200;
 
-/// A table under these titles. In a terminal, what is too wide is broken within its column, but never the first column:
-/// what stands there is copied.
+/// A table under these titles. In a terminal each row has one line, cut where the terminal ends, so what matters most stands
+/// first; elsewhere nothing is cut.
 pub fn table(titles: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let mut table = comfy_table::Table::new();
-    table
-        .load_style(NOTHING)
-        .set_header(titles.iter().map(|title| title.to_uppercase()));
-    for row in rows {
-        table.add_row(row.iter().map(|cell| clean_line(cell, MAX_CELL)));
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    if let Some(first) = table.column_mut(0) {
-        first.set_constraint(ColumnConstraint::ContentWidth);
-    }
-    match terminal_size::terminal_size_of(std::io::stdout()) {
-        Some((terminal_size::Width(width), _)) => {
-            table
-                .set_content_arrangement(ContentArrangement::Dynamic)
-                .set_width(width);
+    let width = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
+    format_table(titles, rows, width)
+}
+
+fn format_table(titles: &[&str], rows: impl IntoIterator<Item = Vec<String>>, width: Option<usize>) -> String {
+    let titles = titles.iter().map(|title| title.to_uppercase()).collect();
+    let clean = |row: Vec<String>| row.iter().map(|cell| clean_line(cell, MAX_CELL)).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(titles).chain(rows.into_iter().map(clean)).collect();
+    let mut widths = Vec::new();
+    for row in &rows {
+        widths.resize(widths.len().max(row.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = display_width(cell).max(*width);
         }
-        None => drop(table.set_content_arrangement(ContentArrangement::Disabled)),
     }
-    table.trim_fmt() + "\n"
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths);
+        let padded = cells.map(|(cell, width)| format!("{cell}{}  ", " ".repeat(width - display_width(cell))));
+        let line = padded.collect::<String>();
+        cut(line.trim_end(), width) + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+/// The beginning of a line that is as wide as this, with a mark where there is more.
+fn cut(line: &str, width: Option<usize>) -> String {
+    let Some(width) = width.filter(|width| display_width(line) > *width) else {
+        return line.to_owned();
+    };
+    let mut kept = String::new();
+    for grapheme in line.graphemes(true) {
+        if display_width(&kept) + display_width(grapheme) >= width {
+            break;
+        }
+        kept += grapheme;
+    }
+    kept + "…"
+}
+
+/// A time in the configured time zone, to the minute, for lists.
+pub fn minute(at: Timestamp, zone: &TimeZone) -> String {
+    at.to_zoned(zone.clone()).strftime("%F %R %Z").to_string()
 }
 
 /// A time in the configured time zone, which it names.
@@ -100,17 +121,26 @@ impl Listed {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_table_has_its_titles_and_no_control_characters() {
-        let shown = table(
-            &["id", "name"],
-            [
-                vec!["1".to_owned(), "Grace \u{1b}[31mHopper".to_owned()],
-                vec!["22".to_owned(), String::new()],
-            ],
-        );
+    fn rows() -> [Vec<String>; 2] {
+        [["1", "Grace \u{1b}[31mHopper", "x"], ["22", "\u{4f60}\u{597d}", ""]]
+            .map(|row| row.map(str::to_owned).to_vec())
+    }
 
-        assert_eq!(shown, "ID  NAME\n1   Grace [31mHopper\n22\n");
+    #[test]
+    fn columns_are_aligned_by_what_is_seen_and_no_control_character_is_left() {
+        assert_eq!(
+            format_table(&["id", "name", "more"], rows(), None),
+            "ID  NAME              MORE\n1   Grace [31mHopper  x\n22  \u{4f60}\u{597d}\n"
+        );
+    }
+
+    #[test]
+    fn a_line_is_cut_where_the_terminal_ends() {
+        assert_eq!(
+            format_table(&["id", "name", "more"], rows(), Some(8)),
+            "ID  NAM…\n1   Gra…\n22  \u{4f60}\u{597d}\n"
+        );
+        assert_eq!(cut("\u{4f60}\u{597d}", Some(3)), "\u{4f60}…");
     }
 
     #[test]
