@@ -9,6 +9,7 @@
 #[macro_use]
 mod support;
 
+mod admin_commands;
 mod alarms;
 mod answers;
 mod architecture;
@@ -21,6 +22,7 @@ mod connections;
 mod crashes;
 mod intake;
 mod limits;
+mod messages;
 mod newer_versions;
 mod nightly;
 mod numbers;
@@ -31,6 +33,7 @@ mod receipts;
 mod reconciling;
 mod replicas;
 mod retries;
+mod searches;
 mod sending;
 mod torture;
 mod trouble;

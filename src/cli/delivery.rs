@@ -131,7 +131,7 @@ fn show(said: &str, answer: &Answer, loaded: &Loaded, shown: &Shown) -> anyhow::
         print_json(&answer.read::<Value>()?)?;
     } else {
         let delivery: Delivery = answer.read()?;
-        print(said.to_owned() + &story::of_delivery(&delivery, &loaded.config.time_zone))?;
+        print(said.to_owned() + &story::of_message(&delivery, &loaded.config.time_zone))?;
     }
     Ok(ExitCode::SUCCESS)
 }

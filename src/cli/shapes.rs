@@ -32,6 +32,8 @@ pub struct Delivery {
     pub attempts: i64,
     pub provider: Option<String>,
     pub error_code: Option<i64>,
+    /// In single views only; empty once the clean-up took it out.
+    pub message: Option<String>,
     pub due_at: Option<Timestamp>,
     pub created_at: Timestamp,
     #[serde(default)]

@@ -9,14 +9,34 @@ use jiff::tz::TimeZone;
 
 /// Longer texts of a helpdesk are cut.
 const MAX_LINE: usize = 200;
+/// Longer than any message.
+const MAX_TEXT: usize = 2_000;
 
-/// An alert with every delivery.
+/// An alert with every delivery. Nearly always all have the same text, which then stands there once.
 pub fn of_alert(alert: &Alert, zone: &TimeZone) -> String {
-    let deliveries = alert
-        .deliveries
-        .iter()
-        .map(|delivery| "\n".to_owned() + &of_delivery(delivery, zone));
-    head(alert, zone) + &deliveries.collect::<String>()
+    let mut story = head(alert, zone);
+    let mut last = "";
+    for delivery in &alert.deliveries {
+        let text = delivery.message.as_deref().unwrap_or_default();
+        if text != last {
+            story += &format!("\n{}", quoted(text));
+            last = text;
+        }
+        story += &format!("\n{}", of_delivery(delivery, zone));
+    }
+    story
+}
+
+/// A delivery with its text.
+pub fn of_message(delivery: &Delivery, zone: &TimeZone) -> String {
+    let text = quoted(delivery.message.as_deref().unwrap_or_default());
+    of_delivery(delivery, zone) + &text
+}
+
+/// The text of a message, line by line as it is sent.
+fn quoted(text: &str) -> String {
+    let lines = text.lines().map(|line| format!("  | {}\n", clean_line(line, MAX_TEXT)));
+    lines.collect()
 }
 
 /// What an alert is about.

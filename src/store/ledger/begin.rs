@@ -64,7 +64,7 @@ const FACTS: &str = const_format::concatcp!(
     ") and l.channel in (",
     Channel::KNOWN,
     ") and (l.state = 'deferred' or l.due_at <= $1) limit $5) as line) as waiting
-     from delivery d join alert a on a.id = d.alert_id where d.state = 'pending' and d.channel = $3"
+     from delivery d left join alert a on a.id = d.alert_id where d.state = 'pending' and d.channel = $3"
 );
 
 /// The first $6 that are due, unless all is held. What brought a hold upon the others is begun when nothing else is due, one
@@ -357,7 +357,7 @@ pub async fn begin_new(
         };
         if gate.decide() == Gate::Send {
             let sending = step_in(delivery, rules, now)?;
-            sends.push((delivery.alert_id.clone(), sending));
+            sends.extend(delivery.alert_id.clone().map(|alert_id| (alert_id, sending)));
         }
     }
     Ok((!sends.is_empty()).then_some((now, sends)))

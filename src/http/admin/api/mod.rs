@@ -4,6 +4,7 @@
 mod alerts;
 mod deliveries;
 mod limit;
+mod messages;
 mod opt_out_files;
 mod opt_outs;
 mod query;
@@ -26,6 +27,7 @@ pub fn routes() -> Router<Arc<AppState>> {
         .route("/v1/deliveries/{id}", get(deliveries::show))
         .route("/v1/deliveries/{id}/cancel", post(deliveries::cancel))
         .route("/v1/deliveries/{id}/resend", post(deliveries::resend))
+        .route("/v1/messages", post(messages::send))
         .route("/v1/opt-outs", get(opt_outs::list).post(opt_outs::add))
         .route(
             "/v1/opt-outs.csv",
