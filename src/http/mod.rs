@@ -9,6 +9,7 @@ mod deadline;
 mod error;
 mod events;
 mod health;
+mod in_process;
 mod readiness;
 mod server;
 mod state;
@@ -16,6 +17,7 @@ mod twilio;
 mod webhooks;
 
 pub use auth::{RateLimiter, Tokens};
+pub use in_process::AdminApi;
 pub use readiness::Readiness;
 pub use state::AppState;
 pub use webhooks::Webhooks;
