@@ -21,4 +21,4 @@ pub mod sms;
 pub mod source;
 pub mod spreadsheet;
 pub mod text;
-mod words;
+pub mod words;

@@ -55,7 +55,7 @@ pub use ledger::{Canceled, ClampRules, Looker, Lookup, Resent};
 pub use limits::LimitStatus;
 pub use lists::{AlertFilter, AlertView, DeliveryFilter, DeliveryView};
 pub use opt_outs::{NewOptOut, OptOut};
-pub use outbox::{KeptReport, Mail, Mails, report_key};
+pub use outbox::{KeptReport, Mail, Mails, ReportParts, report_key};
 pub use page::Page;
 pub use reports::Outcomes;
 pub use session::Limits;
