@@ -9,6 +9,29 @@ use axum::{
 use futures::StreamExt;
 use serde_json::Value;
 use std::time::Duration;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr, Schema,
+        schema::{ObjectBuilder, SchemaType, Type},
+    },
+};
+
+/// How a body may write an id, which `domain::json::Reader::id` reads.
+pub enum Id {}
+
+impl PartialSchema for Id {
+    fn schema() -> RefOr<Schema> {
+        let id = ObjectBuilder::new()
+            .schema_type(SchemaType::Array(vec![Type::String, Type::Integer]))
+            .max_length(Some(200))
+            .description(Some("A text, or a whole number, which stands for its digits."))
+            .examples(["3"]);
+        Schema::from(id).into()
+    }
+}
+
+impl ToSchema for Id {}
 
 /// How much of a body is taken, and how long it may take to come.
 #[derive(Clone, Copy)]

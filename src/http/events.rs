@@ -3,7 +3,7 @@
 
 use super::{
     auth::Allowed,
-    body,
+    body::{self, Id},
     connections::Connection,
     deadline::{in_time, now},
     error::{ForEvents, JsonBody, Kind, Problem},
@@ -21,10 +21,7 @@ use axum::{
     response::IntoResponse,
 };
 use std::net::SocketAddr;
-use utoipa::{
-    ToSchema,
-    openapi::schema::{Object, ObjectBuilder, SchemaType, Type},
-};
+use utoipa::ToSchema;
 
 /// Said when the database does not answer at all.
 const NO_ANSWER: &str = "the database did not answer in time; it may or may not have been stored, so send it again: what was stored is answered as a duplicate";
@@ -98,8 +95,7 @@ async fn take(
 #[expect(dead_code, reason = "describes what `domain::event` reads; a test compares the two")]
 pub struct EventBody {
     /// The helpdesk's own id of this event: one that its alert has seen is a duplicate.
-    #[schema(schema_with = optional_id)]
-    id: Option<String>,
+    id: Option<Id>,
     /// Which configured source sends it.
     #[schema(examples("default"), default = "default", max_length = 1000)]
     source: Option<String>,
@@ -121,11 +117,9 @@ pub struct EventBody {
 #[expect(dead_code, reason = "as above")]
 pub struct EventTicket {
     /// The helpdesk's own id of the ticket, which has one alert for ever.
-    #[schema(schema_with = required_id)]
-    id: String,
+    id: Id,
     /// What people call the ticket.
-    #[schema(schema_with = optional_id)]
-    number: Option<String>,
+    number: Option<Id>,
     /// Required where the ticket is critical. Cut at 1,000 characters.
     #[schema(examples("Checkout page 500 error"))]
     subject: Option<String>,
@@ -134,7 +128,7 @@ pub struct EventTicket {
     #[schema(examples("critical"))]
     urgency: Option<String>,
     /// Only `https://` and `http://`.
-    #[schema(format = "uri", examples("https://tickets.example.com/3"), max_length = 2000)]
+    #[schema(examples("https://tickets.example.com/3"), max_length = 2000)]
     url: Option<String>,
     #[schema(minimum = 0, maximum = 100000, examples(4.5))]
     estimated_hours: Option<f64>,
@@ -163,8 +157,8 @@ pub struct EventClient {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "as above")]
 pub struct EventRecipient {
-    #[schema(schema_with = optional_id)]
-    staff_id: Option<String>,
+    /// The helpdesk's own id of the person.
+    staff_id: Option<Id>,
     /// `assignee`, `project_manager`, `manager`, `team`, `watcher`, or the helpdesk's own word.
     #[schema(examples("assignee"))]
     role: Option<String>,
@@ -176,25 +170,6 @@ pub struct EventRecipient {
     /// Whose rules a number without a country code follows, like `DE`; otherwise those of the source.
     #[schema(examples("US"))]
     region: Option<String>,
-}
-
-/// A text, or a whole number, which stands for its digits.
-fn id(also: &[Type]) -> Object {
-    let types = [Type::String, Type::Integer].into_iter().chain(also.iter().cloned());
-    ObjectBuilder::new()
-        .schema_type(SchemaType::Array(types.collect()))
-        .description(Some("A text, or a whole number, which stands for its digits."))
-        .max_length(Some(200))
-        .examples(["3"])
-        .build()
-}
-
-fn required_id() -> Object {
-    id(&[])
-}
-
-fn optional_id() -> Object {
-    id(&[Type::Null])
 }
 
 fn unknown_source(name: &str) -> Fault {

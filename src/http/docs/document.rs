@@ -5,9 +5,14 @@ use crate::http::{
     error::ProblemDetails,
     public::{Callers, Probes},
 };
+use serde_json::Value;
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    openapi::{
+        Ref, RefOr, Schema,
+        schema::Array,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 
 /// What holds for all endpoints. A blank line begins a paragraph.
@@ -64,10 +69,35 @@ impl Modify for Tokens {
 }
 
 /// The whole document.
-pub fn make() -> utoipa::openapi::OpenApi {
+pub fn make() -> Value {
     let mut document = Base::openapi();
     for group in [Callers::openapi(), Admins::openapi(), Probes::openapi()] {
         document.merge(group);
     }
+    refer_to_items(&mut document);
+    // Of this there is nothing that cannot be written.
+    let mut document = serde_json::to_value(document).unwrap_or_default();
+    allow_empty_values(&mut document);
     document
+}
+
+/// A parameter without a value counts as not given. utoipa has no word for it.
+fn allow_empty_values(document: &mut Value) {
+    let items = document["paths"].as_object_mut().into_iter().flatten();
+    let operations = items.flat_map(|(_, item)| item.as_object_mut().into_iter().flatten());
+    let parameters = operations.flat_map(|(_, operation)| operation.get_mut("parameters").and_then(Value::as_array_mut));
+    for parameter in parameters.flatten().filter(|parameter| parameter["in"] == "query") {
+        parameter["allowEmptyValue"] = true.into();
+    }
+}
+
+/// The items of pages as references: utoipa writes the argument of a generic shape out where it is used.
+fn refer_to_items(document: &mut utoipa::openapi::OpenApi) {
+    let schemas = &mut document.components.get_or_insert_default().schemas;
+    for (name, schema) in schemas {
+        if let (Some(item), RefOr::T(Schema::Object(page))) = (name.strip_prefix("Page_"), schema) {
+            let items = Array::new(Ref::from_schema_name(item));
+            page.properties.insert("items".to_owned(), items.into());
+        }
+    }
 }

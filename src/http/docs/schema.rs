@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 
 /// The document, in which references are looked up.
 pub struct Schemas<'a>(pub &'a Value);
@@ -17,8 +18,12 @@ pub struct Member {
 }
 
 impl<'a> Schemas<'a> {
+    /// Those that something refers to as a whole. Others are only parts of these, and shown there.
     pub fn all(&self) -> impl Iterator<Item = (&'a String, &'a Value)> + use<'a> {
-        self.0["components"]["schemas"].as_object().into_iter().flatten()
+        let mut wholes = BTreeSet::new();
+        note_wholes(self.0, false, &mut wholes);
+        let schemas = self.0["components"]["schemas"].as_object().into_iter().flatten();
+        schemas.filter(move |(name, _)| wholes.contains(name.as_str()))
     }
 
     fn resolve(&self, schema: &'a Value) -> &'a Value {
@@ -136,6 +141,9 @@ impl<'a> Schemas<'a> {
     }
 
     fn plain_example(&self, schema: &'a Value) -> Value {
+        if schema.get("items").is_some() {
+            return vec![self.example(&schema["items"])].into();
+        }
         if types(schema).any(|name| name == "null") {
             return Value::Null;
         }
@@ -149,9 +157,29 @@ impl<'a> Schemas<'a> {
             ("string", _) => "…".into(),
             ("integer" | "number", _) => 0.into(),
             ("boolean", _) => false.into(),
-            ("array", _) => vec![self.example(&schema["items"])].into(),
             _ => Value::Object(Map::new()),
         }
+    }
+}
+
+/// Notes the names that are referred to otherwise than as a part of a shape (`allOf`).
+fn note_wholes<'a>(value: &'a Value, is_part: bool, wholes: &mut BTreeSet<&'a str>) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                match member {
+                    Value::String(reference) if name == "$ref" && !is_part => {
+                        wholes.extend(reference.rsplit('/').next());
+                    }
+                    Value::Array(parts) if name == "allOf" => {
+                        parts.iter().for_each(|part| note_wholes(part, true, wholes));
+                    }
+                    other => note_wholes(other, false, wholes),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| note_wholes(item, false, wholes)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

@@ -235,6 +235,9 @@ async fn find(app: &AppState, id: &str, phones: Phones) -> Result<Json<Delivery>
 
 /// `force` in the body of a request to send again: whether to, though the old message may still arrive.
 fn read_force(document: &Value) -> Result<bool, Problem> {
+    if !matches!(document, Value::Object(_) | Value::Null) {
+        return Err(Problem::field("", "this is neither an object nor `null`: send `{}`, or nothing"));
+    }
     match document.get("force") {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(force)) => Ok(*force),
@@ -285,5 +288,27 @@ fn searched_phone(text: &str, region: Region) -> Option<PhoneNumber> {
     match (as_given, with_plus) {
         (Some(given), Some(other)) => (given == other).then_some(given),
         (given, other) => given.or(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use utoipa::PartialSchema;
+
+    #[test]
+    fn force_is_read_as_its_schema_says() {
+        let schema = serde_json::to_value(ResendBody::schema()).unwrap();
+        let member = &schema["properties"]["force"];
+        let read = |force: &Value| read_force(&json!({"force": force})).ok();
+
+        assert_eq!(read(&member["examples"][0]), Some(true));
+        assert_eq!(
+            (read(&member["default"]), read(&json!(null))),
+            (Some(false), Some(false))
+        );
+        assert_eq!(read(&json!("true")), None);
+        assert!(read_force(&json!([null])).is_err());
     }
 }

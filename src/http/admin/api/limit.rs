@@ -96,3 +96,22 @@ fn read_limit(document: &Value) -> Result<Option<i64>, Problem> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use utoipa::PartialSchema;
+
+    #[test]
+    fn the_limit_is_read_as_its_schema_says() {
+        let schema = serde_json::to_value(LimitBody::schema()).unwrap();
+        let member = &schema["properties"]["limit"];
+        let read = |limit: &Value| read_limit(&json!({"limit": limit})).ok();
+
+        assert_eq!(read(&member["examples"][0]), Some(Some(20)));
+        assert_eq!(read(&member["maximum"]), Some(Some(MAX_LIMIT)));
+        assert_eq!((read(&json!(null)), read(&json!(MAX_LIMIT + 1))), (Some(None), None));
+        assert!(read_limit(&json!({})).is_err(), "{}", schema["required"]);
+    }
+}

@@ -125,7 +125,7 @@ fn cells(opt_out: &OptOut) -> [String; 5] {
     path = "/v1/opt-outs.csv",
     operation_id = "importOptOuts",
     tag = "opt-outs",
-    request_body(content = String, content_type = "text/csv", description = "At most 1 MiB of UTF-8"),
+    request_body(content(("text/csv")), description = "At most 1 MiB of UTF-8"),
     responses((status = 200, body = Import, description = "What became of the lines"), ForAdmins, FileBody),
     security(("admin" = []))
 )]

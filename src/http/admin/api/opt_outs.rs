@@ -8,7 +8,7 @@ use crate::{
         text::clean_line,
     },
     http::{
-        body,
+        body::{self, Id},
         deadline::now,
         error::{Fields, ForAdmins, JsonBody, Problem},
         state::SharedState,
@@ -23,10 +23,7 @@ use axum::{
 };
 use jiff::Timestamp;
 use serde_json::Value;
-use utoipa::{
-    ToSchema,
-    openapi::schema::{Object, ObjectBuilder, SchemaType, Type},
-};
+use utoipa::ToSchema;
 
 /// Longer texts are cut.
 pub const MAX_LINE: usize = 200;
@@ -161,20 +158,11 @@ pub struct OptOutBody {
     /// In any writing; best with `+` and country code.
     #[schema(examples("+14155550101"))]
     phone: String,
-    /// The helpdesk's own id of the person: a text, or a whole number.
-    #[schema(schema_with = id)]
-    staff_id: Option<String>,
+    /// The helpdesk's own id of the person.
+    staff_id: Option<Id>,
     /// Why; cut at 200 characters.
     #[schema(examples("asked by mail"))]
     reason: Option<String>,
-}
-
-fn id() -> Object {
-    ObjectBuilder::new()
-        .schema_type(SchemaType::Array(vec![Type::String, Type::Integer, Type::Null]))
-        .description(Some("The helpdesk's own id of the person: a text, or a whole number."))
-        .examples(["2"])
-        .build()
 }
 
 /// The numbers that a text in an address may mean. As it is listed first: an earlier version may have stored a form that is
@@ -196,5 +184,35 @@ fn restore_plus(text: String) -> String {
     match text.strip_prefix(' ') {
         Some(rest) => format!("+{rest}"),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use utoipa::PartialSchema;
+
+    #[test]
+    fn an_opt_out_is_read_as_its_schema_says() {
+        let schema = serde_json::to_value(OptOutBody::schema()).unwrap();
+        let members = schema["properties"].as_object().unwrap();
+        let id = serde_json::to_value(Id::schema()).unwrap()["examples"][0].clone();
+        let example: Value = members
+            .iter()
+            .map(|(name, member)| (name.clone(), member["examples"].get(0).unwrap_or(&id).clone()))
+            .collect();
+        let read = |document: &Value| read_new(document, Region::UNKNOWN, Timestamp::UNIX_EPOCH);
+
+        let new = read(&example).unwrap();
+
+        assert_eq!(new.phone.as_e164(), "+14155550101");
+        assert!(new.staff_id.is_some() && new.reason.is_some());
+        for name in members.keys() {
+            let mut wrong = example.clone();
+            wrong[name] = json!(true);
+            let faults = read(&wrong).err().unwrap();
+            assert_eq!(faults[0].pointer, format!("/{name}"));
+        }
     }
 }
