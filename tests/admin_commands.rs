@@ -438,7 +438,10 @@ async fn many_commands_at_once_all_count(database: Database) {
         futures::future::join_all(canceling).await;
         let shown = run_json(env, &["alert", "show", &alert]).await;
         let states = shown["deliveries"].as_array().unwrap().iter();
-        assert!(states.clone().all(|delivery| delivery["state"] == "canceled"), "{shown}");
+        assert!(
+            states.clone().all(|delivery| delivery["state"] == "canceled"),
+            "{shown}"
+        );
     }
 }
 

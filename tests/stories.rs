@@ -20,6 +20,7 @@ mod clocks;
 mod commands;
 mod connections;
 mod crashes;
+mod demo;
 mod intake;
 mod limits;
 mod messages;

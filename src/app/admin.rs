@@ -264,10 +264,16 @@ pub struct Service {
 
 impl Service {
     pub fn of(config: &Config) -> anyhow::Result<Self> {
+        let address = config.listen_admin.unwrap_or(config.listen);
+        Self::at(address, config.admin_tokens.first().cloned())
+    }
+
+    /// The service that listens there.
+    pub fn at(address: SocketAddr, token: Option<SecretString>) -> anyhow::Result<Self> {
         let client = reqwest::Client::builder().no_proxy().connect_timeout(ANSWER).build()?;
         Ok(Self {
-            address: reachable(config.listen_admin.unwrap_or(config.listen)),
-            token: config.admin_tokens.first().cloned(),
+            address: reachable(address),
+            token,
             client,
         })
     }

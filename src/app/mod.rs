@@ -1,9 +1,10 @@
 //! The composition root: `settings` reads the whole configuration, `parts` makes the modules' parts of it, `serve` runs them
 //! together and stops them in order. What commands do with the same parts stands in `commands` and `transfer`; `admin` is how
-//! they ask the admin API.
+//! they ask the admin API; `demo` is a service with a carrier that is played.
 
 mod admin;
 mod commands;
+mod demo;
 mod parts;
 mod serve;
 mod settings;
@@ -11,7 +12,8 @@ mod transfer;
 
 pub use admin::{Access, Admin, AdminError, Answer, Content};
 pub use commands::{nightly, send_test_mail};
+pub use demo::demo;
 pub use parts::load_templates;
 pub use serve::{Role, serve};
-pub use settings::{Loaded, load};
+pub use settings::{Loaded, load, load_file};
 pub use transfer::{backup, export, import, migrate};

@@ -12,7 +12,7 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use jiff::SignedDuration;
-use std::{io::Write, sync::Arc, time::Duration};
+use std::{io::Write, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -41,13 +41,13 @@ pub enum Role {
 pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
     telemetry::start(&loaded.config.log)
         .context("`log.filter` cannot be read: write it like `info` or `nightbell=debug`")?;
-    let service = Service::open(loaded, role).await?;
+    let service = Opened::open(loaded, role).await?;
     service.announce()?;
     service.run(stop_signal()?).await
 }
 
 /// A service that has its addresses and its database, and does nothing yet.
-pub struct Service {
+pub struct Opened {
     config: Config,
     warnings: Vec<String>,
     role: Role,
@@ -59,7 +59,7 @@ pub struct Service {
     new_tokens: Vec<(&'static str, String)>,
 }
 
-impl Service {
+impl Opened {
     pub async fn open(loaded: Loaded, role: Role) -> anyhow::Result<Self> {
         let Loaded {
             mut config, warnings, ..
@@ -85,6 +85,11 @@ impl Service {
             admin_listener,
             store,
         })
+    }
+
+    /// Where admins reach it.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.admin_listener.as_ref().unwrap_or(&self.listener).local_addr()
     }
 
     /// Prints where it listens, first of all, and tokens that hold for this start only. Standard output, never the log.
@@ -194,7 +199,7 @@ impl Service {
     }
 }
 
-async fn bind(key: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on `{key}` = `{address}`: is another process there?"))

@@ -52,11 +52,15 @@ pub struct Loaded {
 /// Reads the file (`path`, else the default one if it is there) and the environment. Always returns a configuration;
 /// where a setting is at fault, its default stands in.
 pub fn load(path: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Loaded {
+    let default = Path::new(DEFAULT_FILE);
+    load_file(path.or(default.exists().then_some(default)), environment)
+}
+
+/// The same where no file is the default.
+pub fn load_file(path: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Loaded {
     let mut reader = Reader::default();
-    match path {
-        Some(path) => reader.read_file(path),
-        None if Path::new(DEFAULT_FILE).exists() => reader.read_file(Path::new(DEFAULT_FILE)),
-        None => {}
+    if let Some(path) = path {
+        reader.read_file(path);
     }
     reader.read_environment(environment);
     let config = read(&mut reader);

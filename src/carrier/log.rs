@@ -1,11 +1,15 @@
 //! The test mode: writes the SMS to the log, phone masked, and reports it delivered. Nothing leaves the machine.
 
-use super::driver::{Capabilities, Driver, Outgoing, Reading};
+use super::{
+    driver::{Capabilities, Driver, Outgoing, Reading},
+    twilio,
+};
 use crate::{
     config::Reader,
     domain::{
         answer::Answer,
         delivery::MessageStatus,
+        report::Explanation,
         route::{Channel, ProviderName, Route},
         sms::{self, Size},
     },
@@ -15,12 +19,24 @@ use std::{sync::Arc, time::Duration};
 /// Carries messages to the log.
 pub struct Log {
     route: Arc<Route>,
+    /// What it says of every message.
+    status: MessageStatus,
 }
 
 impl Log {
+    /// Says that every message arrived at once.
     pub fn new() -> Self {
         Self {
             route: Arc::new(Route::to_log(<Self as Driver>::CHANNEL)),
+            status: MessageStatus::Delivered,
+        }
+    }
+
+    /// Only takes messages: somebody else plays the provider that reports what becomes of them.
+    pub fn accepting() -> Self {
+        Self {
+            status: MessageStatus::Accepted,
+            ..Self::new()
         }
     }
 }
@@ -50,8 +66,13 @@ impl Driver for Log {
         tracing::info!(delivery.id = message.delivery_id, attempt = message.attempt, to = %message.to, segments, text = ?message.text, "SMS (test mode, nothing was sent)");
         Answer::Accepted {
             message_id: format!("log-{}-{}", message.delivery_id, message.attempt),
-            word: "delivered".into(),
-            status: Some(MessageStatus::Delivered),
+            word: self.status.as_str().to_owned(),
+            status: Some(self.status),
         }
+    }
+
+    /// Whoever plays the provider plays Twilio.
+    fn explain(code: i64) -> Option<Explanation> {
+        twilio::Messages::explain(code)
     }
 }

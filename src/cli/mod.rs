@@ -6,6 +6,7 @@ mod common;
 mod config;
 mod database;
 mod delivery;
+mod demo;
 mod explain;
 mod limit;
 mod manual;
@@ -42,6 +43,8 @@ enum Command {
         #[arg(long, value_enum, default_value_t = app::Role::All)]
         role: app::Role,
     },
+    /// Show in a minute what Nightbell does, with a database that is gone afterwards; nothing leaves this machine
+    Demo(demo::Demo),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -83,9 +86,14 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    if let Command::Demo(demo) = &cli.command {
+        return demo::run(demo, environment);
+    }
     let loaded = app::load(cli.config.as_deref(), environment);
     match cli.command {
         Command::Serve { role } => with_good_configuration(loaded, |loaded| app::serve(loaded, role)),
+        // It has no configuration of its own, and was run above.
+        Command::Demo(_) => Ok(ExitCode::SUCCESS),
         Command::Config(config::Command::Check { json }) => config::check(&loaded, json),
         Command::Sms(sms::Command::Preview(preview)) => sms::preview(&loaded, &preview),
         Command::Receipt(receipt::Command::Verify(request)) => receipt::verify(&loaded, &request),

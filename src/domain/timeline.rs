@@ -16,7 +16,11 @@ pub struct About<'a> {
 
 /// One sentence for each entry (`what` and `detail`), in their order, oldest first.
 pub fn sentences<'a>(entries: impl IntoIterator<Item = (&'a str, Option<&'a str>)>, about: &About<'_>) -> Vec<String> {
-    let mut narrator = Narrator { about, begun_by: None };
+    let mut narrator = Narrator {
+        about,
+        begun_by: None,
+        was_sent: false,
+    };
     let told = entries.into_iter().map(|(what, detail)| narrator.tell(what, detail));
     told.collect()
 }
@@ -25,6 +29,8 @@ pub fn sentences<'a>(entries: impl IntoIterator<Item = (&'a str, Option<&'a str>
 struct Narrator<'a> {
     about: &'a About<'a>,
     begun_by: Option<&'a str>,
+    /// Whether a carrier had it: the log never says so, but who plays a provider in its place does.
+    was_sent: bool,
 }
 
 impl<'a> Narrator<'a> {
@@ -32,7 +38,10 @@ impl<'a> Narrator<'a> {
         let entry = Entry::read(detail.unwrap_or_default());
         let sentence = match State::parse(what) {
             Some(State::Sending) => self.begins(&entry),
-            Some(state) => self.moves(state, &entry),
+            Some(state) => {
+                self.was_sent |= state == State::Sent;
+                self.moves(state, &entry)
+            }
             None => self.notes(what, &entry),
         };
         sentence.unwrap_or_else(|| match detail {
@@ -69,8 +78,11 @@ impl<'a> Narrator<'a> {
             }
             State::Accepted if self.is_log() => "the log took it (test mode)".to_owned(),
             State::Accepted => format!("{by} accepted it{}", self.message_of(entry)),
+            State::Sent if self.is_log() => "the played provider handed it to the carrier".to_owned(),
             State::Sent => format!("{by} handed it to the carrier{}", entry.code()),
-            State::Delivered if self.is_log() => "written to the log; in test mode that counts as delivered".to_owned(),
+            State::Delivered if self.is_log() && !self.was_sent => {
+                "written to the log; in test mode that counts as delivered".to_owned()
+            }
             State::Delivered => "the carrier confirmed delivery".to_owned(),
             State::Undelivered => format!("the carrier did not deliver it{}", entry.code()),
             State::Failed if entry.attempt.is_some() => self.fails(entry),

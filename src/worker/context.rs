@@ -41,10 +41,10 @@ pub struct Worker {
 impl Worker {
     /// Who carries what was begun to go by this route.
     pub fn carrier_of(&self, route: &Route) -> &Carrier {
-        if self.log.route().as_ref() == route {
-            &self.log
-        } else {
+        if self.carrier.route().as_ref() == route {
             &self.carrier
+        } else {
+            &self.log
         }
     }
 }
