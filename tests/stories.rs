@@ -35,6 +35,7 @@ mod replicas;
 mod retries;
 mod searches;
 mod sending;
+mod test_mode;
 mod torture;
 mod trouble;
 mod unresponsive_database;

@@ -47,8 +47,9 @@ pub struct Raise {
 }
 
 /// A delivery that an event added or brought back.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, utoipa::ToSchema)]
 pub struct Addition {
+    #[schema(value_type = String, format = "uuid")]
     pub id: DeliveryId,
     pub recipient: Recipient,
     pub state: State,
@@ -80,6 +81,16 @@ pub struct BeginRules {
     pub expire_after: SignedDuration,
     /// What the clock reads that nobody turns, if there is one.
     pub uptime: Option<Uptime>,
+}
+
+impl BeginRules {
+    /// The same, to the log.
+    pub fn in_test_mode(&self) -> Self {
+        Self {
+            route: Arc::new(Route::to_log(self.route.channel)),
+            ..self.clone()
+        }
+    }
 }
 
 /// Which deliveries are to be begun.
@@ -144,6 +155,8 @@ pub struct Sending {
     pub attempt: AttemptNo,
     pub to: PhoneNumber,
     pub message: String,
+    /// How the attempt goes: in test mode to the log, whatever is configured.
+    pub route: Arc<Route>,
     /// The call must be over by then; afterwards others may take it for lost.
     pub deadline_at: Timestamp,
 }

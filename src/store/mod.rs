@@ -36,6 +36,7 @@ mod reports;
 mod session;
 mod single;
 mod sql;
+mod test_mode;
 mod transfer;
 mod tx;
 mod types;
@@ -55,7 +56,7 @@ pub use ledger::{Canceled, ClampRules, Looker, Lookup, MessageRequest, MessageTa
 pub use limits::LimitStatus;
 pub use lists::{AlertFilter, AlertState, AlertView, DeliveryFilter, DeliveryView};
 pub use opt_outs::{NewOptOut, OptOut};
-pub use outbox::{KeptReport, Mail, Mails, report_key};
+pub use outbox::{KeptReport, Mail, Mails, ReportParts, report_key};
 pub use page::Page;
 pub use reports::Outcomes;
 pub use session::Limits;
