@@ -7,7 +7,8 @@
 //! main.rs        this map; parses, runs, prints the error chain, sets the exit code
 //! cli/           the commands, one file a subject; each is a few lines that call a module
 //! app/           the composition root: the whole configuration, the parts made of it, running and stopping them in order;
-//!                what commands do with the same parts (nightly jobs now, test mail, migrate, back-up, export, import)
+//!                what commands do with the same parts (nightly jobs now, test mail, migrate, back-up, export, import), and
+//!                how they ask the admin API: over HTTP, or in this process
 //! config/        reads a file under environment variables, all faults at once; the sections that belong to no carrier
 //! telemetry.rs   the log
 //! supervise.rs   tasks that panic or end early are started anew, or end the process
@@ -20,7 +21,7 @@
 //! carrier/       who carries messages: the registry, what every carrier answers (driver), log, twilio/
 //! mail/          how mails look, and SMTP
 //! domain/        event, source, phone, message, delivery (the state machine), route, answer, search, clock, day, nightly,
-//!                report, alarm, mail: no I/O, no clock
+//!                report, alarm, mail, timeline (in words): no I/O, no clock
 //! ```
 //!
 //! Who may import whom: `main -> cli -> app -> {http, worker} -> intake -> {store, carrier, mail} -> domain`, each also what is

@@ -22,6 +22,7 @@ stories![
     many_commands_at_once_all_count,
     a_service_without_a_token_is_not_asked,
     a_test_sms_is_followed_until_it_is_delivered,
+    a_limit_of_requests_only_makes_a_command_slower,
     phones_are_masked_unless_they_are_asked_for,
 ];
 
@@ -351,12 +352,13 @@ async fn explain_says_what_stands_in_the_way(database: Database) {
             .collect();
         states.sort();
         if states == ["accepted", "deferred"] {
-            Ok(states)
+            Ok(())
         } else {
             Err(states)
         }
     })
     .await;
+
     let told = run(&env, DONE, &["explain", "1"]).await;
     for text in [
         "held back by the daily limit",
@@ -540,6 +542,14 @@ async fn a_test_sms_is_followed_until_it_is_delivered(database: Database) {
     env.service.kill();
     let said = run(&env, NO, &["send-test", "--to", "+14155550101"]).await;
     assert!(said.contains("`nightbell serve` must run"), "{said}");
+}
+
+async fn a_limit_of_requests_only_makes_a_command_slower(database: Database) {
+    let env = with_commands(Plan::on(database).set("HTTP__PER_SECOND", "2")).await;
+    for _ in 0..3 {
+        let told = run(&env, NO, &["explain", "1"]).await;
+        assert!(told.contains("There is no alert of ticket 1"), "{told}");
+    }
 }
 
 async fn phones_are_masked_unless_they_are_asked_for(database: Database) {

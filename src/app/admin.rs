@@ -27,7 +27,7 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// The same for a file with all opt-outs in it.
 const FILE_ANSWER: Duration = Duration::from_secs(300);
 /// How long to wait for a SQLite file that another command has, or a service that does not listen yet.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a command needs.
@@ -312,14 +312,19 @@ impl Service {
         }
     }
 
+    /// Asks, and asks again where `http.per_second` makes it wait: a command may need many answers.
     pub async fn ask(&self, method: Method, url: Url, content: Content<'_>) -> anyhow::Result<Answer> {
-        let asking = async {
-            let answer = self.request(method, url, content).send().await?;
-            let status = answer.status();
-            let body = answer.bytes().await?.to_vec();
-            Ok(Answer { status, body })
-        };
-        asking.await.map_err(|error| self.broken(error))
+        let begun = Instant::now();
+        loop {
+            let request = self.request(method.clone(), url.clone(), content);
+            let answer = request.send().await.map_err(|error| self.broken(error))?;
+            let (status, wait) = (answer.status(), retry_after(answer.headers()));
+            let body = answer.bytes().await.map_err(|error| self.broken(error))?.to_vec();
+            if status != StatusCode::TOO_MANY_REQUESTS || begun.elapsed() + wait > ANSWER {
+                return Ok(Answer { status, body });
+            }
+            tokio::time::sleep(wait).await;
+        }
     }
 
     fn request(&self, method: Method, url: Url, content: Content<'_>) -> reqwest::RequestBuilder {
@@ -342,6 +347,12 @@ impl Service {
     fn broken(&self, error: reqwest::Error) -> anyhow::Error {
         anyhow::Error::new(error.without_url()).context(format!("no answer from `nightbell serve` at {}", self.address))
     }
+}
+
+/// How long to wait before asking again.
+fn retry_after(headers: &header::HeaderMap) -> Duration {
+    let seconds = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(1))
 }
 
 /// Where to call what listens on every address.
