@@ -9,6 +9,7 @@
 #[macro_use]
 mod support;
 
+mod admin_commands;
 mod alarms;
 mod answers;
 mod architecture;
@@ -21,9 +22,11 @@ mod connections;
 mod crashes;
 mod intake;
 mod limits;
+mod messages;
 mod newer_versions;
 mod nightly;
 mod numbers;
+mod openapi;
 mod opt_outs;
 mod plans;
 mod provider_trouble;
@@ -31,7 +34,9 @@ mod receipts;
 mod reconciling;
 mod replicas;
 mod retries;
+mod searches;
 mod sending;
+mod test_mode;
 mod torture;
 mod trouble;
 mod unresponsive_database;

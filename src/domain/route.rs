@@ -14,6 +14,16 @@ words! {
     ProviderName { Log = "log", Twilio = "twilio" }
 }
 
+impl ProviderName {
+    /// Its name as people write it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Log => "the log",
+            Self::Twilio => "Twilio",
+        }
+    }
+}
+
 /// How a channel's messages are sent.
 #[derive(Clone, Copy, Debug)]
 pub struct ChannelRules {
@@ -49,6 +59,11 @@ impl Route {
             account: account.to_owned(),
             key: format!("{channel}/{provider}/{account}/{sender}"),
         }
+    }
+
+    /// How messages of a channel go in test mode: to the log, by nobody's account.
+    pub fn to_log(channel: Channel) -> Self {
+        Self::new(channel, ProviderName::Log, "log", "")
     }
 
     /// What names it in the database: never parsed, only compared.

@@ -11,6 +11,7 @@ mod endpoints;
 mod error;
 mod events;
 mod health;
+mod in_process;
 mod public;
 mod quota;
 mod readiness;
@@ -20,6 +21,7 @@ mod twilio;
 mod webhooks;
 
 pub use auth::{RateLimiter, Tokens};
+pub use in_process::AdminApi;
 pub use readiness::Readiness;
 pub use state::AppState;
 pub use webhooks::Webhooks;

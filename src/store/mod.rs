@@ -36,6 +36,7 @@ mod reports;
 mod session;
 mod single;
 mod sql;
+mod test_mode;
 mod transfer;
 mod tx;
 mod types;
@@ -51,14 +52,14 @@ pub use job_runs::{Asker, Run, RunState};
 pub use jobs::{
     Addition, AnswerRules, Answered, BeginRules, Begun, BegunBatch, Claimed, NewDelivery, Raised, Recorded, Sending,
 };
-pub use ledger::{Canceled, ClampRules, Looker, Lookup, Resent};
+pub use ledger::{Canceled, ClampRules, Looker, Lookup, MessageRequest, MessageTaken, Resent};
 pub use limits::LimitStatus;
-pub use lists::{AlertFilter, AlertView, DeliveryFilter, DeliveryView};
+pub use lists::{AlertFilter, AlertState, AlertView, DeliveryFilter, DeliveryView};
 pub use opt_outs::{NewOptOut, OptOut};
 pub use outbox::{KeptReport, Mail, Mails, ReportParts, report_key};
 pub use page::Page;
 pub use reports::Outcomes;
 pub use session::Limits;
 pub use transfer::{PAGE, SUPERSEDED, TABLES};
-pub use types::Recipient;
+pub use types::{Recipient, new_id};
 pub use waits::Wait;

@@ -1,6 +1,6 @@
 //! What admins use. Everything here needs the admin token.
 
-mod api;
+pub(super) mod api;
 
 pub use api::Admins;
 

@@ -36,8 +36,10 @@ at all the same request may be sent again.";
         (name = "events", description = "What helpdesks send."),
         (name = "alerts", description = "The fact that a ticket turned critical, and the messages that it brought about."),
         (name = "deliveries", description = "Messages that are or were owed to people."),
+        (name = "messages", description = "Messages to one person, without a ticket."),
         (name = "opt-outs", description = "Numbers that must not be texted."),
         (name = "limit", description = "How many messages may be handed to the provider in one local day."),
+        (name = "test-mode", description = "Whether messages go to the log only, whatever is configured."),
         (name = "reports", description = "What went wrong on a day, as it is mailed each night."),
         (name = "receipts", description = "What the provider reported."),
         (name = "callbacks", description = "What the provider calls."),
@@ -85,7 +87,8 @@ pub fn make() -> Value {
 fn allow_empty_values(document: &mut Value) {
     let items = document["paths"].as_object_mut().into_iter().flatten();
     let operations = items.flat_map(|(_, item)| item.as_object_mut().into_iter().flatten());
-    let parameters = operations.flat_map(|(_, operation)| operation.get_mut("parameters").and_then(Value::as_array_mut));
+    let parameters =
+        operations.flat_map(|(_, operation)| operation.get_mut("parameters").and_then(Value::as_array_mut));
     for parameter in parameters.flatten().filter(|parameter| parameter["in"] == "query") {
         parameter["allowEmptyValue"] = true.into();
     }

@@ -236,7 +236,10 @@ async fn find(app: &AppState, id: &str, phones: Phones) -> Result<Json<Delivery>
 /// `force` in the body of a request to send again: whether to, though the old message may still arrive.
 fn read_force(document: &Value) -> Result<bool, Problem> {
     if !matches!(document, Value::Object(_) | Value::Null) {
-        return Err(Problem::field("", "this is neither an object nor `null`: send `{}`, or nothing"));
+        return Err(Problem::field(
+            "",
+            "this is neither an object nor `null`: send `{}`, or nothing",
+        ));
     }
     match document.get("force") {
         None | Some(Value::Null) => Ok(false),
@@ -266,8 +269,7 @@ fn filter(app: &AppState, query: &ListQuery) -> Result<DeliveryFilter, Problem> 
 fn state<'de, D: Deserializer<'de>>(parameter: D) -> Result<Option<delivery::State>, D::Error> {
     let word = String::deserialize(parameter)?;
     let unknown = || {
-        let words: Vec<&str> = delivery::State::ALL.iter().map(|state| state.as_str()).collect();
-        let (word, words) = (clean_line(&word, 40), words.join(", "));
+        let (word, words) = (clean_line(&word, 40), query::state_words());
         de::Error::custom(format_args!("`{word}` is not a state: it is one of {words}"))
     };
     delivery::State::parse(&word).map(Some).ok_or_else(unknown)

@@ -4,11 +4,13 @@
 mod alerts;
 mod deliveries;
 mod limit;
+mod messages;
 mod opt_out_files;
 mod opt_outs;
 mod query;
 mod receipts;
 mod reports;
+mod test_mode;
 
 use crate::http::endpoints::endpoints;
 
@@ -22,10 +24,12 @@ endpoints! {
         "/v1/deliveries/{id}": get deliveries::show;
         "/v1/deliveries/{id}/cancel": post deliveries::cancel;
         "/v1/deliveries/{id}/resend": post deliveries::resend;
+        "/v1/messages": post messages::send;
         "/v1/opt-outs": get opt_outs::list, post opt_outs::add;
         "/v1/opt-outs.csv": get opt_out_files::export, post opt_out_files::import;
         "/v1/opt-outs/{phone}": get opt_outs::show, delete opt_outs::remove;
         "/v1/limit": get limit::show, put limit::set;
+        "/v1/test-mode": get test_mode::show, put test_mode::set;
         "/v1/receipts/rejected": get receipts::list_rejected;
         "/v1/reports": get reports::list;
         "/v1/reports/{day}": get reports::show, post reports::make;
