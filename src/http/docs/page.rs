@@ -256,7 +256,10 @@ fn contents(schemas: &Schemas<'_>, holder: &Value) -> Vec<Content> {
     contents
         .map(|(media, content)| Content {
             media: media.clone(),
-            r#type: schemas.words(&content["schema"]),
+            r#type: content
+                .get("schema")
+                .map(|schema| schemas.words(schema))
+                .unwrap_or_default(),
             description: text(&holder["description"]),
             example: (media == "application/json")
                 .then(|| serde_json::to_string_pretty(&Schemas(schemas.0).example(&content["schema"])).ok())
