@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 stories![
     the_document_is_whole_and_needs_no_token,
+    bodies_are_read_as_they_are_described,
     the_pages_for_people_need_nothing_from_elsewhere,
     every_answer_says_what_is_left_of_the_quota,
     an_export_says_that_the_database_is_out,
@@ -82,6 +83,60 @@ async fn the_document_is_whole_and_needs_no_token(database: Database) {
     }
     let states = &document["components"]["schemas"]["DeliveryState"]["enum"];
     assert!(states.as_array().unwrap().contains(&json!("unconfirmed")), "{states}");
+}
+
+/// The first example of a member, which may be a reference, or one of several shapes.
+fn example<'a>(document: &'a Value, member: &'a Value) -> &'a Value {
+    let referred = [
+        &member["$ref"],
+        &member["oneOf"][0]["$ref"],
+        &member["oneOf"][1]["$ref"],
+    ];
+    match referred.into_iter().find_map(Value::as_str) {
+        Some(reference) => example(document, document.pointer(reference.trim_start_matches('#')).unwrap()),
+        None => &member["examples"][0],
+    }
+}
+
+/// The body of an event is compared in a unit test, which sees more of it.
+async fn bodies_are_read_as_they_are_described(database: Database) {
+    let env = TestEnv::on(database).await;
+    let document = env.get("/openapi.json").await;
+    for (method, path) in [
+        (Method::POST, "/v1/messages"),
+        (Method::POST, "/v1/opt-outs"),
+        (Method::PUT, "/v1/limit"),
+        (Method::PUT, "/v1/test-mode"),
+    ] {
+        let operation = &document["paths"][path][method.as_str().to_lowercase()];
+        let reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str();
+        let schema = document.pointer(reference.unwrap().trim_start_matches('#')).unwrap();
+        let members = schema["properties"].as_object().unwrap();
+        let body: serde_json::Map<String, Value> = members
+            .iter()
+            .map(|(name, member)| (name.clone(), example(&document, member).clone()))
+            .collect();
+
+        let reply = env.admin(method.clone(), path, Some(body.clone().into())).await;
+
+        assert!((200..300).contains(&reply.status), "{path}: {body:?} {reply:?}");
+        for name in members.keys() {
+            let mut wrong = body.clone();
+            wrong[name] = json!([]);
+            let reply = env.admin(method.clone(), path, Some(wrong.into())).await;
+            assert_eq!(
+                reply.body["errors"][0]["pointer"],
+                format!("/{name}"),
+                "{path}: {reply:?}"
+            );
+        }
+        for name in schema["required"].as_array().into_iter().flatten() {
+            let mut without = body.clone();
+            without.remove(name.as_str().unwrap());
+            let reply = env.admin(method.clone(), path, Some(without.into())).await;
+            assert_eq!(reply.status, 422, "{path} without {name}: {reply:?}");
+        }
+    }
 }
 
 async fn the_pages_for_people_need_nothing_from_elsewhere(database: Database) {

@@ -60,8 +60,9 @@ kinds! {
     IncompleteBody = BAD_REQUEST "incomplete-body" "The body is incomplete";
     /// The file is not UTF-8 from the line that `detail` names, so nothing of it was read. Save it as "CSV UTF-8".
     InvalidFile = BAD_REQUEST "invalid-file" "The file cannot be read";
-    /// The `Idempotency-Key` is not one text of 1 to 255 ASCII characters. Send a UUID, for example.
-    InvalidKey = BAD_REQUEST "invalid-idempotency-key" "The `Idempotency-Key` cannot be used";
+    /// The `Idempotency-Key` is empty, too long, not ASCII, or there twice. Send one text of your own for each message, a UUID
+    /// for example.
+    InvalidKey = BAD_REQUEST "invalid-idempotency-key" "The Idempotency-Key cannot be used";
     /// The request has no token, or none that is valid for this address. Send `Authorization: Bearer <token>`: an intake
     /// token for events, an admin token for everything else.
     Unauthorized = UNAUTHORIZED "unauthorized" "A valid token is needed";
@@ -85,8 +86,8 @@ kinds! {
     MayStillArrive = CONFLICT "may-still-arrive" "The message may still arrive";
     /// The delivery has no usable phone number, so it cannot be sent, now or later. Correct the number in the helpdesk.
     NoUsableNumber = CONFLICT "no-usable-number" "There is no usable number";
-    /// The `Idempotency-Key` belongs to another request: nothing was sent. Send a new message with a new key.
-    KeyReused = CONFLICT "idempotency-key-reused" "The `Idempotency-Key` belongs to another request";
+    /// The `Idempotency-Key` belongs to a request for something else. Send a new message with a new key.
+    KeyTaken = CONFLICT "idempotency-key-taken" "The Idempotency-Key belongs to another request";
     /// A day can be reported once it is over in the configured time zone.
     DayNotOver = CONFLICT "day-not-over" "The day is not over yet";
     /// The body is larger than `detail` allows. Send less: an event needs a few kilobytes, and a file may be cut in parts.
@@ -130,8 +131,8 @@ sets! {
     Fields = InvalidFields;
     /// Where a JSON body is read.
     JsonBody = InvalidJson, IncompleteBody, SlowBody, TooLarge, UnsupportedMediaType, InvalidFields;
-    /// Where a message is sent.
-    ForMessages = InvalidJson, IncompleteBody, InvalidKey, SlowBody, KeyReused, TooLarge, UnsupportedMediaType, InvalidFields;
+    /// Where a JSON body is read that may come again.
+    KeyedBody = InvalidJson, InvalidKey, IncompleteBody, SlowBody, TooLarge, UnsupportedMediaType, InvalidFields;
     /// Where a file is read.
     FileBody = InvalidFile, IncompleteBody, SlowBody, TooLarge, UnsupportedMediaType;
     ForEvents = Unauthorized, WrongSource, TooManyRequests, Internal, DatabaseUnavailable;
@@ -139,6 +140,7 @@ sets! {
         DatabaseUnavailable;
     ForCancel = TooLateToCancel;
     ForResend = MayStillArrive, NoUsableNumber;
+    ForMessages = KeyTaken;
     ForReports = DayNotOver;
 }
 

@@ -128,6 +128,7 @@ mod tests {
                 "#{target} leads nowhere"
             );
         }
+        assert!(endpoints.matches("href=\"/docs/problems#").count() > 100);
         for link in endpoints.split("href=\"/docs/problems#").skip(1) {
             let target = link.split('"').next().unwrap();
             assert!(Kind::ALL.iter().any(|kind| kind.name() == target), "{target}");

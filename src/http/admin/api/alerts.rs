@@ -39,7 +39,7 @@ pub struct ListQuery {
     /// The helpdesk's own id of the ticket.
     #[param(nullable = false)]
     ticket_id: Option<String>,
-    /// A part of the subject.
+    /// A part of the subject, searched for over the last days.
     #[param(nullable = false)]
     subject: Option<String>,
     /// `open`, `closed`, or the state of one of its deliveries.
@@ -51,10 +51,10 @@ pub struct ListQuery {
     #[serde(default, deserialize_with = "query::day")]
     day: Option<LocalDay>,
     /// How many days back a subject is searched for.
-    #[param(value_type = i64, minimum = 1, maximum = 36500, default = 30, required = false)]
+    #[param(value_type = i64, minimum = 1, maximum = 36_500, default = 30, required = false)]
     #[serde(default)]
     days: SearchedDays,
-    /// `next` of the page before.
+    /// `next` of the page before. A page may be short, or empty, and have one.
     #[param(nullable = false)]
     cursor: Option<String>,
     /// How many items a page has; more than 200 counts as 200.
@@ -90,9 +90,6 @@ impl Alert {
 }
 
 /// Lists alerts, newest first
-///
-/// A search by subject or state looks at a part of them at a time, so a page may be short, or empty, and still name a next
-/// one.
 #[utoipa::path(
     get,
     path = "/v1/alerts",

@@ -15,7 +15,7 @@ use crate::{
     http::{
         body::{self, Id},
         deadline::{in_time, now},
-        error::{ForAdmins, ForMessages, Kind, Problem},
+        error::{ForAdmins, ForMessages, KeyedBody, Kind, Problem},
         state::{AppState, SharedState},
     },
     store::{MessageRequest, MessageTaken, NewDelivery, Recipient, new_id},
@@ -41,9 +41,29 @@ const KEY: &str = "idempotency-key";
 const NO_ANSWER: &str =
     "the database did not answer in time; it may or may not have been stored: with an `Idempotency-Key`, send it again";
 
+/// A message to one person.
+#[derive(ToSchema)]
+#[schema(as = NewMessage)]
+#[expect(dead_code, reason = "describes what `read` reads; a test compares the two")]
+pub struct MessageBody {
+    /// In any writing; without a country code it is read by the region's rules.
+    #[schema(examples("+14155550101"))]
+    phone: String,
+    /// At most 1,600 characters.
+    #[schema(examples("Server room: 41 °C. Go and look."))]
+    text: String,
+    #[schema(examples("Grace Hopper"))]
+    name: Option<String>,
+    /// The helpdesk's own id of the person.
+    staff_id: Option<Id>,
+    role: Option<String>,
+    /// Of a number without a country code; `sms.default_region` if it is not given.
+    #[schema(examples("DE"))]
+    region: Option<String>,
+}
+
 /// A message that is owed from now on.
 #[derive(Serialize, Deserialize, ToSchema)]
-#[schema(as = AcceptedMessage)]
 pub struct Accepted {
     /// Of its delivery: `GET /v1/deliveries/{id}` says what becomes of it.
     #[schema(format = "uuid")]
@@ -64,48 +84,26 @@ pub struct Accepted {
     created_at: Timestamp,
 }
 
-/// What is to be sent, and to whom.
-#[derive(ToSchema)]
-#[schema(as = NewMessage)]
-#[expect(dead_code, reason = "describes what `read` reads; a test compares the two")]
-pub struct MessageBody {
-    /// In any writing; best with `+` and country code.
-    #[schema(examples("+14155550101"))]
-    phone: String,
-    /// Whose rules a number without a country code follows, like `DE`; otherwise the configured default.
-    #[schema(examples("US"))]
-    region: Option<String>,
-    /// The text of the message.
-    #[schema(examples("Please call the office back."), min_length = 1)]
-    text: String,
-    /// The helpdesk's own id of the person.
-    staff_id: Option<Id>,
-    #[schema(examples("assignee"))]
-    role: Option<String>,
-    #[schema(examples("Grace Hopper"))]
-    name: Option<String>,
-}
-
-/// Sends a message to one person
+/// Sends a message of its own
 ///
-/// Without a ticket. It counts against the daily limit, and opt-outs hold. The answer comes once it is durable. With an
-/// `Idempotency-Key`, a repeated request is answered as the first one was, and nothing more is sent; another request with the
-/// same key is refused.
+/// To one person, without a ticket. It counts against the daily limit and minds opt-outs, and is durable when it is answered.
+/// With an `Idempotency-Key`, a repeated request is answered as the first one was, and nothing more is sent; keys are kept for
+/// `retention.receipt_days`.
 #[utoipa::path(
     post,
     path = "/v1/messages",
     operation_id = "sendMessage",
-    tag = "messages",
+    tag = "deliveries",
     params((
         "Idempotency-Key" = Option<String>,
         Header,
         nullable = false,
         min_length = 1,
         max_length = 255,
-        description = "By what the request is known when it comes again; a UUID, for example"
+        description = "By what the request is known when it comes again"
     )),
     request_body = MessageBody,
-    responses((status = 202, body = Accepted, description = "It is owed from now on"), ForAdmins, ForMessages),
+    responses((status = 202, body = Accepted, description = "It is owed"), ForAdmins, KeyedBody, ForMessages),
     security(("admin" = []))
 )]
 pub async fn send(
@@ -140,7 +138,7 @@ pub async fn send(
         MessageTaken::Repeated(answer) => serde_json::from_str(&answer).map_err(|_| unreadable())?,
         MessageTaken::OtherRequest => {
             return Err(Problem::new(
-                Kind::KeyReused,
+                Kind::KeyTaken,
                 "this `Idempotency-Key` belongs to another request: send a new message with a new key",
             ));
         }
@@ -261,5 +259,20 @@ fn accept(id: &DeliveryId, new: &NewDelivery, now: Timestamp) -> Accepted {
         state: "pending".to_owned(),
         segments: new.segments,
         created_at: now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use utoipa::PartialSchema;
+
+    #[test]
+    fn a_message_is_described_by_the_members_that_are_read() {
+        let schema = serde_json::to_value(MessageBody::schema()).unwrap();
+        let members: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+
+        assert_eq!(members, ["name", "phone", "region", "role", "staff_id", "text"]);
+        assert_eq!(schema["required"], serde_json::json!(["phone", "text"]));
     }
 }

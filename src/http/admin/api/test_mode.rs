@@ -23,20 +23,7 @@ pub struct TestMode {
     driver: &'static str,
 }
 
-/// Shows whether test mode is on
-#[utoipa::path(
-    get,
-    path = "/v1/test-mode",
-    operation_id = "showTestMode",
-    tag = "test-mode",
-    responses((status = 200, body = TestMode, description = "Test mode"), ForAdmins),
-    security(("admin" = []))
-)]
-pub async fn show(State(app): SharedState) -> Result<Json<TestMode>, Problem> {
-    status(&app).await
-}
-
-/// Whether messages shall go to the log only.
+/// The mode to set.
 #[derive(ToSchema)]
 #[schema(as = NewTestMode)]
 #[expect(dead_code, reason = "describes what `set` reads")]
@@ -45,16 +32,30 @@ pub struct TestModeBody {
     on: bool,
 }
 
+/// Shows whether test mode is on
+#[utoipa::path(
+    get,
+    path = "/v1/test-mode",
+    operation_id = "showTestMode",
+    tag = "test mode",
+    responses((status = 200, body = TestMode, description = "The mode"), ForAdmins),
+    security(("admin" = []))
+)]
+pub async fn show(State(app): SharedState) -> Result<Json<TestMode>, Problem> {
+    status(&app).await
+}
+
 /// Turns test mode on or off
 ///
-/// When it is answered, no message is begun by another way any more. One that was begun before may still be under way.
+/// While it is on, messages go to the log only, on every process of this database. When it is answered, no message is begun by
+/// another way any more; one that was begun before may still be under way.
 #[utoipa::path(
     put,
     path = "/v1/test-mode",
     operation_id = "setTestMode",
-    tag = "test-mode",
+    tag = "test mode",
     request_body = TestModeBody,
-    responses((status = 200, body = TestMode, description = "Test mode, as it is now"), ForAdmins, JsonBody),
+    responses((status = 200, body = TestMode, description = "The mode, as it is now"), ForAdmins, JsonBody),
     security(("admin" = []))
 )]
 pub async fn set(State(app): SharedState, headers: HeaderMap, raw: Body) -> Result<Json<TestMode>, Problem> {
