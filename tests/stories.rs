@@ -27,6 +27,7 @@ mod messages;
 mod newer_versions;
 mod nightly;
 mod numbers;
+mod openapi;
 mod opt_outs;
 mod plans;
 mod provider_trouble;

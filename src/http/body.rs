@@ -24,7 +24,6 @@ impl PartialSchema for Id {
     fn schema() -> RefOr<Schema> {
         let id = ObjectBuilder::new()
             .schema_type(SchemaType::Array(vec![Type::String, Type::Integer]))
-            .max_length(Some(200))
             .description(Some("A text, or a whole number, which stands for its digits."))
             .examples(["3"]);
         Schema::from(id).into()

@@ -21,7 +21,10 @@ use axum::{
     response::IntoResponse,
 };
 use std::net::SocketAddr;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::schema::{Object, ObjectBuilder, SchemaType},
+};
 
 /// Said when the database does not answer at all.
 const NO_ANSWER: &str = "the database did not answer in time; it may or may not have been stored, so send it again: what was stored is answered as a duplicate";
@@ -94,7 +97,8 @@ async fn take(
 #[schema(as = Event)]
 #[expect(dead_code, reason = "describes what `domain::event` reads; a test compares the two")]
 pub struct EventBody {
-    /// The helpdesk's own id of this event: one that its alert has seen is a duplicate.
+    /// The helpdesk's own id of this event: one that its alert has seen is a duplicate. Like all ids, of at most 200
+    /// characters.
     id: Option<Id>,
     /// Which configured source sends it.
     #[schema(examples("default"), default = "default", max_length = 1000)]
@@ -103,8 +107,7 @@ pub struct EventBody {
     /// urgency decides.
     #[schema(examples("ticket.urgency_changed"))]
     r#type: Option<String>,
-    /// When it happened, by RFC 3339. What cannot be read, or is absurd, is the time of arrival.
-    #[schema(examples("2026-11-20T09:24:38Z"))]
+    #[schema(schema_with = any_time)]
     occurred_at: Option<String>,
     ticket: EventTicket,
     client: Option<EventClient>,
@@ -170,6 +173,17 @@ pub struct EventRecipient {
     /// Whose rules a number without a country code follows, like `DE`; otherwise those of the source.
     #[schema(examples("US"))]
     region: Option<String>,
+}
+
+/// Of a time no fault is ever found.
+fn any_time() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::AnyValue)
+        .description(Some(
+            "When it happened, by RFC 3339. What cannot be read, or is absurd, counts as the time of arrival.",
+        ))
+        .examples(["2026-11-20T09:24:38Z"])
+        .build()
 }
 
 fn unknown_source(name: &str) -> Fault {

@@ -10,8 +10,8 @@ use super::{
     types::{MaybeMs, Ms, Recipient, ms},
 };
 use crate::domain::{
-    day, delivery,
-    delivery::{Reason, State},
+    day,
+    delivery::{self, Reason, State},
     timeline::{About, sentences},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -152,7 +152,7 @@ pub struct AlertView {
 pub struct DeliveryView {
     #[schema(format = "uuid")]
     pub id: String,
-    /// `None` of a message that no alert is the cause of.
+    /// `null` of a message that no alert is the cause of.
     #[schema(required, format = "uuid")]
     pub alert_id: Option<String>,
     #[schema(examples("sms"))]
@@ -214,6 +214,7 @@ pub struct TimelineEntry {
     #[schema(required)]
     pub detail: Option<String>,
     /// The same as a sentence for people.
+    #[schema(examples("The provider accepted it."))]
     #[sqlx(skip)]
     pub text: String,
 }

@@ -78,18 +78,26 @@ pub fn make() -> Value {
     refer_to_items(&mut document);
     // Of this there is nothing that cannot be written.
     let mut document = serde_json::to_value(document).unwrap_or_default();
-    allow_empty_values(&mut document);
+    complete(&mut document);
     document
 }
 
-/// A parameter without a value counts as not given. utoipa has no word for it.
-fn allow_empty_values(document: &mut Value) {
+/// What utoipa has no word for: a parameter without a value counts as not given, and a body that is no JSON is required too.
+fn complete(document: &mut Value) {
     let items = document["paths"].as_object_mut().into_iter().flatten();
     let operations = items.flat_map(|(_, item)| item.as_object_mut().into_iter().flatten());
-    let parameters =
-        operations.flat_map(|(_, operation)| operation.get_mut("parameters").and_then(Value::as_array_mut));
-    for parameter in parameters.flatten().filter(|parameter| parameter["in"] == "query") {
-        parameter["allowEmptyValue"] = true.into();
+    for (_, operation) in operations {
+        let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+        for parameter in parameters.into_iter().flatten() {
+            if parameter["in"] == "query" {
+                parameter["allowEmptyValue"] = true.into();
+            }
+        }
+        if let Some(body) = operation.get_mut("requestBody")
+            && body["content"].get("application/json").is_none()
+        {
+            body["required"] = true.into();
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::http::error::Kind;
 use axum::body::Bytes;
-use minijinja::{Environment, HtmlEscape, context, value::Serde};
+use minijinja::{Environment, context, value::Serde};
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -162,15 +162,20 @@ fn prose(text: &str) -> String {
             html += "</p><p>";
             rest = after;
         } else if let Some((label, target, after)) = link().filter(|_| !is_code) {
-            html += &format!("<a href=\"{}\">{}</a>", HtmlEscape(target), HtmlEscape(label));
+            html += &format!("<a href=\"{}\">{}</a>", escape(target), escape(label));
             rest = after;
         } else {
             let (this, after) = rest.split_at(sign.len_utf8());
-            html += &HtmlEscape(this).to_string();
+            html += &escape(this);
             rest = after;
         }
     }
     html
+}
+
+fn escape(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;");
+    text.replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// The endpoints, in the order of the tags.
@@ -256,7 +261,10 @@ fn contents(schemas: &Schemas<'_>, holder: &Value) -> Vec<Content> {
     contents
         .map(|(media, content)| Content {
             media: media.clone(),
-            r#type: schemas.words(&content["schema"]),
+            r#type: content
+                .get("schema")
+                .map(|schema| schemas.words(schema))
+                .unwrap_or_default(),
             description: text(&holder["description"]),
             example: (media == "application/json")
                 .then(|| serde_json::to_string_pretty(&Schemas(schemas.0).example(&content["schema"])).ok())

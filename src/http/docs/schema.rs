@@ -57,6 +57,9 @@ impl<'a> Schemas<'a> {
             return parts.join(" with ");
         }
         let types: Vec<String> = types(schema).map(|name| self.type_words(name, schema)).collect();
+        if types.is_empty() {
+            return "anything".to_owned();
+        }
         types.join(" or ")
     }
 

@@ -24,7 +24,10 @@ use axum::{
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, de};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::schema::{Object, ObjectBuilder, Type},
+};
 
 /// Which alerts, and how they are shown.
 #[derive(Deserialize, IntoParams)]
@@ -40,11 +43,11 @@ pub struct ListQuery {
     #[param(nullable = false)]
     subject: Option<String>,
     /// `open`, `closed`, or the state of one of its deliveries.
-    #[param(nullable = false, value_type = String)]
+    #[param(schema_with = states, required = false)]
     #[serde(default, deserialize_with = "state")]
     state: Option<AlertState>,
     /// The local day on which its event came.
-    #[param(nullable = false, value_type = String, format = Date)]
+    #[param(value_type = String, format = Date, required = false)]
     #[serde(default, deserialize_with = "query::day")]
     day: Option<LocalDay>,
     /// How many days back a subject is searched for.
@@ -204,6 +207,15 @@ impl TryFrom<String> for SearchedDays {
             )),
         }
     }
+}
+
+/// What may be asked for by `state`.
+fn states() -> Object {
+    let of_deliveries = delivery::State::ALL.iter().map(|state| state.as_str());
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(["open", "closed"].into_iter().chain(of_deliveries)))
+        .build()
 }
 
 /// For `deserialize_with`.

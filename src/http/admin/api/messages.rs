@@ -4,6 +4,7 @@
 use super::query::NO_PHONE;
 use crate::{
     domain::{
+        delivery,
         id::DeliveryId,
         json::{Fault, Reader},
         message::Message,
@@ -65,8 +66,10 @@ pub struct MessageBody {
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Accepted {
     /// Of its delivery: `GET /v1/deliveries/{id}` says what becomes of it.
+    #[schema(format = "uuid")]
     id: String,
-    #[schema(required)]
+    /// `null`: no alert is the cause of it.
+    #[schema(required, format = "uuid")]
     alert_id: Option<String>,
     #[schema(examples("sms"))]
     channel: String,
@@ -74,8 +77,9 @@ pub struct Accepted {
     /// Masked.
     #[schema(examples("+1415****101"))]
     phone: String,
-    #[schema(examples("pending"))]
+    #[schema(value_type = delivery::State)]
     state: String,
+    #[schema(examples(1))]
     segments: usize,
     created_at: Timestamp,
 }
@@ -90,7 +94,14 @@ pub struct Accepted {
     path = "/v1/messages",
     operation_id = "sendMessage",
     tag = "deliveries",
-    params(("Idempotency-Key" = Option<String>, Header, description = "By what the request is known when it comes again")),
+    params((
+        "Idempotency-Key" = Option<String>,
+        Header,
+        nullable = false,
+        min_length = 1,
+        max_length = 255,
+        description = "By what the request is known when it comes again"
+    )),
     request_body = MessageBody,
     responses((status = 202, body = Accepted, description = "It is owed"), ForAdmins, KeyedBody, ForMessages),
     security(("admin" = []))

@@ -110,8 +110,13 @@ pub async fn show(
             .await?
             .map(|report| Json(report).into_response()),
         Format::Html | Format::Csv | Format::Text => {
-            let report = app.store.report_parts(day).await?;
-            report.and_then(|report| answer_part(report, format))
+            let report = app.store.report_parts(day).await?.ok_or_else(absent)?;
+            let no_file = || {
+                Problem::not_found(format!(
+                    "the report of {day} has no file: nothing is to be listed in it"
+                ))
+            };
+            Some(answer_part(report, format).ok_or_else(no_file)?)
         }
     };
     Ok(([(header::VARY, "accept")], answer.ok_or_else(absent)?).into_response())

@@ -19,6 +19,7 @@ pub struct TestMode {
     /// As an admin set it; every process of this database obeys.
     on: bool,
     /// The configured driver. With `log` nothing leaves the machine either way.
+    #[schema(examples("log"))]
     driver: &'static str,
 }
 
@@ -27,6 +28,7 @@ pub struct TestMode {
 #[schema(as = NewTestMode)]
 #[expect(dead_code, reason = "describes what `set` reads")]
 pub struct TestModeBody {
+    #[schema(examples(true))]
     on: bool,
 }
 
