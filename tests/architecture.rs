@@ -63,7 +63,8 @@ const TWILIO_OUTSIDE: &Exceptions = &[
     ("carrier/mod.rs", "the enum of carriers"),
     ("http/twilio", "the routes that Twilio calls"),
     ("http/webhooks.rs", "the same, as long as it serves Twilio alone"),
-    ("http/mod.rs", "declares those and gives them their routes"),
+    ("http/public.rs", "lists those routes"),
+    ("http/mod.rs", "declares those"),
     ("app/parts.rs", "hands their settings to the webhooks"),
     ("cli", "`nightbell receipt verify` checks a signature of Twilio's"),
 ];
