@@ -31,6 +31,7 @@ mod receipts;
 mod reconciling;
 mod replicas;
 mod retries;
+mod searches;
 mod sending;
 mod torture;
 mod trouble;

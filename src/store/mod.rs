@@ -56,7 +56,7 @@ pub use jobs::{
 };
 pub use ledger::{Canceled, ClampRules, Looker, Lookup, Resent};
 pub use limits::LimitStatus;
-pub use lists::{AlertFilter, AlertView, DeliveryFilter, DeliveryView};
+pub use lists::{AlertFilter, AlertState, AlertView, DeliveryFilter, DeliveryView};
 pub use opt_outs::{NewOptOut, OptOut};
 pub use outbox::{KeptReport, Mail, Mails, report_key};
 pub use overview::{MessageText, RecentAlarm, Ticket, TicketFacts, UnreportedFailure};

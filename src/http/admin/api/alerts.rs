@@ -2,28 +2,45 @@
 
 use super::{
     deliveries::Delivery,
-    query::{Listed, PageSize, Phones, Query, ShowQuery},
+    query::{self, Listed, PageSize, Phones, Query, ShowQuery},
 };
 use crate::{
+    domain::{
+        day::{LocalDay, after},
+        delivery,
+        text::clean_line,
+    },
     http::{
         deadline::now,
         error::Problem,
         state::{AppState, SharedState},
     },
-    store::{AlertFilter, AlertView},
+    store::{AlertFilter, AlertState, AlertView},
 };
 use axum::{
     Json,
     extract::{Path, State},
     http::Uri,
 };
-use serde::{Deserialize, Serialize};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// Which alerts, and how they are shown.
 #[derive(Deserialize)]
 pub struct ListQuery {
     source: Option<String>,
     ticket_id: Option<String>,
+    /// A part of the subject.
+    subject: Option<String>,
+    /// `open`, `closed`, or the state of one of its deliveries.
+    #[serde(default, deserialize_with = "state")]
+    state: Option<AlertState>,
+    /// The local day on which its event came.
+    #[serde(default, deserialize_with = "query::day")]
+    day: Option<LocalDay>,
+    /// How many days back a subject is searched for.
+    #[serde(default)]
+    days: SearchedDays,
     cursor: Option<String>,
     #[serde(default)]
     limit: PageSize,
@@ -54,10 +71,7 @@ impl Alert {
 
 /// `GET /v1/alerts`: newest first.
 pub async fn list(State(app): SharedState, Query(query): Query<ListQuery>, uri: Uri) -> Result<Listed<Alert>, Problem> {
-    let filter = AlertFilter {
-        source: query.source,
-        ticket_id: query.ticket_id,
-    };
+    let filter = filter(&app, &query);
     let page = app
         .store
         .alerts(&filter, query.cursor.as_deref(), query.limit.0)
@@ -95,6 +109,66 @@ pub async fn cancel(
     tracing::info!(alert.id = %id, canceled, "an admin canceled an alert");
     let alert = find(&app, &id, query.reveal).await?;
     Ok(Json(CanceledAlert { canceled, alert }))
+}
+
+/// A subject is searched for on one day, or some days back: the oldest alerts of a year are seldom meant, and take long.
+fn filter(app: &AppState, query: &ListQuery) -> AlertFilter {
+    let is_by_subject = query.subject.is_some() && query.ticket_id.is_none();
+    let received = match query.day {
+        Some(day) => Some((day.start(&app.time_zone), day.end(&app.time_zone))),
+        None if is_by_subject => Some((after(now(), -query.days.0), Timestamp::MAX)),
+        None => None,
+    };
+    AlertFilter {
+        source: query.source.clone(),
+        ticket_id: query.ticket_id.clone(),
+        subject: query.subject.clone(),
+        state: query.state,
+        received,
+    }
+}
+
+/// How far back to search.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+pub struct SearchedDays(SignedDuration);
+
+impl Default for SearchedDays {
+    fn default() -> Self {
+        Self(SignedDuration::from_hours(30 * 24))
+    }
+}
+
+impl TryFrom<String> for SearchedDays {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.parse::<i64>() {
+            Ok(days @ 1..=36_500) => Ok(Self(SignedDuration::from_hours(days * 24))),
+            Ok(_) | Err(_) => Err(format!(
+                "`{}` is not a whole number of days from 1 to 36500",
+                clean_line(&text, 40)
+            )),
+        }
+    }
+}
+
+/// For `deserialize_with`.
+fn state<'de, D: Deserializer<'de>>(parameter: D) -> Result<Option<AlertState>, D::Error> {
+    let word = String::deserialize(parameter)?;
+    let parsed = match word.as_str() {
+        "open" => Some(AlertState::Open),
+        "closed" => Some(AlertState::Closed),
+        word => delivery::State::parse(word).map(AlertState::Has),
+    };
+    let unknown = || {
+        let words = query::state_words();
+        let word = clean_line(&word, 40);
+        de::Error::custom(format_args!(
+            "`{word}` is not a state: it is `open`, `closed`, or that of a delivery, which is one of {words}"
+        ))
+    };
+    parsed.map(Some).ok_or_else(unknown)
 }
 
 async fn find(app: &AppState, id: &str, phones: Phones) -> Result<Alert, Problem> {

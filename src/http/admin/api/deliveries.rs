@@ -183,8 +183,7 @@ fn filter(app: &AppState, query: &ListQuery) -> Result<DeliveryFilter, Problem> 
 fn state<'de, D: Deserializer<'de>>(parameter: D) -> Result<Option<delivery::State>, D::Error> {
     let word = String::deserialize(parameter)?;
     let unknown = || {
-        let words: Vec<&str> = delivery::State::ALL.iter().map(|state| state.as_str()).collect();
-        let (word, words) = (clean_line(&word, 40), words.join(", "));
+        let (word, words) = (clean_line(&word, 40), query::state_words());
         de::Error::custom(format_args!("`{word}` is not a state: it is one of {words}"))
     };
     delivery::State::parse(&word).map(Some).ok_or_else(unknown)

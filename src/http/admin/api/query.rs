@@ -2,7 +2,7 @@
 //! counts as not given, of one that is given twice the last counts, and unknown ones are ignored.
 
 use crate::{
-    domain::{day::LocalDay, text::clean_line},
+    domain::{day::LocalDay, delivery, text::clean_line},
     http::error::Problem,
     store::Page,
 };
@@ -140,6 +140,12 @@ pub fn parse_day(text: &str) -> Result<LocalDay, String> {
 pub fn day<'de, D: Deserializer<'de>>(parameter: D) -> Result<Option<LocalDay>, D::Error> {
     let text = String::deserialize(parameter)?;
     parse_day(&text).map(Some).map_err(de::Error::custom)
+}
+
+/// The states of a delivery, for a message that says what may be asked for.
+pub fn state_words() -> String {
+    let words: Vec<&str> = delivery::State::ALL.iter().map(|state| state.as_str()).collect();
+    words.join(", ")
 }
 
 /// For `deserialize_with`: only `true` says so.
