@@ -45,7 +45,7 @@ async fn every_answer_has_the_members_of_the_contract(database: Database) {
     assert_eq!(delivery["channel"], "sms");
     assert_eq!(delivery["segments"], 2);
     let first = &alert["deliveries"][0]["timeline"][0];
-    assert_eq!(members(first), words("at what detail"));
+    assert_eq!(members(first), words("at what detail text"));
     for (object, name) in [
         (&alert, "received_at"),
         (&delivery, "created_at"),

@@ -21,4 +21,5 @@ pub mod sms;
 pub mod source;
 pub mod spreadsheet;
 pub mod text;
+pub mod timeline;
 mod words;

@@ -14,6 +14,16 @@ words! {
     ProviderName { Log = "log", Twilio = "twilio" }
 }
 
+impl ProviderName {
+    /// Its name as people write it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Log => "the log",
+            Self::Twilio => "Twilio",
+        }
+    }
+}
+
 /// How a channel's messages are sent.
 #[derive(Clone, Copy, Debug)]
 pub struct ChannelRules {

@@ -9,7 +9,10 @@ use super::{
     sql::{Sql, args, sql},
     types::{MaybeMs, Ms, Recipient, ms},
 };
-use crate::domain::{day, delivery};
+use crate::domain::{
+    day, delivery,
+    timeline::{About, sentences},
+};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use sqlx::{Database, Encode, QueryBuilder, Type};
@@ -69,7 +72,7 @@ impl Span {
 const LAST_ID: &str = "ffffffff-ffff-ffff-ffff-ffffffffffff";
 
 /// Before every id that is made from this time on.
-fn first_id(at: Timestamp) -> String {
+pub fn first_id(at: Timestamp) -> String {
     let ms = u64::try_from(at.as_millisecond()).unwrap_or(0).min((1 << 48) - 1);
     let hex = format!("{ms:012x}");
     format!("{}-{}-0000-0000-000000000000", &hex[..8], &hex[8..])
@@ -175,6 +178,9 @@ pub struct TimelineEntry {
     pub at: Timestamp,
     pub what: String,
     pub detail: Option<String>,
+    /// The same as a sentence for people.
+    #[sqlx(skip)]
+    pub text: String,
 }
 
 const ALERT: &str =
@@ -196,7 +202,7 @@ impl Db {
         let Some(mut alert) = alert else { return Ok(None) };
         alert.deliveries = self.deliveries_of_alert(id).await?;
         for delivery in &mut alert.deliveries {
-            delivery.timeline = Some(self.timeline(&delivery.id).await?);
+            delivery.timeline = Some(self.timeline(delivery).await?);
         }
         Ok(Some(alert))
     }
@@ -247,7 +253,7 @@ impl Db {
             query.build_query_as().fetch_optional(pool).await
         })?;
         let Some(mut delivery) = delivery else { return Ok(None) };
-        delivery.timeline = Some(self.timeline(id).await?);
+        delivery.timeline = Some(self.timeline(&delivery).await?);
         Ok(Some(delivery))
     }
 
@@ -311,13 +317,22 @@ impl Db {
         })?)
     }
 
-    async fn timeline(&self, delivery_id: &str) -> Result<Vec<TimelineEntry>, StoreError> {
-        self.reads()
-            .all(
-                sql!("select at, what, detail from timeline where delivery_id = $1 order by seq"),
-                args![delivery_id],
-            )
-            .await
+    async fn timeline(&self, delivery: &DeliveryView) -> Result<Vec<TimelineEntry>, StoreError> {
+        const READ: Sql = sql!("select at, what, detail from timeline where delivery_id = $1 order by seq");
+        let mut timeline: Vec<TimelineEntry> = self.reads().all(READ, args![&delivery.id]).await?;
+        let about = About {
+            attempts: delivery.attempts,
+            provider: delivery.provider.as_deref(),
+            message_id: delivery.provider_message_id.as_deref(),
+        };
+        let entries = timeline
+            .iter()
+            .map(|entry| (entry.what.as_str(), entry.detail.as_deref()));
+        let texts = sentences(entries, &about);
+        for (entry, text) in timeline.iter_mut().zip(texts) {
+            entry.text = text;
+        }
+        Ok(timeline)
     }
 }
 

@@ -4,6 +4,7 @@
 use super::{
     Db,
     error::StoreError,
+    lists::first_id,
     query::Query,
     sql::{Rows, args, row, sql},
     types::{MaybeMs, Ms, ms},
@@ -95,7 +96,7 @@ impl Db {
                     "select kind, raised_at, detail, alert_id from alarm where id >= $1 and raised_at >= $2
                      order by id desc limit $3"
                 ),
-                args![first_id_at(since), ms(since), limit],
+                args![first_id(since), ms(since), limit],
             )
             .await
     }
@@ -229,28 +230,5 @@ impl Db {
                 args![ms(at)],
             )
             .await
-    }
-}
-
-/// The smallest id that is made at this time or later (UUIDv7, RFC 9562).
-fn first_id_at(at: Timestamp) -> String {
-    let ms = ms(at).max(0);
-    format!("{:08x}-{:04x}-7000-8000-000000000000", ms >> 16, ms & 0xffff)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_id_of_a_time_sorts_before_those_made_then() {
-        let at = Timestamp::from_millisecond(1_790_000_000_123).unwrap();
-        let time = uuid::Timestamp::from_unix(uuid::NoContext, 1_790_000_000, 123_000_000);
-        let made = uuid::Uuid::new_v7(time).to_string();
-        let before = Timestamp::from_millisecond(1_790_000_000_122).unwrap();
-
-        assert!(first_id_at(at) <= made, "{} {made}", first_id_at(at));
-        assert!(first_id_at(before) < first_id_at(at));
-        assert_eq!(first_id_at(at)[..13], made[..13]);
     }
 }
