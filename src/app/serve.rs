@@ -40,7 +40,10 @@ pub enum Role {
 /// Runs the service until SIGTERM or SIGINT. The configuration has no faults.
 pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
     let Loaded {
-        mut config, warnings, ..
+        mut config,
+        warnings,
+        effective,
+        ..
     } = loaded;
     telemetry::start(&config.log).context("`log.filter` cannot be read: write it like `info` or `nightbell=debug`")?;
     let listener = bind("listen", config.listen).await?;
@@ -65,7 +68,7 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
     }
 
     let (stop, stopping) = watch::channel(false);
-    let app_state = Arc::new(make_app_state(&config, &store, &carriers)?);
+    let app_state = Arc::new(make_app_state(&config, effective, &store, &carriers)?);
     // None of them waits for the others' connections.
     let worker_store = store.apart(Limits::QUICK);
     let nightly_store = store.apart(Limits::PATIENT);

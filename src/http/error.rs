@@ -3,7 +3,7 @@
 use crate::{domain::json::Fault, store::StoreError};
 use axum::{
     Json,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -54,13 +54,31 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    #[cfg(test)]
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// What is wrong, for a person: the faults of the fields where there are some.
+    pub fn message(&self) -> String {
+        if self.errors.is_empty() {
+            return self.detail.clone();
+        }
+        let faults: Vec<&str> = self.errors.iter().map(|fault| fault.detail.as_str()).collect();
+        faults.join("; ")
+    }
+
+    /// Says in the headers of its answer what holds for every kind of answer.
+    pub fn set_headers(&self, headers: &mut HeaderMap) {
+        if self.is_last {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
     }
 
     /// Says when to send it again, in seconds.
@@ -90,6 +108,8 @@ pub struct ProblemDetails {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let mut headers = HeaderMap::new();
+        self.set_headers(&mut headers);
         let details = ProblemDetails {
             r#type: "about:blank",
             title: self.status.canonical_reason().unwrap_or("Error"),
@@ -98,18 +118,12 @@ impl IntoResponse for Problem {
             errors: self.errors,
         };
         let mut response = (self.status, Json(details)).into_response();
-        let headers = response.headers_mut();
         let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
         set(header::CONTENT_TYPE, "application/problem+json");
-        if self.is_last {
-            set(header::CONNECTION, "close");
-        }
         if self.status == StatusCode::UNAUTHORIZED {
             set(header::WWW_AUTHENTICATE, "Bearer");
         }
-        if let Some(seconds) = self.retry_after_s {
-            headers.insert(header::RETRY_AFTER, seconds.into());
-        }
+        response.headers_mut().extend(headers);
         response
     }
 }

@@ -15,6 +15,7 @@ mod state;
 mod twilio;
 mod webhooks;
 
+pub use admin::pages::Pages;
 pub use auth::{RateLimiter, Tokens};
 pub use readiness::Readiness;
 pub use state::AppState;

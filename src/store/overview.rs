@@ -16,8 +16,8 @@ use crate::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// More than so many are not counted: what is to be done is the same.
-const MAX_COUNT: i64 = 1_000;
+/// More outcomes than so many are not looked at: what is to be done is the same.
+const MAX_READ: i64 = 1_000;
 
 /// An alarm that was raised lately.
 #[derive(Serialize, sqlx::FromRow)]
@@ -136,35 +136,27 @@ impl Db {
             .await
     }
 
-    /// Deliveries that ended without success and stand in no report yet, the newest first: how many there are, of which no
-    /// more than a thousand are counted, and the first `limit`. Not the opted-out, of whom nothing is wrong, nor the
-    /// unconfirmed, which are no end.
-    pub async fn unreported_failures(&self, limit: i64) -> Result<(i64, Vec<UnreportedFailure>), StoreError> {
-        let count: i64 = self
-            .reads()
-            .scalar(
-                sql!(
-                    "select count(*) from (select 1 from delivery where report_day is null and state in (",
-                    State::BAD,
-                    ") and moved_at >= 0 and state || '' in ('failed', 'undelivered', 'expired') limit $1) as part"
-                ),
-                args![MAX_COUNT],
-            )
-            .await?;
+    /// Deliveries that ended without success and stand in no report yet, the newest first: how many of the last thousand bad
+    /// outcomes are such, and the first `most` of them. Not the opted-out, of whom nothing is wrong, nor the unconfirmed, which
+    /// are no end.
+    pub async fn unreported_failures(&self, most: usize) -> Result<(usize, Vec<UnreportedFailure>), StoreError> {
         let mut failures: Vec<UnreportedFailure> = self
             .reads()
             .all(
                 sql!(
-                    "select id, alert_id, name, role, coalesce(phone, phone_raw) as phone, state, reason, provider,
-                        error_code, moved_at
-                     from delivery where report_day is null and state in (",
+                    "select id, alert_id, name, role, phone, state, reason, provider, error_code, moved_at from (
+                        select id, alert_id, name, role, coalesce(phone, phone_raw) as phone, state, reason, provider,
+                            error_code, moved_at
+                        from delivery where report_day is null and state in (",
                     State::BAD,
-                    ") and moved_at >= 0 and state || '' in ('failed', 'undelivered', 'expired')
-                     order by moved_at desc limit $1"
+                    ") and moved_at >= 0 order by moved_at desc limit $1) as part
+                     where state in ('failed', 'undelivered', 'expired') order by moved_at desc"
                 ),
-                args![limit],
+                args![MAX_READ],
             )
             .await?;
+        let count = failures.len();
+        failures.truncate(most);
         for failure in &mut failures {
             failure.phone = failure.phone.as_deref().map(phone::mask);
         }

@@ -1,14 +1,14 @@
 //! The JSON API for admins, one file a subject, each with the shapes of its queries and bodies; what it answers are the
 //! views of `store`, whose members bear the contract's names. Here: the routes. Absent: pages.
 
-mod alerts;
-mod deliveries;
-mod limit;
-mod opt_out_files;
-mod opt_outs;
-mod query;
+pub mod alerts;
+pub mod deliveries;
+pub mod limit;
+pub mod opt_out_files;
+pub mod opt_outs;
+pub mod query;
 mod receipts;
-mod reports;
+pub mod reports;
 
 use crate::http::state::AppState;
 use axum::{
