@@ -50,6 +50,7 @@ pub async fn list(
         alerts => page.as_ref().map(|page| view(&page.items)),
         next => page.as_ref().and_then(|page| asked.next(page.next.as_deref())),
         first => asked.first(),
+        year => asked.with("days", "365"),
         states => DeliveryState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>(),
     };
     let page = Page {

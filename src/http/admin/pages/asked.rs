@@ -51,6 +51,15 @@ impl Asked {
         cursor.map(|cursor| format!("{}?{}", self.path, self.query(Some(cursor))))
     }
 
+    /// The address of the first page with one parameter more.
+    pub fn with(&self, name: &str, value: &str) -> String {
+        let mut more = self.given.clone();
+        more.remove("cursor");
+        more.insert(name.to_owned(), value.to_owned());
+        let query = Serializer::new(String::new()).extend_pairs(more).finish();
+        format!("{}?{query}", self.path)
+    }
+
     /// The address of the first page, if this is another one.
     pub fn first(&self) -> Option<String> {
         self.given.get("cursor")?;

@@ -4,7 +4,7 @@
 use super::{totals::DayTotals, words};
 use crate::{
     config::Effective,
-    domain::day::zone_name,
+    domain::day::{LocalDay, zone_name},
     http::{deadline::now, error::Problem},
 };
 use axum::http::{HeaderName, StatusCode};
@@ -79,7 +79,7 @@ impl Pages {
     pub fn render(&self, template: &str, view: &Value) -> Result<String, Problem> {
         let rendered = self.environment.get_template(template).and_then(|page| page.render(view));
         rendered.map_err(|error| {
-            tracing::error!(template, error = format!("{error:#}"), "a page could not be made");
+            tracing::error!(template, %error, "a page could not be made");
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "This page could not be made; see the log.")
         })
     }
@@ -96,12 +96,16 @@ fn environment(zone: &TimeZone) -> Environment<'static> {
     for (name, source) in TEMPLATES.into_iter().chain([REPORT]) {
         if let Err(error) = environment.add_template(name, source) {
             // A test renders each of them.
-            tracing::error!(template = name, error = format!("{error:#}"), "a template is broken");
+            tracing::error!(template = name, %error, "a template is broken");
         }
     }
-    let (in_zone, day_zone) = (zone.clone(), zone.clone());
+    let (in_zone, clock_zone, day_zone) = (zone.clone(), zone.clone(), zone.clone());
     environment.add_filter("time", move |at: &str| time(at, &in_zone));
-    environment.add_filter("clock", move |at: &str| clock(at, &day_zone));
+    environment.add_filter("clock", move |at: &str| clock(at, &clock_zone));
+    environment.add_filter("day", move |at: &str| {
+        read(at).map_or_else(String::new, |at| LocalDay::of(at, &day_zone).to_string())
+    });
+    environment.add_filter("number", |number: f64| number.to_string());
     environment.add_filter("age", |at: &str| read(at).map_or_else(String::new, |at| age(at, now())));
     environment.add_filter("code", |text: &str| Value::from_safe_string(code(text)));
     environment.add_filter("tone", words::tone);
