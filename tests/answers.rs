@@ -36,7 +36,7 @@ async fn every_answer_has_the_members_of_the_contract(database: Database) {
     let env = TestEnv::on(database).await;
     let id = env.raise(&critical("1", &[person("+14155550100")])).await;
     let delivery = env.stand(&id, &["accepted"]).await.remove(0);
-    let with_timeline = format!("{DELIVERY} timeline");
+    let with_timeline = format!("{DELIVERY} message timeline");
 
     let alert = env.get(&format!("/v1/alerts/{id}")).await;
     assert_eq!(members(&alert), words(ALERT));

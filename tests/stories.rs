@@ -9,6 +9,7 @@
 #[macro_use]
 mod support;
 
+mod admin_commands;
 mod alarms;
 mod answers;
 mod architecture;
@@ -21,10 +22,12 @@ mod connections;
 mod crashes;
 mod intake;
 mod limits;
+mod messages;
 mod newer_versions;
 mod nightly;
 mod numbers;
 mod opt_outs;
+mod pages;
 mod plans;
 mod provider_trouble;
 mod receipts;
@@ -33,6 +36,7 @@ mod replicas;
 mod retries;
 mod searches;
 mod sending;
+mod test_mode;
 mod torture;
 mod trouble;
 mod unresponsive_database;

@@ -2,6 +2,7 @@
 //! works. Absent: reading arguments (see `cli`).
 
 use super::{
+    admin::{Content, Service},
     parts::make_nightly,
     settings::{Config, Loaded},
 };
@@ -17,7 +18,7 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use jiff::Timestamp;
-use secrecy::ExposeSecret;
+use reqwest::{Method, StatusCode};
 use std::time::{Duration, Instant};
 
 /// How long another process may take to make a report, or to mail it.
@@ -160,45 +161,28 @@ async fn mail_interim(nightly: &Nightly, day: LocalDay, now: Timestamp) -> anyho
 
 /// Lets the service that has the database do it.
 async fn ask_service(config: &Config, day: LocalDay) -> anyhow::Result<()> {
-    let token = config.admin_tokens.first().context(
-        "`nightbell serve` has the database, and without `auth.admin_tokens` it cannot be asked: set a token, or look with `--dry-run`",
-    )?;
-    let address = config.listen_admin.unwrap_or(config.listen);
-    let url = format!("http://{address}/v1/reports/{day}");
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(Duration::from_secs(15))
-        .build()?;
-    let ask = |method| {
-        let request = client.request(method, &url);
-        request.bearer_auth(token.expose_secret()).send()
-    };
-    let unreachable = || format!("`nightbell serve` has the database but does not answer at {address}");
-    let answer = ask(reqwest::Method::POST).await.with_context(unreachable)?;
-    let was_done = answer.status() == reqwest::StatusCode::OK;
-    if !answer.status().is_success() {
-        bail!(
-            "`nightbell serve` at {address} answered {}: {}",
-            answer.status(),
-            answer.text().await.unwrap_or_default()
-        );
-    }
+    let service = Service::of(config)?;
+    service.expect_token()?;
+    let url = service.url(&["v1", "reports", &day.to_string()], &[])?;
+    let ask = |method| service.ask(method, url.clone(), Content::None);
+    let answer = ask(Method::POST).await?.good()?;
+    let was_done = answer.status == StatusCode::OK;
     let report = wait_for(LONGEST_WAIT, async || {
-        let answer = ask(reqwest::Method::GET).await.with_context(unreachable)?;
-        if was_done && answer.status() == reqwest::StatusCode::NOT_FOUND {
+        let answer = ask(Method::GET).await?;
+        if was_done && answer.status == StatusCode::NOT_FOUND {
             bail!("the report of {day} was made, but so long ago that it is not kept any more");
         }
-        if !answer.status().is_success() {
+        if !answer.status.is_success() {
             return Ok(None);
         }
-        let report: KeptReport = serde_json::from_str(&answer.text().await?)
-            .context("the service answered something that is not a report: is it of another version?")?;
+        let report: KeptReport = answer.read()?;
         let waits = report.mail.state == MailState::Mailing && report.mail.last_error.is_none();
         Ok((!waits).then_some(report))
     });
-    let report = report.await?;
-    let report =
-        report.with_context(|| format!("the service at {address} has not made the report yet: look at its log"))?;
+    let report = report.await?.with_context(|| {
+        let address = service.address();
+        format!("the service at {address} has not made the report yet: look at its log")
+    })?;
     show(report, was_done)
 }
 

@@ -159,6 +159,7 @@ pub fn make_workers(config: &Config, store: &Db, carriers: &Carriers, owner: &st
         Some(Arc::new(Worker {
             store: store.clone(),
             carrier: carriers.of(channel)?,
+            log: Carriers::to_log(),
             rules: *rules,
             calls: Arc::new(Semaphore::new(rules.max_in_flight)),
             time_zone: config.time_zone.clone(),

@@ -2,10 +2,11 @@
 
 use super::{
     parts::{make_app_state, make_missing_tokens, make_nightly, make_workers},
-    settings::Loaded,
+    settings::{Config, Loaded},
 };
 use crate::{
     carrier::Carriers,
+    config::Effective,
     http,
     store::{Db, Limits},
     telemetry, worker,
@@ -39,104 +40,165 @@ pub enum Role {
 
 /// Runs the service until SIGTERM or SIGINT. The configuration has no faults.
 pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
-    let Loaded {
-        mut config,
-        warnings,
-        effective,
-        ..
-    } = loaded;
-    telemetry::start(&config.log).context("`log.filter` cannot be read: write it like `info` or `nightbell=debug`")?;
-    let listener = bind("listen", config.listen).await?;
-    let admin_listener = match config.listen_admin {
-        Some(address) => Some(bind("listen_admin", address).await?),
-        None => None,
-    };
-    let store = Db::open(&config.database_url, Limits::QUICK).await?;
-    if role != Role::All && !store.is_shared() {
-        bail!("a SQLite file has one process: `--role intake` and `--role worker` need a PostgreSQL `database_url`");
+    telemetry::start(&loaded.config.log)
+        .context("`log.filter` cannot be read: write it like `info` or `nightbell=debug`")?;
+    let service = Service::open(loaded, role).await?;
+    service.announce()?;
+    service.run(stop_signal()?).await
+}
+
+/// A service that has its addresses and its database, and does nothing yet.
+pub struct Service {
+    config: Config,
+    warnings: Vec<String>,
+    effective: Effective,
+    role: Role,
+    listener: TcpListener,
+    admin_listener: Option<TcpListener>,
+    pub store: Db,
+    pub carriers: Carriers,
+    /// Tokens that were made for this start only, each with what it is for.
+    new_tokens: Vec<(&'static str, String)>,
+}
+
+impl Service {
+    pub async fn open(loaded: Loaded, role: Role) -> anyhow::Result<Self> {
+        let Loaded {
+            mut config,
+            warnings,
+            effective,
+            ..
+        } = loaded;
+        let listener = bind("listen", config.listen).await?;
+        let admin_listener = match config.listen_admin {
+            Some(address) => Some(bind("listen_admin", address).await?),
+            None => None,
+        };
+        let store = Db::open(&config.database_url, Limits::QUICK).await?;
+        if role != Role::All && !store.is_shared() {
+            bail!(
+                "a SQLite file has one process: `--role intake` and `--role worker` need a PostgreSQL `database_url`"
+            );
+        }
+        Ok(Self {
+            carriers: Carriers::open(&config.carriers)?,
+            new_tokens: make_missing_tokens(&mut config),
+            config,
+            warnings,
+            effective,
+            role,
+            listener,
+            admin_listener,
+            store,
+        })
     }
-    let carriers = Carriers::open(&config.carriers)?;
-    let new_tokens = make_missing_tokens(&mut config);
-    announce(&listener, admin_listener.as_ref(), &new_tokens)?;
-    if store.is_shared() && !new_tokens.is_empty() {
-        tracing::warn!(
-            "other processes on this database do not know the tokens made for this start: set `auth.intake_tokens` and `auth.admin_tokens`"
+
+    /// Prints where it listens, first of all, and tokens that hold for this start only. Standard output, never the log.
+    fn announce(&self) -> anyhow::Result<()> {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "listening on http://{}", self.listener.local_addr()?)?;
+        if let Some(admin) = &self.admin_listener {
+            writeln!(out, "listening for admins on http://{}", admin.local_addr()?)?;
+        }
+        for (purpose, token) in &self.new_tokens {
+            writeln!(out, "{purpose} token, for this start only: {token}")?;
+        }
+        Ok(out.flush()?)
+    }
+
+    /// Works until `until` ends; then finishes what is under way, in order.
+    pub async fn run(self, until: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let Self {
+            config,
+            warnings,
+            effective,
+            role,
+            listener,
+            admin_listener,
+            store,
+            carriers,
+            new_tokens,
+        } = self;
+        if store.is_shared() && !new_tokens.is_empty() {
+            tracing::warn!(
+                "other processes on this database do not know the tokens made for this start: set `auth.intake_tokens` and `auth.admin_tokens`"
+            );
+        }
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+
+        let (stop, stopping) = watch::channel(false);
+        let app_state = Arc::new(make_app_state(&config, effective, &store, &carriers)?);
+        // None of them waits for the others' connections.
+        let worker_store = store.apart(Limits::QUICK);
+        let nightly_store = store.apart(Limits::PATIENT);
+        let nightly = Arc::new(make_nightly(&config, &nightly_store));
+        let mut workers = make_workers(&config, &worker_store, &carriers, &nightly.owner).into_iter();
+        let worker = workers.next().context("no channel has a carrier")?;
+        let others = workers.collect();
+        let longest_call = config.carriers.channels().map(|(_, rules)| rules.timeout).max();
+        let drain = (longest_call.unwrap_or_default() + SEND_DRAIN).unsigned_abs();
+        let mut idle = stopping.clone();
+        let mut sending = tokio::spawn(async move {
+            if role == Role::Intake {
+                let _ = idle.wait_for(|stop| *stop).await;
+            } else {
+                worker::run(worker, others, nightly, idle, drain).await;
+            }
+        });
+        let endpoints = match role {
+            Role::All | Role::Intake => http::Endpoints::All,
+            Role::Worker => http::Endpoints::Health,
+        };
+        let mut serving = tokio::spawn(http::serve(
+            Arc::clone(&app_state),
+            endpoints,
+            listener,
+            admin_listener,
+            stopping,
+        ));
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            database = store.engine(),
+            driver = %app_state.route.provider,
+            "ready"
         );
-    }
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
+        notify_systemd(sd_notify::NotifyState::Ready);
 
-    let (stop, stopping) = watch::channel(false);
-    let app_state = Arc::new(make_app_state(&config, effective, &store, &carriers)?);
-    // None of them waits for the others' connections.
-    let worker_store = store.apart(Limits::QUICK);
-    let nightly_store = store.apart(Limits::PATIENT);
-    let nightly = Arc::new(make_nightly(&config, &nightly_store));
-    let mut workers = make_workers(&config, &worker_store, &carriers, &nightly.owner).into_iter();
-    let worker = workers.next().context("no channel has a carrier")?;
-    let others = workers.collect();
-    let longest_call = config.carriers.channels().map(|(_, rules)| rules.timeout).max();
-    let drain = (longest_call.unwrap_or_default() + SEND_DRAIN).unsigned_abs();
-    let mut idle = stopping.clone();
-    let mut sending = tokio::spawn(async move {
-        if role == Role::Intake {
-            let _ = idle.wait_for(|stop| *stop).await;
-        } else {
-            worker::run(worker, others, nightly, idle, drain).await;
+        let failed = tokio::select! {
+            () = until => None,
+            why = store.fatal().reported() => Some(why),
+            ended = &mut sending => Some(format!("the worker ended: {ended:?}")),
+            ended = &mut serving => Some(format!("the HTTP server ended: {ended:?}")),
+        };
+        notify_systemd(sd_notify::NotifyState::Stopping);
+        tracing::info!("stopping: no new claims; finishing what is under way");
+        stop.send_replace(true);
+        let worker_ends = async {
+            if !sending.is_finished()
+                && let Err(error) = sending.await
+            {
+                tracing::error!(%error, "the worker panicked");
+            }
+        };
+        let requests_end = async {
+            if !serving.is_finished() && tokio::time::timeout(HTTP_DRAIN, serving).await.is_err() {
+                tracing::warn!(after_s = HTTP_DRAIN.as_secs(), "cut off requests that did not end");
+            }
+        };
+        let stopping = async {
+            tokio::join!(worker_ends, requests_end);
+            tokio::join!(worker_store.close(), nightly_store.close());
+            store.close().await;
+        };
+        // The process ends, also if the database answers nothing any more.
+        match tokio::time::timeout(drain + CLOSE, stopping).await {
+            Ok(()) => tracing::info!("stopped"),
+            Err(_) => tracing::warn!("stopped without waiting any longer for what was under way"),
         }
-    });
-    let endpoints = match role {
-        Role::All | Role::Intake => http::Endpoints::All,
-        Role::Worker => http::Endpoints::Health,
-    };
-    let mut serving = tokio::spawn(http::serve(
-        Arc::clone(&app_state),
-        endpoints,
-        listener,
-        admin_listener,
-        stopping,
-    ));
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        database = store.engine(),
-        driver = %app_state.route.provider,
-        "ready"
-    );
-    notify_systemd(sd_notify::NotifyState::Ready);
-
-    let failed = tokio::select! {
-        () = stop_signal()? => None,
-        why = store.fatal().reported() => Some(why),
-        ended = &mut sending => Some(format!("the worker ended: {ended:?}")),
-        ended = &mut serving => Some(format!("the HTTP server ended: {ended:?}")),
-    };
-    notify_systemd(sd_notify::NotifyState::Stopping);
-    tracing::info!("stopping: no new claims; finishing what is under way");
-    stop.send_replace(true);
-    let worker_ends = async {
-        if !sending.is_finished()
-            && let Err(error) = sending.await
-        {
-            tracing::error!(%error, "the worker panicked");
-        }
-    };
-    let requests_end = async {
-        if !serving.is_finished() && tokio::time::timeout(HTTP_DRAIN, serving).await.is_err() {
-            tracing::warn!(after_s = HTTP_DRAIN.as_secs(), "cut off requests that did not end");
-        }
-    };
-    let stopping = async {
-        tokio::join!(worker_ends, requests_end);
-        tokio::join!(worker_store.close(), nightly_store.close());
-        store.close().await;
-    };
-    // The process ends, also if the database answers nothing any more.
-    match tokio::time::timeout(drain + CLOSE, stopping).await {
-        Ok(()) => tracing::info!("stopped"),
-        Err(_) => tracing::warn!("stopped without waiting any longer for what was under way"),
+        failed.map_or(Ok(()), |why| bail!(why))
     }
-    failed.map_or(Ok(()), |why| bail!(why))
 }
 
 async fn bind(key: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
@@ -145,21 +207,8 @@ async fn bind(key: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpLis
         .with_context(|| format!("cannot listen on `{key}` = `{address}`: is another process there?"))
 }
 
-/// Prints where we listen, first of all, and tokens that hold for this start only. Standard output, never the log.
-fn announce(listener: &TcpListener, admin: Option<&TcpListener>, new_tokens: &[(&str, String)]) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "listening on http://{}", listener.local_addr()?)?;
-    if let Some(admin) = admin {
-        writeln!(out, "listening for admins on http://{}", admin.local_addr()?)?;
-    }
-    for (purpose, token) in new_tokens {
-        writeln!(out, "{purpose} token, for this start only: {token}")?;
-    }
-    Ok(out.flush()?)
-}
-
 /// Ends when somebody asks us to stop.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+pub fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut term = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     Ok(async move {

@@ -96,9 +96,11 @@ fn read(reader: &mut Reader) -> Config {
     let daily_limit = reader.number("daily_limit", 200, 0, 10_000_000);
     let intake_tokens = reader.secret_list("auth.intake_tokens");
     let admin_tokens = reader.secret_list("auth.admin_tokens");
-    let proxy_header = reader.optional("auth.proxy_header", "the name of a header like `X-Forwarded-User`", |text| {
-        text.parse::<HeaderName>().ok()
-    });
+    let proxy_header = reader.optional(
+        "auth.proxy_header",
+        "the name of a header like `X-Forwarded-User`",
+        |text| text.parse::<HeaderName>().ok(),
+    );
     let http_per_second = reader.number("http.per_second", 0, 0, 1_000_000);
     let trusted_proxies = reader.list(
         "http.trusted_proxies",

@@ -17,6 +17,14 @@ pub struct Log {
     route: Arc<Route>,
 }
 
+impl Log {
+    pub fn new() -> Self {
+        Self {
+            route: Arc::new(Route::to_log(<Self as Driver>::CHANNEL)),
+        }
+    }
+}
+
 impl Driver for Log {
     const CHANNEL: Channel = Channel::Sms;
     const PROVIDER: ProviderName = ProviderName::Log;
@@ -29,8 +37,7 @@ impl Driver for Log {
     fn read(_: &mut Reader, _: Reading<'_>) {}
 
     fn open((): &(), _: Duration) -> anyhow::Result<Self> {
-        let route = Route::new(Self::CHANNEL, Self::PROVIDER, "log", "");
-        Ok(Self { route: Arc::new(route) })
+        Ok(Self::new())
     }
 
     fn route(&self) -> &Arc<Route> {

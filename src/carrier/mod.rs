@@ -200,19 +200,15 @@ impl Carriers {
         carriers.insert(carrier.route().channel, Arc::new(carrier));
     }
 
+    /// What carries the messages of SMS in test mode.
+    pub fn to_log() -> Arc<Carrier> {
+        Arc::new(Carrier::Log(log::Log::new()))
+    }
+
     /// The carrier that a channel has now.
     pub fn of(&self, channel: Channel) -> Option<Arc<Carrier>> {
         let carriers = self.0.read().unwrap_or_else(PoisonError::into_inner);
         carriers.get(&channel).cloned()
-    }
-}
-
-#[cfg(test)]
-impl Carrier {
-    /// The test mode, for tests of what calls a carrier.
-    pub fn log() -> Arc<Self> {
-        let log = <log::Log as Driver>::open(&(), Duration::ZERO);
-        Arc::new(Self::Log(log.unwrap()))
     }
 }
 
@@ -257,7 +253,7 @@ mod tests {
         let carriers = Carriers::open(&settings).unwrap();
         let before = carriers.of(Channel::Sms).unwrap();
 
-        carriers.put(Carrier::Log(<log::Log as Driver>::open(&(), Duration::ZERO).unwrap()));
+        carriers.put(Carrier::Log(log::Log::new()));
 
         let now = carriers.of(Channel::Sms).unwrap();
         assert!(!Arc::ptr_eq(&before, &now));

@@ -1,7 +1,12 @@
-//! What commands have in common: exit codes, faults of the configuration, and the runtime.
+//! What commands have in common: exit codes, faults of the configuration, the runtime, and what they print.
 
-use crate::{app::Loaded, config::Fault, domain::report::plural};
-use std::{num::NonZeroUsize, process::ExitCode};
+use crate::{
+    app::{Access, Admin, AdminError, Loaded},
+    config::{Fault, Log},
+    domain::report::plural,
+    telemetry,
+};
+use std::{io::Write, num::NonZeroUsize, process::ExitCode};
 
 /// What still runs on other threads at the end of a command may take this long.
 const LAST_WORK: std::time::Duration = std::time::Duration::from_secs(1);
@@ -16,10 +21,46 @@ where
     if !loaded.faults.is_empty() {
         return Ok(report(&loaded.faults.iter().collect::<Vec<_>>()));
     }
-    wait_for(command(loaded))
+    let done = wait_for(command(loaded));
+    or_say_why(done.map(|()| ExitCode::SUCCESS))
 }
 
-pub fn wait_for(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+/// Runs a command that asks the admin API.
+pub fn with_admin(
+    loaded: Loaded,
+    access: Access,
+    command: impl AsyncFnOnce(&Admin, &Loaded) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    if !loaded.faults.is_empty() {
+        return Ok(report(&loaded.faults.iter().collect::<Vec<_>>()));
+    }
+    // The answer says what is wrong, and the log why.
+    let log = Log {
+        json: false,
+        filter: "error".to_owned(),
+    };
+    telemetry::start(&log)?;
+    or_say_why(wait_for(async {
+        let admin = Admin::connect(&loaded.config, access).await?;
+        let done = command(&admin, &loaded).await;
+        admin.close().await;
+        done
+    }))
+}
+
+/// Gives what the admin API did not do its exit code; all else is for `main` to print.
+fn or_say_why(done: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    let Err(error) = &done else { return done };
+    let code = match error.downcast_ref::<AdminError>() {
+        Some(AdminError::WrongCall(_)) => WRONG_CALL,
+        Some(AdminError::No(_)) => FAILED,
+        None => return done,
+    };
+    eprintln!("nightbell: {error:#}");
+    Ok(ExitCode::from(code))
+}
+
+pub fn wait_for<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     // SQLite runs on a thread of its own, and is half of the work: with a core left to it, what the two say to each other
     // need not wait for a core. Two threads of ours beside it on two cores were a quarter slower.
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -32,7 +73,7 @@ pub fn wait_for(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Re
     let done = runtime.block_on(command);
     // A name that nobody resolves must not hold up the end.
     runtime.shutdown_timeout(LAST_WORK);
-    done.map(|()| ExitCode::SUCCESS)
+    done
 }
 
 pub fn report(faults: &[&Fault]) -> ExitCode {
@@ -50,4 +91,55 @@ pub fn faults_in<'a>(loaded: &'a Loaded, prefixes: &[&str]) -> Vec<&'a Fault> {
         .iter()
         .filter(|fault| fault.is_about_the_file() || prefixes.iter().any(|prefix| fault.key.starts_with(prefix)))
         .collect()
+}
+
+/// Prints a text. Whoever reads it may have read enough, as `head` does: that is no failure.
+pub fn print(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_ref()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        done => Ok(done?),
+    }
+}
+
+/// Prints one JSON document on a line of its own.
+pub fn print_json(document: &impl serde::Serialize) -> anyhow::Result<()> {
+    print(serde_json::to_string(document)? + "\n")
+}
+
+/// How an answer is shown.
+#[derive(clap::Args)]
+pub struct Shown {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Show phone numbers in full
+    #[arg(long)]
+    pub reveal: bool,
+}
+
+impl Shown {
+    /// The parameter that asks for it.
+    pub fn query(&self) -> &'static [(&'static str, &'static str)] {
+        if self.reveal { &[("reveal", "phone")] } else { &[] }
+    }
+}
+
+/// An id, as it is listed: it becomes a part of an address.
+pub fn read_id(text: &str) -> Result<String, String> {
+    let is_id = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if is_id {
+        Ok(text.to_owned())
+    } else {
+        Err("an id has letters, digits and hyphens, as a list shows it".to_owned())
+    }
+}
+
+/// A phone number in any writing; the admin API reads it.
+pub fn read_phone(text: &str) -> Result<String, String> {
+    if text.chars().any(char::is_numeric) {
+        Ok(text.to_owned())
+    } else {
+        Err("write the number with `+`, country code and number, like +14155550101".to_owned())
+    }
 }

@@ -1,15 +1,25 @@
 //! The commands, one file a subject; each is a few lines that call a module. Exit codes: 0 done, 1 the answer is no or it
 //! failed, 2 the call or the configuration is wrong.
 
+mod alert;
 mod common;
 mod config;
 mod database;
+mod delivery;
+mod explain;
+mod limit;
+mod manual;
 mod nightly;
+mod opt_out;
 mod receipt;
+mod send_test;
+mod shapes;
 mod sms;
+mod story;
+mod table;
 
 use crate::app;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use common::with_good_configuration;
 use std::{path::PathBuf, process::ExitCode};
 
@@ -43,10 +53,29 @@ enum Command {
     Receipt(receipt::Command),
     /// Run the nightly jobs now: report and clean-up, for every day that is due
     Nightly(nightly::Nightly),
-    /// Show that something can be sent
-    SendTest(nightly::SendTest),
+    /// Tell why an SMS was, or was not, sent for a ticket
+    Explain(explain::Explain),
+    /// Look at alerts (tickets that turned critical), or hold one back
+    #[command(subcommand)]
+    Alert(alert::Command),
+    /// Look at messages, hold one back, or send one again
+    #[command(subcommand)]
+    Delivery(delivery::Command),
+    /// Look at and change the numbers that must not be texted
+    #[command(subcommand)]
+    OptOut(opt_out::Command),
+    /// Look at and set how many messages may be sent in a day
+    #[command(subcommand)]
+    Limit(limit::Command),
+    /// Send one SMS or one mail, to see that it arrives
+    SendTest(send_test::SendTest),
     #[command(flatten)]
     Database(database::Command),
+    /// Print what completes these commands in a shell
+    Completions(manual::Completions),
+    /// Print the manual page
+    #[command(hide = true)]
+    Man(manual::Man),
 }
 
 /// Runs the command that the arguments name.
@@ -61,7 +90,14 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Sms(sms::Command::Preview(preview)) => sms::preview(&loaded, &preview),
         Command::Receipt(receipt::Command::Verify(request)) => receipt::verify(&loaded, &request),
         Command::Nightly(nightly) => nightly::run(loaded, nightly),
-        Command::SendTest(test) => nightly::send_test(loaded, &test),
+        Command::Explain(request) => explain::run(loaded, request),
+        Command::Alert(command) => alert::run(loaded, command),
+        Command::Delivery(command) => delivery::run(loaded, command),
+        Command::OptOut(command) => opt_out::run(loaded, command),
+        Command::Limit(command) => limit::run(loaded, command),
+        Command::SendTest(test) => send_test::run(loaded, test),
         Command::Database(command) => database::run(loaded, command),
+        Command::Completions(request) => manual::complete(Cli::command(), &request),
+        Command::Man(request) => manual::man(Cli::command(), &request),
     }
 }

@@ -1,6 +1,6 @@
-//! `nightly` and `send-test`.
+//! `nightly`.
 
-use super::common::{faults_in, report, wait_for, with_good_configuration};
+use super::common::with_good_configuration;
 use crate::{
     app::{self, Loaded},
     domain::day::LocalDay,
@@ -20,26 +20,11 @@ pub struct Nightly {
     dry_run: bool,
 }
 
-#[derive(Args)]
-pub struct SendTest {
-    /// The address to send a mail to, through `report.smtp_url`
-    #[arg(long, value_name = "ADDRESS")]
-    mail: String,
-}
-
 pub fn run(loaded: Loaded, Nightly { day, dry_run }: Nightly) -> anyhow::Result<ExitCode> {
     with_good_configuration(loaded, async move |loaded| {
         telemetry::start(&loaded.config.log).context("`log.filter` cannot be read")?;
         app::nightly(loaded, day, dry_run).await
     })
-}
-
-pub fn send_test(loaded: Loaded, test: &SendTest) -> anyhow::Result<ExitCode> {
-    let faults = faults_in(&loaded, &["report."]);
-    if !faults.is_empty() {
-        return Ok(report(&faults));
-    }
-    wait_for(app::send_test_mail(loaded, &test.mail))
 }
 
 fn read_day(text: &str) -> Result<LocalDay, String> {

@@ -4,7 +4,7 @@
 use super::{
     event::{Event, Recipient},
     sms::{self, Size},
-    text::truncate,
+    text::{clean_text, truncate},
 };
 use minijinja::{Environment, Value};
 use serde::Serialize;
@@ -131,6 +131,25 @@ impl Templates {
         Message { text, size }
     }
 
+    /// A text that somebody wrote themselves, as it can be carried; or how much too long it is for one message, in characters.
+    pub fn write(&self, text: &str) -> Result<Message, usize> {
+        let text = self.carried(clean_text(text));
+        match text.encode_utf16().count().checked_sub(MAX_CHARACTERS + 1) {
+            Some(beyond) => Err(beyond + 1),
+            None => Ok(Message {
+                size: sms::measure(&text),
+                text,
+            }),
+        }
+    }
+
+    fn carried(&self, text: String) -> String {
+        match self.rules.alphabet {
+            Alphabet::Auto => text,
+            Alphabet::Gsm => sms::to_gsm(&text),
+        }
+    }
+
     /// Renders, then takes away in order: the end of the subject, the optional lines, and last the link.
     fn fit(&self, template: &str, fields: &Fields<'_>) -> Result<String, minijinja::Error> {
         let full = self.render(template, fields)?;
@@ -191,11 +210,7 @@ impl Templates {
     }
 
     fn render(&self, template: &str, fields: &Fields<'_>) -> Result<String, minijinja::Error> {
-        let rendered = self.environment.get_template(template)?.render(fields.context())?;
-        let rendered = match self.rules.alphabet {
-            Alphabet::Auto => rendered,
-            Alphabet::Gsm => sms::to_gsm(&rendered),
-        };
+        let rendered = self.carried(self.environment.get_template(template)?.render(fields.context())?);
         // A line whose value is missing is blank here, and goes.
         let lines = rendered.lines().map(str::trim_end);
         Ok(lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n"))

@@ -90,7 +90,7 @@ impl Report {
     /// How many tickets nobody was told of.
     pub fn untold_tickets(&self) -> usize {
         let untold = self.rows.iter().filter(|row| row.nobody_told);
-        let alerts: HashSet<&str> = untold.map(|row| row.alert_id.as_str()).collect();
+        let alerts: HashSet<&str> = untold.filter_map(|row| row.alert_id.as_deref()).collect();
         alerts.len()
     }
 
@@ -114,8 +114,9 @@ pub fn plural(count: usize) -> &'static str {
 #[derive(Clone, Debug)]
 pub struct BadOutcome {
     pub delivery_id: String,
-    pub alert_id: String,
-    pub ticket: TicketRef,
+    /// `None`, and no ticket, of a message that no alert is the cause of.
+    pub alert_id: Option<String>,
+    pub ticket: Option<TicketRef>,
     pub person: Option<String>,
     pub role: Option<String>,
     /// Masked.

@@ -61,6 +61,11 @@ impl Route {
         }
     }
 
+    /// How messages of a channel go in test mode: to the log, by nobody's account.
+    pub fn to_log(channel: Channel) -> Self {
+        Self::new(channel, ProviderName::Log, "log", "")
+    }
+
     /// What names it in the database: never parsed, only compared.
     pub fn key(&self) -> &str {
         &self.key

@@ -27,6 +27,12 @@ pub fn clean_line(raw: &str, max: usize) -> String {
     clean
 }
 
+/// Clean text of several lines: each as [`clean_line`] makes it, without a limit; none of them blank.
+pub fn clean_text(raw: &str) -> String {
+    let lines = raw.lines().map(|line| clean_line(line, usize::MAX));
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
 /// The beginning of `text`, at most `max` characters (Unicode scalar values), never cut inside a grapheme.
 pub fn truncate(text: &str, max: usize) -> &str {
     if text.len() <= max {
@@ -48,6 +54,14 @@ mod tests {
     fn controls_and_overrides_go_and_blanks_fold() {
         let raw = " Prin\0ter \u{202E}on\r\n\tfire\u{7f} ";
         assert_eq!(clean_line(raw, 100), "Printer on fire");
+    }
+
+    #[test]
+    fn a_text_of_several_lines_keeps_them() {
+        assert_eq!(
+            clean_text("\u{0}\n Server \t down\r\n\nCall \u{202E}Bo\n"),
+            "Server down\nCall Bo"
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod deadline;
 mod error;
 mod events;
 mod health;
+mod in_process;
 mod readiness;
 mod server;
 mod state;
@@ -17,6 +18,7 @@ mod webhooks;
 
 pub use admin::pages::Pages;
 pub use auth::{RateLimiter, Tokens};
+pub use in_process::AdminApi;
 pub use readiness::Readiness;
 pub use state::AppState;
 pub use webhooks::Webhooks;

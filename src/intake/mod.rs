@@ -8,7 +8,7 @@ use crate::{
     domain::{
         event::{Event, Meaning},
         id::AlertId,
-        message::Templates,
+        message::{Message, Templates},
         source::Source,
     },
     store::{self, Addition, Db, Raised, StoreError},
@@ -91,6 +91,11 @@ impl Intake {
             }
         };
         outcome.map(Some)
+    }
+
+    /// A text that somebody wrote themselves, as it can be carried; or by how many characters it is too long.
+    pub fn write(&self, text: &str) -> Result<Message, usize> {
+        self.templates.write(text)
     }
 
     async fn raise(&self, source: &Source, event: &Event, now: Timestamp) -> Result<Outcome, StoreError> {

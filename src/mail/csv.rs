@@ -2,6 +2,7 @@
 //! goes with (see `render`).
 
 use crate::domain::{
+    alarm::TicketRef,
     delivery::Reason,
     report::{DoubtfulOptOut, Report},
     spreadsheet::{MARK, harmless},
@@ -20,11 +21,13 @@ pub fn write(report: &Report, zone: &TimeZone) -> String {
     };
     let time = |at: Timestamp| at.to_zoned(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
     for row in &report.rows {
+        let ticket = row.ticket.as_ref();
+        let known = |cell: fn(&TicketRef) -> Option<&str>| ticket.and_then(cell).unwrap_or_default();
         write([
-            row.ticket.number.as_deref().unwrap_or(&row.ticket.id),
-            &row.ticket.source,
-            row.ticket.subject.as_deref().unwrap_or_default(),
-            row.ticket.url.as_deref().unwrap_or_default(),
+            known(|ticket| ticket.number.as_deref().or(Some(&ticket.id))),
+            known(|ticket| Some(&ticket.source)),
+            known(|ticket| ticket.subject.as_deref()),
+            known(|ticket| ticket.url.as_deref()),
             row.person.as_deref().unwrap_or_default(),
             row.role.as_deref().unwrap_or_default(),
             row.phone.as_deref().unwrap_or_default(),
@@ -36,7 +39,7 @@ pub fn write(report: &Report, zone: &TimeZone) -> String {
             &row.explanation.meaning,
             &row.explanation.advice,
             &row.delivery_id,
-            &row.alert_id,
+            row.alert_id.as_deref().unwrap_or_default(),
             "",
         ]);
     }

@@ -2,7 +2,7 @@
 
 use super::csv;
 use crate::domain::{
-    alarm::{Alarm, AlarmKind},
+    alarm::{Alarm, AlarmKind, TicketRef},
     day::zone_name,
     delivery::State,
     mail::{Attachment, Mail, MailKind},
@@ -261,11 +261,14 @@ fn numbers(report: &Report) -> String {
     format!("{used} {waiting} Opt-outs gained: {}.", report.opt_outs_gained)
 }
 
+/// How a message is called that no ticket is the cause of.
+const NO_TICKET: &str = "A message of its own";
+
 fn row_view(row: &BadOutcome, zone: &TimeZone) -> Value {
     context! {
-        ticket => row.ticket.name(),
-        subject => row.ticket.subject.clone(),
-        url => row.ticket.url.clone(),
+        ticket => row.ticket.as_ref().map_or_else(|| NO_TICKET.to_owned(), TicketRef::name),
+        subject => row.ticket.as_ref().and_then(|ticket| ticket.subject.clone()),
+        url => row.ticket.as_ref().and_then(|ticket| ticket.url.clone()),
         person => person(row),
         state => row.state.as_str(),
         at => local(row.at, zone),

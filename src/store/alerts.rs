@@ -61,7 +61,7 @@ impl Db {
         self.seen.add(source, ticket_id);
         if is_new {
             let births = raise.deliveries.iter().cloned();
-            let births = births.map(|(id, new)| Birth::new(id, &raise.alert_id, new, now));
+            let births = births.map(|(id, new)| Birth::new(id, Some(&raise.alert_id), new, now));
             return Ok(Raised::New {
                 deliveries: births.map(|birth| birth.addition()).collect(),
                 alert_id: raise.alert_id.clone(),
@@ -340,7 +340,7 @@ pub async fn revisit(tx: &mut Tx, raise: &Raise) -> Result<Raised, StoreError> {
         .deliveries
         .iter()
         .filter(|(_, new)| !people.iter().any(|person| person.is_meant_by(new)))
-        .map(|(id, new)| Birth::new(id.clone(), &alert.id, new.clone(), now))
+        .map(|(id, new)| Birth::new(id.clone(), Some(&alert.id), new.clone(), now))
         .collect();
     if revived.is_empty() && births.is_empty() {
         return Ok(duplicate);

@@ -12,7 +12,10 @@ use super::{
     sql::{Sql, args, sql},
     types::ms,
 };
-use crate::domain::{day::LocalDay, id::AlertId};
+use crate::domain::{
+    day::LocalDay,
+    id::{AlertId, DeliveryId},
+};
 use jiff::Timestamp;
 use std::time::{Duration, Instant};
 
@@ -50,6 +53,8 @@ pub struct Ages {
 #[derive(Debug, Clone, Copy)]
 pub enum Old {
     Receipts,
+    /// By what requests for messages are known when they come again.
+    MessageRequests,
     Alarms,
     /// Counters of the daily limit.
     Counters,
@@ -75,6 +80,13 @@ impl Db {
             Old::Receipts => (
                 sql!(
                     "delete from receipt where id in (select id from receipt where received_at < $1
+                     order by received_at limit $2)"
+                ),
+                args![ms(ages.receipts)],
+            ),
+            Old::MessageRequests => (
+                sql!(
+                    "delete from message_request where key in (select key from message_request where received_at < $1
                      order by received_at limit $2)"
                 ),
                 args![ms(ages.receipts)],
@@ -131,6 +143,33 @@ impl Db {
         tx.commit().await?;
         Ok(Some(Batch {
             rows,
+            held: begun.elapsed(),
+        }))
+    }
+
+    /// Takes the personal data out of up to `most` messages that have no alert.
+    pub async fn strip_messages(
+        &self,
+        run: &Run,
+        ages: Ages,
+        most: i64,
+        now: Timestamp,
+    ) -> Result<Option<Batch>, StoreError> {
+        const OLD: Sql = sql!(
+            "select d.id from delivery d where ",
+            ledger::OLD_MESSAGE,
+            " order by d.received_at limit $2"
+        );
+        let ids: Vec<DeliveryId> = self.reads().scalars(OLD, args![ms(ages.personal), most]).await?;
+        let Some((mut tx, begun)) = self.begin_step(run, now).await? else {
+            return Ok(None);
+        };
+        for id in &ids {
+            ledger::strip_message(&mut tx, id, ages.personal).await?;
+        }
+        tx.commit().await?;
+        Ok(Some(Batch {
+            rows: i64::try_from(ids.len()).unwrap_or(i64::MAX),
             held: begun.elapsed(),
         }))
     }

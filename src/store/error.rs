@@ -139,7 +139,9 @@ pub enum OpenError {
     Connect(#[source] sqlx::Error),
     #[error("the database cannot be read: {0}")]
     Read(StoreError),
-    #[error("there is no database at {0} yet: `nightbell serve` makes it")]
+    #[error(
+        "there is no database at {0} yet: if `database_url` is right, `nightbell serve` or `nightbell migrate` makes it"
+    )]
     Absent(PathBuf),
     #[error("the database was made by another version of Nightbell: start `nightbell serve` of this one first")]
     OtherVersion,

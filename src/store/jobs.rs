@@ -82,6 +82,16 @@ pub struct BeginRules {
     pub uptime: Option<Uptime>,
 }
 
+impl BeginRules {
+    /// The same, to the log.
+    pub fn in_test_mode(&self) -> Self {
+        Self {
+            route: Arc::new(Route::to_log(self.route.channel)),
+            ..self.clone()
+        }
+    }
+}
+
 /// Which deliveries are to be begun.
 #[derive(Clone, Debug)]
 pub enum Which {
@@ -144,6 +154,8 @@ pub struct Sending {
     pub attempt: AttemptNo,
     pub to: PhoneNumber,
     pub message: String,
+    /// How the attempt goes: in test mode to the log, whatever is configured.
+    pub route: Arc<Route>,
     /// The call must be over by then; afterwards others may take it for lost.
     pub deadline_at: Timestamp,
 }

@@ -140,7 +140,8 @@ pub struct AlertView {
 #[derive(Serialize, sqlx::FromRow)]
 pub struct DeliveryView {
     pub id: String,
-    pub alert_id: String,
+    /// `None` of a message that no alert is the cause of.
+    pub alert_id: Option<String>,
     pub channel: String,
     pub round: i64,
     /// The delivery that this one repeats.
@@ -159,6 +160,10 @@ pub struct DeliveryView {
     pub provider_status: Option<String>,
     pub error_code: Option<i64>,
     pub segments: i64,
+    /// The text as it is or was to be sent; in single views only, and empty where it was taken out after its time.
+    #[sqlx(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     #[sqlx(try_from = "MaybeMs")]
     pub due_at: Option<Timestamp>,
     #[sqlx(try_from = "Ms")]
@@ -186,7 +191,10 @@ pub struct TimelineEntry {
 const ALERT: &str =
     "select a.id, a.source, a.ticket_id, a.ticket_number, a.subject, a.url, a.occurred_at, a.received_at,
     a.closed_at from alert a where 1 = 1";
-const DELIVERY: &str = "select d.id, d.alert_id, d.channel, d.round, d.resend_of, d.staff_id, d.role, d.name,
+/// What single views show of a delivery.
+const DELIVERY_IN_FULL: &str = const_format::concatcp!("select d.message, ", DELIVERY_COLUMNS);
+const DELIVERY: &str = const_format::concatcp!("select ", DELIVERY_COLUMNS);
+const DELIVERY_COLUMNS: &str = "d.id, d.alert_id, d.channel, d.round, d.resend_of, d.staff_id, d.role, d.name,
     coalesce(d.phone, d.phone_raw) as phone, d.state, d.reason,
     d.attempts, d.provider, d.provider_message_id, d.provider_status, d.error_code, d.segments, d.due_at, d.created_at, d.updated_at
     from delivery d where 1 = 1";
@@ -200,7 +208,7 @@ impl Db {
             query.build_query_as().fetch_optional(pool).await
         })?;
         let Some(mut alert) = alert else { return Ok(None) };
-        alert.deliveries = self.deliveries_of_alert(id).await?;
+        alert.deliveries = self.deliveries_of_alert(DELIVERY_IN_FULL, id).await?;
         for delivery in &mut alert.deliveries {
             delivery.timeline = Some(self.timeline(delivery).await?);
         }
@@ -240,7 +248,7 @@ impl Db {
         let mut page = Page::cut(alerts, limit, |alert| alert.id.clone());
         page.next = page.next.or(lowest);
         for alert in &mut page.items {
-            alert.deliveries = self.deliveries_of_alert(&alert.id).await?;
+            alert.deliveries = self.deliveries_of_alert(DELIVERY, &alert.id).await?;
         }
         Ok(page)
     }
@@ -248,7 +256,7 @@ impl Db {
     /// One delivery with its timeline.
     pub async fn delivery(&self, id: &str) -> Result<Option<DeliveryView>, StoreError> {
         let delivery: Option<DeliveryView> = read!(self, |pool| {
-            let mut query = QueryBuilder::new(DELIVERY);
+            let mut query = QueryBuilder::new(DELIVERY_IN_FULL);
             query.push(" and d.id = ").push_bind(id);
             query.build_query_as().fetch_optional(pool).await
         })?;
@@ -306,9 +314,9 @@ impl Db {
         Ok(Page::cut(deliveries, limit, |delivery| delivery.id.clone()))
     }
 
-    async fn deliveries_of_alert(&self, alert_id: &str) -> Result<Vec<DeliveryView>, StoreError> {
+    async fn deliveries_of_alert(&self, view: &'static str, alert_id: &str) -> Result<Vec<DeliveryView>, StoreError> {
         Ok(read!(self, |pool| {
-            let mut query = QueryBuilder::new(DELIVERY);
+            let mut query = QueryBuilder::new(view);
             query
                 .push(" and d.alert_id = ")
                 .push_bind(alert_id)

@@ -54,7 +54,7 @@ pub use job_runs::{Asker, Run, RunState};
 pub use jobs::{
     Addition, AnswerRules, Answered, BeginRules, Begun, BegunBatch, Claimed, NewDelivery, Raised, Recorded, Sending,
 };
-pub use ledger::{Canceled, ClampRules, Looker, Lookup, Resent};
+pub use ledger::{Canceled, ClampRules, Looker, Lookup, MessageRequest, MessageTaken, Resent};
 pub use limits::LimitStatus;
 pub use lists::{AlertFilter, AlertState, AlertView, DeliveryFilter, DeliveryView};
 pub use opt_outs::{NewOptOut, OptOut};
@@ -65,5 +65,5 @@ pub use reports::Outcomes;
 pub use session::Limits;
 pub use sessions::Session;
 pub use transfer::{PAGE, SUPERSEDED, TABLES};
-pub use types::Recipient;
+pub use types::{Recipient, new_id};
 pub use waits::Wait;

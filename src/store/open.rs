@@ -137,6 +137,18 @@ impl Db {
         }
     }
 
+    /// Fails if it is a SQLite file that is not there yet: a command must not make one in the wrong place.
+    pub fn expect_there(url: &DatabaseUrl) -> Result<(), OpenError> {
+        let DatabaseUrl::Sqlite(url) = url else { return Ok(()) };
+        let options = sqlite_options(url)?;
+        let file = options.get_filename();
+        if file.exists() {
+            Ok(())
+        } else {
+            Err(OpenError::Absent(file.to_owned()))
+        }
+    }
+
     /// Keeps a SQLite file from being opened by a service for as long as the guard lives; `None` on PostgreSQL.
     pub fn lock_out_services(url: &DatabaseUrl) -> Result<Option<File>, OpenError> {
         match url {

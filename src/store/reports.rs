@@ -34,9 +34,9 @@ pub enum Outcomes {
 #[derive(sqlx::FromRow)]
 struct OutcomeRow {
     id: String,
-    alert_id: String,
-    source: String,
-    ticket_id: String,
+    alert_id: Option<String>,
+    source: Option<String>,
+    ticket_id: Option<String>,
     ticket_number: Option<String>,
     subject: Option<String>,
     url: Option<String>,
@@ -223,7 +223,7 @@ impl Db {
                         d.moved_at, (select count(*) from delivery o where o.alert_id = d.alert_id and o.state in (",
                     State::TOLD,
                     ")) as others_told
-                    from delivery d join alert a on a.id = d.alert_id
+                    from delivery d left join alert a on a.id = d.alert_id
                     where d.state in (",
                     State::BAD,
                     ")
@@ -244,14 +244,15 @@ impl From<OutcomeRow> for BadOutcome {
         let reason = row.reason.as_deref().and_then(Reason::parse);
         Self {
             delivery_id: row.id,
+            nobody_told: row.alert_id.is_some() && row.others_told == 0,
             alert_id: row.alert_id,
-            ticket: TicketRef {
-                source: row.source,
-                id: row.ticket_id,
+            ticket: row.source.zip(row.ticket_id).map(|(source, id)| TicketRef {
+                source,
+                id,
                 number: row.ticket_number,
                 subject: row.subject,
                 url: row.url,
-            },
+            }),
             person: row.name,
             role: row.role,
             phone: row.phone.as_deref().map(phone::mask),
@@ -260,7 +261,6 @@ impl From<OutcomeRow> for BadOutcome {
             provider: row.provider,
             code: row.error_code,
             at: at(row.moved_at),
-            nobody_told: row.others_told == 0,
             explanation: Explanation::of(row.state, reason),
         }
     }

@@ -7,7 +7,7 @@ use crate::domain::{
     phone::PhoneNumber,
 };
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::{Database, Decode, Encode, Type, encode::IsNull, error::BoxDynError};
 
 macro_rules! column {
@@ -74,7 +74,7 @@ impl From<MaybeMs> for Option<Timestamp> {
 pub struct Unknown(pub String);
 
 /// A person who is told of an alert, as callers see them.
-#[derive(Clone, Default, Serialize, sqlx::FromRow)]
+#[derive(Clone, Default, Serialize, Deserialize, sqlx::FromRow)]
 pub struct Recipient {
     pub staff_id: Option<String>,
     pub role: Option<String>,

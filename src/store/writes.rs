@@ -189,7 +189,7 @@ impl<'a> Batch<'a> {
         let mut births: Vec<Birth> = Vec::new();
         for raise in &self.raises {
             let deliveries = raise.deliveries.iter().cloned();
-            births.extend(deliveries.map(|(id, new)| Birth::new(id, &raise.alert_id, new, raise.at)));
+            births.extend(deliveries.map(|(id, new)| Birth::new(id, Some(&raise.alert_id), new, raise.at)));
         }
         let mut attempts = Vec::new();
         if !tx.has_neighbours() {

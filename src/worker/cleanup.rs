@@ -94,6 +94,7 @@ impl Nightly {
         let Some(alerts) = batches(&mut longest, |most| store.strip_alerts(run_ref, ages, most, now())).await? else {
             return Ok(());
         };
+        batches(&mut longest, |most| store.strip_messages(run_ref, ages, most, now())).await?;
         let given_up = self.store.mails_given_up(ages).await?;
         if given_up > 0 {
             tracing::error!(
@@ -104,7 +105,7 @@ impl Nightly {
         let Some(mails) = batches(&mut longest, |most| store.delete_mails(run_ref, ages, most, now())).await? else {
             return Ok(());
         };
-        for kind in [Old::Alarms, Old::Counters, Old::Runs] {
+        for kind in [Old::MessageRequests, Old::Alarms, Old::Counters, Old::Runs] {
             batches(&mut longest, delete(kind)).await?;
         }
         while let Some(held) = self.store.shrink(PAGES).await? {

@@ -20,6 +20,8 @@ pub const EVERY_SECOND: Duration = Duration::from_secs(1);
 pub struct Worker {
     pub store: Db,
     pub carrier: Arc<Carrier>,
+    /// What carries its messages in test mode.
+    pub log: Arc<Carrier>,
     /// Those of the carrier's channel.
     pub rules: ChannelRules,
     /// A permit for each call to the provider that may be made at once.
@@ -34,6 +36,17 @@ pub struct Worker {
     pub routes: Vec<Arc<Route>>,
     /// Changes when a delivery may be due.
     pub wake: Mutex<watch::Receiver<()>>,
+}
+
+impl Worker {
+    /// Who carries what was begun to go by this route.
+    pub fn carrier_of(&self, route: &Route) -> &Carrier {
+        if self.log.route().as_ref() == route {
+            &self.log
+        } else {
+            &self.carrier
+        }
+    }
 }
 
 /// The present, as the database keeps it. The edge: below here, time is an argument.

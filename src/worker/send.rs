@@ -120,7 +120,7 @@ async fn call(worker: &Worker, sending: &Sending, started: Instant) -> Answer {
         text: &sending.message,
     };
     // Boxed, so that the task of a delivery is small where it is handed on.
-    Box::pin(worker.carrier.send(&message)).await
+    Box::pin(worker.carrier_of(&sending.route).send(&message)).await
 }
 
 /// Records the answer, however long the database takes: it is the only copy.
@@ -196,7 +196,7 @@ async fn set_aside(worker: &Worker, claim: &Claimed, why: &str) {
 mod tests {
     use super::*;
     use crate::{
-        carrier::Carrier,
+        carrier::Carriers,
         domain::{
             database_url::DatabaseUrl,
             delivery::MAX_BROKEN,
@@ -288,7 +288,8 @@ mod tests {
         let wake = store.wake();
         let worker = Worker {
             store,
-            carrier: Carrier::log(),
+            carrier: Carriers::to_log(),
+            log: Carriers::to_log(),
             rules: RULES,
             calls: Arc::new(Semaphore::new(RULES.max_in_flight)),
             time_zone: TimeZone::UTC,

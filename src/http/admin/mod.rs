@@ -1,6 +1,6 @@
 //! What admins use: the API, with the admin token, and the pages, with a session.
 
-mod api;
+pub(super) mod api;
 pub mod pages;
 
 use super::{

@@ -49,7 +49,7 @@ const FIND: Sql = sql!(
     attempt::LOCATED,
     " from ",
     AnswerRow::ROWS,
-    " cross join delivery d join alert a on a.id = d.alert_id
+    " cross join delivery d left join alert a on a.id = d.alert_id
         join attempt t on t.delivery_id = d.id and t.number = r.attempt
      where d.id = r.id order by d.id for update of d"
 );
@@ -293,7 +293,7 @@ impl NotSent {
                 where c.delivery_id = d.id and c.number = d.attempts and c.clock_doubtful_at is not null) as doubtful
              from ",
             delivery::IDS,
-            " cross join delivery d join alert a on a.id = d.alert_id
+            " cross join delivery d left join alert a on a.id = d.alert_id
                 left join timeline l on l.delivery_id = d.id and l.seq = d.timeline_length - 1
              where d.id = r.id"
         );

@@ -59,7 +59,7 @@ pub struct Located {
     pub waiting: i64,
 }
 
-/// The columns of a [`Located`], of `r` with the message's id, `delivery d join alert a`, and `attempt t`.
+/// The columns of a [`Located`], of `r` with the message's id, `delivery d left join alert a`, and `attempt t`.
 pub const LOCATED: &str = const_format::concatcp!(
     "(select count(*) from attempt o where o.provider = t.provider and o.message_id = r.message_id) as owners,
         (select count(*) from receipt w where w.provider = t.provider and w.message_id = r.message_id
@@ -78,7 +78,7 @@ pub async fn locate(
     const LOCATE: Sql = sql!(
         "select ",
         LOCATED,
-        " from (select cast($3 as text) as message_id) as r cross join delivery d join alert a on a.id = d.alert_id
+        " from (select cast($3 as text) as message_id) as r cross join delivery d left join alert a on a.id = d.alert_id
             join attempt t on t.delivery_id = d.id and t.number = coalesce((select o.number from attempt o
                 where o.provider = $4 and o.message_id = r.message_id and o.delivery_id = d.id), $2)
          where d.id = $1 for update of d"

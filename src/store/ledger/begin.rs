@@ -21,12 +21,13 @@ use crate::{
         limits,
         query::Query,
         sql::{Rows, Sql, args, row, sql},
+        test_mode,
         tx::Tx,
         types::{at, ms},
     },
 };
 use jiff::{SignedDuration, Timestamp};
-use std::time::Instant;
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 /// How long a delivery steps aside for those before it.
 const A_MOMENT: SignedDuration = SignedDuration::from_millis(500);
@@ -49,13 +50,47 @@ struct Due {
     held: i64,
     /// How many holds it has brought upon the others.
     holds: i64,
+    #[sqlx(flatten)]
+    mode: Mode,
 }
+
+/// Whether messages go to the log only.
+#[derive(sqlx::FromRow)]
+struct Mode {
+    test_mode: i64,
+}
+
+impl Mode {
+    /// What sends are begun by then.
+    fn rules<'a>(&self, rules: &'a BeginRules) -> Cow<'a, BeginRules> {
+        if self.test_mode > 0 {
+            Cow::Owned(rules.in_test_mode())
+        } else {
+            Cow::Borrowed(rules)
+        }
+    }
+}
+
+const TEST_MODE: &str = const_format::concatcp!(
+    "(select count(*) from setting m where m.name = '",
+    test_mode::NAME,
+    "') as test_mode"
+);
+const IN_TEST_MODE: &str = const_format::concatcp!(
+    "exists (select 1 from setting n where n.name = '",
+    test_mode::NAME,
+    "')"
+);
 
 /// $1: now, $2: the route, $3: its channel, $4: the day, $5: how far to count.
 const FACTS: &str = const_format::concatcp!(
     "select ",
     COLUMNS,
-    ", d.holds, (select count(*) from route_hold g where g.route = $2) as held,
+    ", d.holds, ",
+    TEST_MODE,
+    ", (select count(*) from route_hold g where g.route = $2 and not ",
+    IN_TEST_MODE,
+    ") as held,
         (select count(*) from opt_out o where o.phone = d.phone) as opted_out,
         coalesce((select c.used from daily_count c where c.day = $4), 0) as used,
         (select s.value from setting s where s.name = 'daily_limit') as limit_set,
@@ -64,7 +99,7 @@ const FACTS: &str = const_format::concatcp!(
     ") and l.channel in (",
     Channel::KNOWN,
     ") and (l.state = 'deferred' or l.due_at <= $1) limit $5) as line) as waiting
-     from delivery d join alert a on a.id = d.alert_id where d.state = 'pending' and d.channel = $3"
+     from delivery d left join alert a on a.id = d.alert_id where d.state = 'pending' and d.channel = $3"
 );
 
 /// The first $6 that are due, unless all is held. What brought a hold upon the others is begun when nothing else is due, one
@@ -72,7 +107,10 @@ const FACTS: &str = const_format::concatcp!(
 const DUE: Sql = sql!(
     FACTS,
     " and d.due_at <= $1 and (d.lease_until is null or d.lease_until <= $1)
-        and not exists (select 1 from route_hold h where h.route = $2 and (h.trial_at is null or h.trial_at > $1))
+        and not exists (select 1 from route_hold h where h.route = $2 and (h.trial_at is null or h.trial_at > $1)
+            and not ",
+    IN_TEST_MODE,
+    ")
         and (d.holds = 0 or (
             not exists (select 1 from delivery o where o.state = 'pending' and o.channel = $3 and o.due_at <= $1 and o.holds = 0
                 and (o.lease_until is null or o.lease_until <= $1))
@@ -100,6 +138,10 @@ pub async fn begin(
         limits::lock_day(tx, rules.day).await?;
     }
     let mut due = choose(tx, order, now).await?;
+    let rules = due.first().map(|first| first.mode.rules(rules));
+    let Some(rules) = rules.as_deref() else {
+        return Ok(Vec::new());
+    };
     if due.first().is_some_and(|first| first.held > 0 || first.holds > 0) {
         due.truncate(1);
     }
@@ -216,6 +258,7 @@ fn step_in(delivery: &mut Delivery, rules: &BeginRules, now: Timestamp) -> Resul
         attempt: delivery.attempts,
         to: delivery.phone()?,
         message: delivery.message.clone(),
+        route: Arc::clone(&rules.route),
         deadline_at,
     })
 }
@@ -283,6 +326,8 @@ struct NewFacts {
     limit_set: Option<String>,
     held: i64,
     others: i64,
+    #[sqlx(flatten)]
+    mode: Mode,
 }
 
 row! {
@@ -293,7 +338,9 @@ const NEW_FACTS: Sql = sql!(
     "with r as (select * from ",
     PersonRow::ROWS,
     ")
-     select r.place as place,
+     select r.place as place, ",
+    TEST_MODE,
+    ",
         (select count(*) from opt_out o where o.phone = r.phone) as opted_out,
         coalesce((select c.used from daily_count c where c.day = $2), 0) as used,
         (select s.value from setting s where s.name = 'daily_limit') as limit_set,
@@ -338,7 +385,10 @@ pub async fn begin_new(
     }
     let arguments = [rows.into(), rules.day.to_string().into(), rules.route.key().into()];
     let facts: Vec<NewFacts> = tx.all(NEW_FACTS, arguments).await?;
-    if facts.iter().any(|facts| facts.others > 0 || facts.held > 0) {
+    if facts
+        .iter()
+        .any(|facts| facts.others > 0 || facts.held > 0 || facts.mode.test_mode > 0)
+    {
         return Ok(None);
     }
     let mut sends = Vec::with_capacity(facts.len());
@@ -357,7 +407,7 @@ pub async fn begin_new(
         };
         if gate.decide() == Gate::Send {
             let sending = step_in(delivery, rules, now)?;
-            sends.push((delivery.alert_id.clone(), sending));
+            sends.extend(delivery.alert_id.clone().map(|alert_id| (alert_id, sending)));
         }
     }
     Ok((!sends.is_empty()).then_some((now, sends)))

@@ -20,7 +20,7 @@ use crate::{
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
 
-/// The columns of a [`Delivery`], of `delivery d join alert a`.
+/// The columns of a [`Delivery`], of `delivery d left join alert a`.
 pub const COLUMNS: &str = "d.id, d.alert_id, d.round, d.state, d.reason, d.attempts, d.phone, d.message, d.due_at,
     d.lease_token, d.lease_until, d.received_at, d.moved_at, d.timeline_length, d.provider, d.provider_message_id,
     d.provider_status, d.error_code, d.provider_at, d.read_at, a.closed_at";
@@ -29,7 +29,8 @@ pub const COLUMNS: &str = "d.id, d.alert_id, d.round, d.state, d.reason, d.attem
 #[derive(Debug, sqlx::FromRow)]
 pub struct Delivery {
     pub id: DeliveryId,
-    pub alert_id: AlertId,
+    /// `None` of a message that no alert is the cause of.
+    pub alert_id: Option<AlertId>,
     round: i64,
     pub state: State,
     reason: Option<String>,
@@ -114,7 +115,7 @@ pub struct StatusUpdate<'a> {
 
 impl Delivery {
     /// One that is not in the database yet: to be sent at once, or failed where its number cannot be used.
-    pub fn new(id: DeliveryId, alert_id: &AlertId, new: &NewDelivery, now: Timestamp) -> Self {
+    pub fn new(id: DeliveryId, alert_id: Option<&AlertId>, new: &NewDelivery, now: Timestamp) -> Self {
         let (state, reason, detail) = match &new.phone {
             Ok(_) => (State::Pending, None, "to be sent"),
             Err(Some(_)) => (
@@ -126,7 +127,7 @@ impl Delivery {
         };
         let mut delivery = Self {
             id,
-            alert_id: alert_id.clone(),
+            alert_id: alert_id.cloned(),
             round: 0,
             state,
             reason: reason.map(|reason| reason.as_str().to_owned()),
@@ -319,7 +320,7 @@ pub async fn lock(tx: &mut Tx, ids: &[DeliveryId]) -> Result<Vec<Delivery>, Stor
         COLUMNS,
         " from ",
         IDS,
-        " cross join delivery d join alert a on a.id = d.alert_id where d.id = r.id order by d.id for update of d"
+        " cross join delivery d left join alert a on a.id = d.alert_id where d.id = r.id order by d.id for update of d"
     );
     let rows = id_rows(ids);
     if rows.is_empty() {
@@ -349,8 +350,8 @@ pub struct Birth {
 }
 
 impl Birth {
-    /// Because of an event.
-    pub fn new(id: DeliveryId, alert_id: &AlertId, about: NewDelivery, now: Timestamp) -> Self {
+    /// Because of an event, or of none.
+    pub fn new(id: DeliveryId, alert_id: Option<&AlertId>, about: NewDelivery, now: Timestamp) -> Self {
         Self {
             delivery: Delivery::new(id, alert_id, &about, now),
             about,
@@ -360,7 +361,7 @@ impl Birth {
 
     /// Because a person wants `old` sent again, as round `round`.
     pub fn resend(old: &Delivery, about: NewDelivery, round: i64, now: Timestamp) -> Self {
-        let mut delivery = Delivery::new(new_id().into(), &old.alert_id, &about, now);
+        let mut delivery = Delivery::new(new_id().into(), old.alert_id.as_ref(), &about, now);
         delivery.round = round;
         if let Some(entry) = delivery.edits.entries.last_mut() {
             entry.detail = Some(format!("to be sent again, instead of {}", old.id));
@@ -408,7 +409,7 @@ row! {
     }
 }
 
-/// Only those whose alert is there.
+/// Only those whose alert is there, if they have one.
 const CREATE: Sql = sql!(
     "insert into delivery (id, alert_id, channel, phone, phone_raw, round, resend_of, staff_id, role, name, message, segments,
         state, reason, attempts, due_at, lease_until, timeline_length, provider, received_at, created_at, moved_at, updated_at,
@@ -418,7 +419,8 @@ const CREATE: Sql = sql!(
         r.moved_at, r.moved_at, 0, 0
      from ",
     BirthRow::ROWS,
-    " cross join alert a where a.id = r.alert_id on conflict (alert_id, channel, phone, round) do nothing"
+    " left join alert a on a.id = r.alert_id where a.id is not null or r.alert_id is null
+     on conflict (alert_id, channel, phone, round) do nothing"
 );
 
 /// Creates deliveries with their first entries; what was begun already is created as begun. An alert that brings nobody who
@@ -444,7 +446,7 @@ pub async fn create(tx: &mut Tx, births: &mut [Birth], now: Timestamp) -> Result
         } else {
             &mut told
         };
-        set.insert(delivery.alert_id.clone());
+        set.extend(delivery.alert_id.clone());
         let edits = std::mem::take(&mut delivery.edits);
         edits.entries.iter().for_each(|entry| entries.push(entry));
     }
@@ -546,7 +548,8 @@ pub async fn save(tx: &mut Tx, deliveries: &mut [Delivery]) -> Result<(), StoreE
                 tx.then(Effect::Wake);
             }
             if delivery.state.leaves_untold() && delivery.state != State::Canceled {
-                untold.push((delivery.alert_id.clone(), at(delivery.moved_at)));
+                let moved_at = at(delivery.moved_at);
+                untold.extend(delivery.alert_id.clone().map(|id| (id, moved_at)));
             }
         } else {
             noted.push(&row);

@@ -15,7 +15,7 @@ use crate::{
         clock::Uptime,
         day::{LocalDay, after},
         delivery::{Change, Reason, State},
-        id::{AttemptNo, DeliveryId},
+        id::{AlertId, AttemptNo, DeliveryId},
         phone::PhoneNumber,
         route::{Channel, ProviderName, Route},
         search::Listed,
@@ -191,7 +191,7 @@ impl Db {
                 t.machine_start, t.begun_uptime
              from ",
             delivery::IDS,
-            " cross join delivery d join alert a on a.id = d.alert_id
+            " cross join delivery d left join alert a on a.id = d.alert_id
                 join attempt t on t.delivery_id = d.id and t.number = d.attempts
              where d.id = r.id order by d.due_at, d.id"
         );
@@ -351,7 +351,7 @@ impl Db {
             let id = &lookup.delivery_id;
             let detail = format!("delivery {id} may or may not have been sent ({why})");
             let about = About {
-                alert_id: Some(delivery.alert_id.as_str()),
+                alert_id: delivery.alert_id.as_ref().map(AlertId::as_str),
                 delivery_id: Some(id.as_str()),
             };
             let subject = format!("{id}/{}", lookup.attempt);

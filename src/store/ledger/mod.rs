@@ -5,7 +5,7 @@
 //!
 //! On the way of a message: `begin` (before the call), `answer` (after it), `receive` (receipts; `waiting` has those that came
 //! too early), `lookups` (asked about). Beside it: `claims` (who may begin one alone), `aging` (what time alone decides),
-//! `cancel` and `resend` (a person decides), `clocks` (after a wrong clock), `told` (is anybody told?), `strip` (personal data goes),
+//! `cancel`, `resend` and `message` (a person decides), `clocks` (after a wrong clock), `told` (is anybody told?), `strip` (personal data goes),
 //! `outcomes` (what a report told).
 
 mod aging;
@@ -17,6 +17,7 @@ mod claims;
 mod clocks;
 mod delivery;
 mod lookups;
+mod message;
 mod outcomes;
 mod receive;
 mod resend;
@@ -31,8 +32,9 @@ pub use cancel::Canceled;
 pub use clocks::ClampRules;
 pub use delivery::{Birth, Landing, create, lock, save};
 pub use lookups::{Looker, Lookup};
+pub use message::{MessageRequest, MessageTaken};
 pub use outcomes::{forget_old_outcomes, mark_outcomes};
 pub use receive::receive;
 pub use resend::Resent;
-pub use strip::{BUSY, strip};
+pub use strip::{BUSY, OLD_MESSAGE, strip, strip_message};
 pub use told::check as check_told;

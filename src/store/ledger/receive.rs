@@ -53,7 +53,7 @@ const FIND: Sql = sql!(
     " from ",
     AskRow::ROWS,
     " cross join attempt t join delivery d on d.id = t.delivery_id
-        join alert a on a.id = d.alert_id
+        left join alert a on a.id = d.alert_id
      where t.provider = r.provider
         and t.delivery_id = coalesce((select o.delivery_id from attempt o
             where o.provider = r.provider and o.message_id = r.message_id), r.id)

@@ -49,7 +49,7 @@ impl Db {
         if old.state.is_open() && !force {
             return Ok(Resent::Undecided(old.state));
         }
-        if !force && let Some(later) = later_round_that_tells(&mut tx, id).await? {
+        if !force && let Some(later) = later_round_that_tells(&mut tx, old).await? {
             return Ok(Resent::Undecided(later));
         }
         let mut births = [next_round(&mut tx, old, now).await?];
@@ -69,8 +69,8 @@ impl Db {
 
 async fn next_round(tx: &mut Tx, old: &Delivery, now: Timestamp) -> Result<Birth, StoreError> {
     const ABOUT: Sql = sql!(
-        "select channel, staff_id, role, name, segments, (select max(o.round) + 1 from delivery o
-            where o.alert_id = d.alert_id and o.channel = d.channel and o.phone = d.phone) as next_round
+        "select channel, staff_id, role, name, segments, coalesce((select max(o.round) from delivery o
+            where o.alert_id = d.alert_id and o.channel = d.channel and o.phone = d.phone), round) + 1 as next_round
          from delivery d where id = $1"
     );
     let about: About = tx.one(ABOUT, args![&old.id]).await?;
@@ -90,12 +90,22 @@ async fn next_round(tx: &mut Tx, old: &Delivery, now: Timestamp) -> Result<Birth
 
 /// The state of a later round of the same delivery that tells the person, if there is one: a request that came twice must
 /// not be granted twice.
-async fn later_round_that_tells(tx: &mut Tx, id: &DeliveryId) -> Result<Option<State>, StoreError> {
-    const LATER: Sql = sql!(
+async fn later_round_that_tells(tx: &mut Tx, old: &Delivery) -> Result<Option<State>, StoreError> {
+    const OF_ALERT: Sql = sql!(
         "select o.state from delivery o join delivery d on o.alert_id = d.alert_id and o.channel = d.channel
             and o.phone = d.phone and o.round > d.round
          where d.id = $1"
     );
-    let states: Vec<State> = tx.scalars(LATER, args![id]).await?;
+    // Nothing but the rounds themselves binds those together that have no alert.
+    const OF_MESSAGE: Sql = sql!(
+        "with recursive later(id) as (select id from delivery where resend_of = $1
+            union all select d.id from later l join delivery d on d.resend_of = l.id)
+         select d.state from later l join delivery d on d.id = l.id"
+    );
+    let later = match old.alert_id {
+        Some(_) => OF_ALERT,
+        None => OF_MESSAGE,
+    };
+    let states: Vec<State> = tx.scalars(later, args![&old.id]).await?;
     Ok(states.into_iter().find(|state| state.is_told()))
 }

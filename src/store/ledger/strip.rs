@@ -2,7 +2,10 @@
 //! as it says nothing of a person.
 
 use crate::{
-    domain::{delivery::State, id::AlertId},
+    domain::{
+        delivery::State,
+        id::{AlertId, DeliveryId},
+    },
     store::{
         error::StoreError,
         query::Query,
@@ -21,6 +24,16 @@ pub const BUSY: &str = const_format::concatcp!(
     ") or d.received_at >= $1 or (d.report_day is null and d.state in (",
     State::BAD,
     "))))"
+);
+
+/// Which messages without an alert are old and have not been stripped; of `delivery d`, with $1 for before when.
+pub const OLD_MESSAGE: &str = const_format::concatcp!(
+    "d.alert_id is null and d.message <> '' and d.received_at < $1 and d.due_at is null and d.lease_until is null
+        and d.state || '' not in (",
+    State::OWED,
+    ") and (d.report_day is not null or d.state || '' not in (",
+    State::BAD,
+    "))"
 );
 
 /// Strips one alert, unless something new has come to it.
@@ -44,10 +57,29 @@ pub async fn strip(tx: &mut Tx, id: &AlertId, before: Timestamp, now: Timestamp)
         sql!("delete from timeline where delivery_id in (select id from delivery where alert_id = $1)"),
         sql!("delete from alert_event where alert_id = $1"),
         sql!("delete from attempt where delivery_id in (select id from delivery where alert_id = $1)"),
-        sql!(
-            "update delivery set phone = null, phone_raw = null, staff_id = null, name = null, message = '',
-            provider_message_id = null where alert_id = $1"
-        ),
+        sql!(STRIP_DELIVERIES, " where alert_id = $1"),
+    ] {
+        tx.execute(sql, args![id]).await?;
+    }
+    Ok(())
+}
+
+const STRIP_DELIVERIES: &str =
+    "update delivery set phone = null, phone_raw = null, staff_id = null, name = null, message = '',
+    provider_message_id = null";
+
+/// Strips one message that has no alert, unless something new has come to it.
+pub async fn strip_message(tx: &mut Tx, id: &DeliveryId, before: Timestamp) -> Result<(), StoreError> {
+    const LOCK: Sql = sql!("select id from delivery where id = $1 for update");
+    const IS_OLD: Sql = sql!("select 1 from delivery d where d.id = $2 and ", OLD_MESSAGE);
+    tx.scalars::<String>(LOCK, args![id]).await?;
+    if !tx.exists(IS_OLD, args![ms(before), id]).await? {
+        return Ok(());
+    }
+    for sql in [
+        sql!("delete from timeline where delivery_id = $1"),
+        sql!("delete from attempt where delivery_id = $1"),
+        sql!(STRIP_DELIVERIES, " where id = $1"),
     ] {
         tx.execute(sql, args![id]).await?;
     }

@@ -151,7 +151,10 @@ pub async fn resend(
     let document = body::read_optional_json(&headers, raw).await?.unwrap_or_default();
     let force = read_force(&document)? || query.force;
     let new_id = send_again(&app, &id, force).await?;
-    Ok((StatusCode::CREATED, Json(find(&app, new_id.as_str(), query.reveal).await?)))
+    Ok((
+        StatusCode::CREATED,
+        Json(find(&app, new_id.as_str(), query.reveal).await?),
+    ))
 }
 
 /// Sends a delivery again; the id of the new one. With `force` also if the old one may still arrive.

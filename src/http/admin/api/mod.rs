@@ -4,11 +4,13 @@
 pub mod alerts;
 pub mod deliveries;
 pub mod limit;
+mod messages;
 pub mod opt_out_files;
 pub mod opt_outs;
 pub mod query;
 mod receipts;
 pub mod reports;
+pub mod test_mode;
 
 use crate::http::state::AppState;
 use axum::{
@@ -26,6 +28,7 @@ pub fn routes() -> Router<Arc<AppState>> {
         .route("/v1/deliveries/{id}", get(deliveries::show))
         .route("/v1/deliveries/{id}/cancel", post(deliveries::cancel))
         .route("/v1/deliveries/{id}/resend", post(deliveries::resend))
+        .route("/v1/messages", post(messages::send))
         .route("/v1/opt-outs", get(opt_outs::list).post(opt_outs::add))
         .route(
             "/v1/opt-outs.csv",
@@ -33,6 +36,7 @@ pub fn routes() -> Router<Arc<AppState>> {
         )
         .route("/v1/opt-outs/{phone}", get(opt_outs::show).delete(opt_outs::remove))
         .route("/v1/limit", get(limit::show).put(limit::set))
+        .route("/v1/test-mode", get(test_mode::show).put(test_mode::set))
         .route("/v1/receipts/rejected", get(receipts::list_rejected))
         .route("/v1/reports", get(reports::list))
         .route("/v1/reports/{day}", get(reports::show).post(reports::make))

@@ -41,7 +41,9 @@ pub struct Revealed {
 pub async fn on_delivery(app: &AppState, id: &str, fields: &Fields) -> Result<Outcome, Problem> {
     match fields.text("action").as_str() {
         "resend" => resend(app, id, fields.text("force") == "true").await,
-        "cancel" => deliveries::cancel_one(app, id).await.map(|()| Outcome::Done("canceled")),
+        "cancel" => deliveries::cancel_one(app, id)
+            .await
+            .map(|()| Outcome::Done("canceled")),
         "reveal" => reveal(app, id).await,
         _ => Err(unknown()),
     }
@@ -64,13 +66,17 @@ async fn resend(app: &AppState, id: &str, force: bool) -> Result<Outcome, Proble
         return Err(problem);
     }
     let found = app.store.delivery(id).await?;
-    let is_open = found.and_then(|found| State::parse(&found.state)).is_some_and(State::is_open);
+    let is_open = found
+        .and_then(|found| State::parse(&found.state))
+        .is_some_and(State::is_open);
     if is_open { Ok(Outcome::AskForce) } else { Err(problem) }
 }
 
 async fn reveal(app: &AppState, id: &str) -> Result<Outcome, Problem> {
     let found = deliveries::find(app, id, Phones::InFull).await?;
-    let phone = found.phone().ok_or_else(|| Problem::not_found("This delivery has no number."))?;
+    let phone = found
+        .phone()
+        .ok_or_else(|| Problem::not_found("This delivery has no number."))?;
     tracing::info!(delivery.id = id, "an admin was shown a phone number");
     Ok(Outcome::Revealed(Revealed {
         delivery_id: id.to_owned(),
@@ -103,7 +109,9 @@ pub fn decorate(delivery: &mut Value, revealed: Option<&Revealed>) {
         reason.and_then(Reason::parse),
         Some(Reason::InvalidNumber | Reason::NoNumber)
     );
-    let phone = revealed.filter(|revealed| text("id") == Some(&revealed.delivery_id)).map(|revealed| &revealed.phone);
+    let phone = revealed
+        .filter(|revealed| text("id") == Some(&revealed.delivery_id))
+        .map(|revealed| &revealed.phone);
     let added = json!({
         "explanation": explanation,
         "shown_phone": phone,

@@ -43,7 +43,11 @@ pub async fn list(
     let asked = Asked::of(&uri, &FIELDS);
     let found = search(&app, &asked).await;
     let (page, notice) = layout::or_notice(found)?;
-    let status = if notice.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    let status = if notice.is_some() {
+        StatusCode::UNPROCESSABLE_ENTITY
+    } else {
+        StatusCode::OK
+    };
     let view = context! {
         asked => asked.values(),
         is_narrowed => asked.is_narrowed(),
@@ -128,7 +132,10 @@ async fn one(app: &AppState, viewer: &Viewer, id: &str, shown: Shown) -> Result<
     }
     let all = alert["deliveries"].as_array().map(Vec::as_slice).unwrap_or_default();
     let has_owed = all.iter().any(|delivery| delivery["can_cancel"] == true);
-    let name = alert["ticket_number"].as_str().or(alert["ticket_id"].as_str()).unwrap_or_default();
+    let name = alert["ticket_number"]
+        .as_str()
+        .or(alert["ticket_id"].as_str())
+        .unwrap_or_default();
     let messages = by_text(app.store.messages_of_alert(id).await?, all);
     let view = context! {
         alert => view(&alert),
@@ -151,8 +158,12 @@ async fn one(app: &AppState, viewer: &Viewer, id: &str, shown: Shown) -> Result<
 fn by_text(messages: Vec<MessageText>, deliveries: &[serde_json::Value]) -> Value {
     let mut texts: Vec<(MessageText, Vec<String>)> = Vec::new();
     for message in messages {
-        let delivery = deliveries.iter().find(|delivery| delivery["id"] == message.delivery_id.as_str());
-        let person = delivery.and_then(|delivery| delivery["recipient"]["name"].as_str()).unwrap_or("somebody");
+        let delivery = deliveries
+            .iter()
+            .find(|delivery| delivery["id"] == message.delivery_id.as_str());
+        let person = delivery
+            .and_then(|delivery| delivery["recipient"]["name"].as_str())
+            .unwrap_or("somebody");
         let same = texts.iter_mut().find(|(known, _)| known.text == message.text);
         match same {
             Some((_, people)) if people.iter().any(|known| known == person) => {}

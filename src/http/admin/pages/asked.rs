@@ -75,7 +75,10 @@ impl Asked {
     }
 
     fn query(&self, cursor: Option<&str>) -> String {
-        let kept = self.given.iter().filter(|(name, _)| cursor.is_none() || *name != "cursor");
+        let kept = self
+            .given
+            .iter()
+            .filter(|(name, _)| cursor.is_none() || *name != "cursor");
         Serializer::new(String::new())
             .extend_pairs(kept)
             .extend_pairs(cursor.map(|cursor| ("cursor", cursor)))

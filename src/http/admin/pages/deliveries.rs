@@ -42,7 +42,11 @@ pub async fn list(
 ) -> Result<Response, Failure> {
     let asked = Asked::of(&uri, &FIELDS);
     let (page, notice) = layout::or_notice(search(&app, &asked).await)?;
-    let status = if notice.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    let status = if notice.is_some() {
+        StatusCode::UNPROCESSABLE_ENTITY
+    } else {
+        StatusCode::OK
+    };
     let items = match &page {
         None => None,
         Some(page) => Some(with_tickets(&app, &page.items).await?),
@@ -74,7 +78,10 @@ pub async fn with_tickets(app: &AppState, deliveries: &[Delivery]) -> Result<Vec
     let mut shown: Vec<serde_json::Value> = deliveries.iter().map(|found| actions::shown(found, None)).collect();
     let ids = shown.iter().filter_map(|delivery| delivery["alert_id"].as_str());
     let tickets = app.store.tickets_of(ids).await?;
-    let tickets: HashMap<&str, &Ticket> = tickets.iter().map(|ticket| (ticket.alert_id.as_str(), ticket)).collect();
+    let tickets: HashMap<&str, &Ticket> = tickets
+        .iter()
+        .map(|ticket| (ticket.alert_id.as_str(), ticket))
+        .collect();
     for delivery in &mut shown {
         let ticket = delivery["alert_id"].as_str().and_then(|id| tickets.get(id));
         delivery["ticket"] = json!(ticket);

@@ -21,9 +21,9 @@ impl Fields {
         let bytes = body::read(raw, limits).await?;
         let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         if let Some(boundary) = kind.and_then(|kind| multer::parse_boundary(kind).ok()) {
-            return Self::in_parts(bytes, boundary).await.map_err(|_| {
-                Problem::new(StatusCode::BAD_REQUEST, "The form did not arrive whole. Send it again.")
-            });
+            return Self::in_parts(bytes, boundary)
+                .await
+                .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "The form did not arrive whole. Send it again."));
         }
         let mut fields = Self::default();
         for (name, value) in url::form_urlencoded::parse(&bytes) {

@@ -1,11 +1,7 @@
 //! What all pages have: the frame with its navigation, notices, the banner of test mode, and the headers that keep a browser
 //! from doing with a page what it should not. Absent: what stands in the middle.
 
-use super::{
-    assets,
-    failure::Failure,
-    viewer::Viewer,
-};
+use super::{assets, failure::Failure, viewer::Viewer};
 use crate::{
     domain::route::ProviderName,
     http::{error::Problem, state::AppState},
@@ -34,7 +30,9 @@ pub async fn set_headers(mut response: Response) -> Response {
     for (name, value) in HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
@@ -85,26 +83,43 @@ impl Notice {
     pub fn of(uri: &Uri) -> Option<Self> {
         let query = uri.query().unwrap_or_default();
         let (_, word) = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "done")?;
-        DONE.iter().find(|(known, _)| *known == word).map(|(_, text)| Self::good(*text))
+        DONE.iter()
+            .find(|(known, _)| *known == word)
+            .map(|(_, text)| Self::good(*text))
     }
 }
 
 /// What an action says once it is done, by its word in the address.
 const DONE: [(&str, &str); 14] = [
-    ("report-asked", "The report is being made, and those of missed days before it. Reload this page in a moment."),
+    (
+        "report-asked",
+        "The report is being made, and those of missed days before it. Reload this page in a moment.",
+    ),
     ("resent", "It is being sent again: see the newest delivery below."),
     ("canceled", "Canceled: it will not be sent."),
-    ("all-canceled", "Canceled: what had not been handed to the provider will not be sent."),
+    (
+        "all-canceled",
+        "Canceled: what had not been handed to the provider will not be sent.",
+    ),
     ("none-canceled", "There was nothing left to cancel."),
     ("opted-out", "Added: this number will not be texted any more."),
-    ("opted-out-before", "This number was on the list already; its entry stays as it was."),
+    (
+        "opted-out-before",
+        "This number was on the list already; its entry stays as it was.",
+    ),
     ("opted-in", "Removed: this number can be texted again."),
     ("limit", "The daily limit is changed, for today and the days to come."),
     ("limit-configured", "The daily limit of the configuration holds again."),
     ("test-on", "Test mode is on: nothing leaves this machine from now on."),
-    ("test-off", "Test mode is off: messages go to the provider again."),
-    ("mail-soon", "The mail server is being tried again. Reload this page in a moment."),
-    ("probe-soon", "The provider is being asked again. Reload this page in a moment."),
+    ("test-off", "Test mode is off: they go where `sms.driver` says again."),
+    (
+        "mail-soon",
+        "The mail server is being tried again. Reload this page in a moment.",
+    ),
+    (
+        "probe-soon",
+        "The provider is being asked again. Reload this page in a moment.",
+    ),
 ];
 
 /// What stands in the middle of a page.
@@ -158,7 +173,9 @@ pub async fn problem_page(app: &AppState, viewer: &Viewer, problem: &Problem) ->
 
 fn frame(app: &AppState, viewer: &Viewer, is_test_mode: bool, page: Page) -> Result<String, Problem> {
     let sections = SECTIONS.map(|(section, href, label)| context! { href, label, current => section == page.section });
-    let notice = page.notice.map(|notice| context! { tone => notice.tone, text => notice.text });
+    let notice = page
+        .notice
+        .map(|notice| context! { tone => notice.tone, text => notice.text });
     let frame = context! {
         title => page.title,
         sections => sections.to_vec(),

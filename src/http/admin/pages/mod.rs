@@ -3,8 +3,8 @@
 
 mod actions;
 mod alerts;
-mod assets;
 mod asked;
+mod assets;
 mod deliveries;
 mod failure;
 mod form;

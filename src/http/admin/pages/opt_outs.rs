@@ -77,7 +77,10 @@ async fn show(app: &AppState, viewer: &Viewer, asked: &Asked, shown: Shown) -> R
     };
     let has_next = found.len() > usize::try_from(PAGE).unwrap_or(usize::MAX);
     found.truncate(usize::try_from(PAGE).unwrap_or(usize::MAX));
-    let rows: Vec<_> = found.iter().map(|found| row(viewer, found, shown.revealed.as_deref())).collect();
+    let rows: Vec<_> = found
+        .iter()
+        .map(|found| row(viewer, found, shown.revealed.as_deref()))
+        .collect();
     let link = |page: i64| format!("{PATH}?page={page}");
     let view = context! {
         asked => asked.values(),
@@ -133,9 +136,15 @@ fn reference(viewer: &Viewer, found: &OptOut) -> String {
 async fn named(app: &AppState, viewer: &Viewer, reference: &str) -> Result<OptOut, Problem> {
     let gone = || Problem::not_found("This number is not on the list any more.");
     let (at, tag) = reference.split_once('.').ok_or_else(gone)?;
-    let at = at.parse().ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).ok_or_else(gone)?;
+    let at = at
+        .parse()
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .ok_or_else(gone)?;
     let noted = app.store.opt_outs_at(at).await?;
-    let found = noted.into_iter().find(|found| is_same(&viewer.secret.reference(&found.phone), tag));
+    let found = noted
+        .into_iter()
+        .find(|found| is_same(&viewer.secret.reference(&found.phone), tag));
     found.ok_or_else(gone)
 }
 
@@ -234,7 +243,10 @@ async fn import(app: &AppState, fields: &Fields) -> Result<Shown, Problem> {
 
 async fn reveal(app: &AppState, viewer: &Viewer, fields: &Fields) -> Result<Shown, Problem> {
     let found = named(app, viewer, &fields.text("entry")).await?;
-    tracing::info!(phone = phone::mask(&found.phone), "an admin was shown an opted-out number");
+    tracing::info!(
+        phone = phone::mask(&found.phone),
+        "an admin was shown an opted-out number"
+    );
     Ok(Shown {
         revealed: Some(found.phone),
         ..Shown::default()

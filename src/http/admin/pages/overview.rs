@@ -29,12 +29,7 @@ use crate::{
     },
     store::{DeliveryFilter, RecentAlarm},
 };
-use axum::{
-    Extension,
-    extract::State,
-    http::Uri,
-    response::Response,
-};
+use axum::{Extension, extract::State, http::Uri, response::Response};
 use jiff::SignedDuration;
 use minijinja::{Value, context};
 use serde_json::{Value as Json, json};
@@ -91,7 +86,11 @@ pub async fn act(State(app): SharedState, Extension(fields): Extension<Fields>) 
 /// How full the limit is, in thousandths of the gauge's width.
 fn gauge(limit: &DailyLimit) -> Value {
     let (used, most) = (limit.status.used.max(0), limit.status.limit.max(0));
-    let permille = if most == 0 { 1_000 } else { used.saturating_mul(1_000) / most };
+    let permille = if most == 0 {
+        1_000
+    } else {
+        used.saturating_mul(1_000) / most
+    };
     let tone = match permille {
         0..800 => "good",
         800..1_000 => "doubtful",
@@ -104,7 +103,9 @@ fn gauge(limit: &DailyLimit) -> Value {
 fn states_of(day: Option<&DayTotal>) -> Json {
     let Some(day) = day else { return Json::Null };
     let counts = day.counts.as_ref().map(|counts| {
-        let shown = counts.iter().map(|(state, count)| json!({"state": state, "count": count}));
+        let shown = counts
+            .iter()
+            .map(|(state, count)| json!({"state": state, "count": count}));
         shown.collect::<Vec<_>>()
     });
     json!({"day": day.day.to_string(), "counts": counts})
@@ -114,8 +115,13 @@ fn states_of(day: Option<&DayTotal>) -> Json {
 /// units wide for each day and 120 high.
 fn chart(days: &[DayTotal]) -> Json {
     const HEIGHT: i64 = 120;
-    let counted: Vec<_> = days.iter().map(|day| (day.day, day.counts.as_ref().map(|counts| sums(counts)))).collect();
-    let totals = counted.iter().filter_map(|(_, sums)| sums.map(|[good, bad, other]| good + bad + other));
+    let counted: Vec<_> = days
+        .iter()
+        .map(|day| (day.day, day.counts.as_ref().map(|counts| sums(counts))))
+        .collect();
+    let totals = counted
+        .iter()
+        .filter_map(|(_, sums)| sums.map(|[good, bad, other]| good + bad + other));
     let most = totals.clone().max().unwrap_or(0);
     let height = |count: i64| match count {
         0 => 0,
@@ -134,7 +140,12 @@ fn chart(days: &[DayTotal]) -> Json {
             "other_height": heights[2], "other_y": HEIGHT - heights[0] - heights[1] - heights[2],
         })
     };
-    let sum = |part: usize| counted.iter().filter_map(|(_, sums)| sums.map(|sums| sums[part])).sum::<i64>();
+    let sum = |part: usize| {
+        counted
+            .iter()
+            .filter_map(|(_, sums)| sums.map(|sums| sums[part]))
+            .sum::<i64>()
+    };
     json!({
         "bars": counted.iter().enumerate().map(bar).collect::<Vec<_>>(),
         "width": DAYS * 30, "most": most, "total": totals.sum::<i64>(),
@@ -171,7 +182,11 @@ async fn attention(app: &AppState, limit: &DailyLimit) -> Result<Vec<Json>, Prob
     let alarms = app.store.recent_alarms(after(now(), -RECENT), MAX_ALARMS).await?;
     let mut found = untold(app, &alarms).await?;
     found.extend(provider(app).await?);
-    found.extend(said(&alarms, AlarmKind::LastRecipientOptedOut, Some(("/admin/opt-outs", "See the opt-outs"))));
+    found.extend(said(
+        &alarms,
+        AlarmKind::LastRecipientOptedOut,
+        Some(("/admin/opt-outs", "See the opt-outs")),
+    ));
     found.extend(unconfirmed(app).await?);
     found.extend(mail(app).await?);
     if limit.status.deferred > 0 {
@@ -194,7 +209,9 @@ async fn attention(app: &AppState, limit: &DailyLimit) -> Result<Vec<Json>, Prob
 
 /// Alerts of which nobody was told yet.
 async fn untold(app: &AppState, alarms: &[RecentAlarm]) -> Result<Vec<Json>, Problem> {
-    let of_kind = alarms.iter().filter(|alarm| alarm.kind == AlarmKind::NobodyTold.as_str());
+    let of_kind = alarms
+        .iter()
+        .filter(|alarm| alarm.kind == AlarmKind::NobodyTold.as_str());
     let ids: Vec<String> = of_kind.filter_map(|alarm| alarm.alert_id.clone()).collect();
     if ids.is_empty() {
         return Ok(Vec::new());
@@ -255,7 +272,10 @@ async fn unconfirmed(app: &AppState) -> Result<Option<Json>, Problem> {
         state: Some(DeliveryState::Unconfirmed.as_str()),
         ..DeliveryFilter::default()
     };
-    let page = app.store.deliveries(&filter, None, i64::try_from(SHOWN).unwrap_or(1)).await?;
+    let page = app
+        .store
+        .deliveries(&filter, None, i64::try_from(SHOWN).unwrap_or(1))
+        .await?;
     let page = page.map(|view| Delivery::of(view, Phones::Masked));
     if page.items.is_empty() {
         return Ok(None);
@@ -299,7 +319,11 @@ async fn failures(app: &AppState) -> Result<Option<Json>, Problem> {
     let rows = failures.iter().map(|failure| {
         let mut row = actions::to_value(failure);
         row["recipient"] = json!({"name": failure.name, "role": failure.role});
-        row["ticket"] = json!(tickets.iter().find(|ticket| Some(&ticket.alert_id) == failure.alert_id.as_ref()));
+        row["ticket"] = json!(
+            tickets
+                .iter()
+                .find(|ticket| Some(&ticket.alert_id) == failure.alert_id.as_ref())
+        );
         actions::decorate(&mut row, None);
         row
     });
@@ -328,7 +352,11 @@ mod tests {
 
     #[test]
     fn bars_stand_on_each_other_and_what_is_there_can_be_seen() {
-        let counts = vec![(DeliveryState::Delivered, 900), (DeliveryState::Failed, 1), (DeliveryState::Sent, 99)];
+        let counts = vec![
+            (DeliveryState::Delivered, 900),
+            (DeliveryState::Failed, 1),
+            (DeliveryState::Sent, 99),
+        ];
         let chart = chart(&[day("2026-11-19", None), day("2026-11-20", Some(counts))]);
         let bar = &chart["bars"][1];
 

@@ -18,7 +18,10 @@ const TEMPLATES: [(&str, &str); 14] = [
     ("parts.html", include_str!("../../../../templates/admin/parts.html")),
     ("login.html", include_str!("../../../../templates/admin/login.html")),
     ("error.html", include_str!("../../../../templates/admin/error.html")),
-    ("overview.html", include_str!("../../../../templates/admin/overview.html")),
+    (
+        "overview.html",
+        include_str!("../../../../templates/admin/overview.html"),
+    ),
     ("alerts.html", include_str!("../../../../templates/admin/alerts.html")),
     ("alert.html", include_str!("../../../../templates/admin/alert.html")),
     (
@@ -34,10 +37,7 @@ const TEMPLATES: [(&str, &str); 14] = [
         "opt_outs.html",
         include_str!("../../../../templates/admin/opt_outs.html"),
     ),
-    (
-        "removal.html",
-        include_str!("../../../../templates/admin/removal.html"),
-    ),
+    ("removal.html", include_str!("../../../../templates/admin/removal.html")),
     ("reports.html", include_str!("../../../../templates/admin/reports.html")),
     (
         "settings.html",
@@ -60,12 +60,7 @@ pub struct Pages {
 }
 
 impl Pages {
-    pub fn new(
-        zone: &TimeZone,
-        proxy_header: Option<HeaderName>,
-        is_public_https: bool,
-        effective: Effective,
-    ) -> Self {
+    pub fn new(zone: &TimeZone, proxy_header: Option<HeaderName>, is_public_https: bool, effective: Effective) -> Self {
         Self {
             environment: environment(zone),
             proxy_header,
@@ -77,10 +72,16 @@ impl Pages {
 
     /// Makes a page.
     pub fn render(&self, template: &str, view: &Value) -> Result<String, Problem> {
-        let rendered = self.environment.get_template(template).and_then(|page| page.render(view));
+        let rendered = self
+            .environment
+            .get_template(template)
+            .and_then(|page| page.render(view));
         rendered.map_err(|error| {
             tracing::error!(template, %error, "a page could not be made");
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "This page could not be made; see the log.")
+            Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "This page could not be made; see the log.",
+            )
         })
     }
 }
@@ -147,7 +148,14 @@ fn age(at: Timestamp, now: Timestamp) -> String {
     let passed = now.duration_since(at);
     let seconds = passed.unsigned_abs().as_secs();
     let (number, unit) = match seconds {
-        0..60 => return if passed.is_negative() { "in a moment" } else { "just now" }.to_owned(),
+        0..60 => {
+            return if passed.is_negative() {
+                "in a moment"
+            } else {
+                "just now"
+            }
+            .to_owned();
+        }
         60..3_600 => (seconds / 60, "min"),
         3_600..172_800 => (seconds / 3_600, "h"),
         _ => (seconds / 86_400, "days"),

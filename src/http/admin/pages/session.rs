@@ -77,7 +77,9 @@ pub async fn guard(
         response = layout::problem_page(&app, &viewer, &problem).await;
     }
     if is_new {
-        response.headers_mut().append(header::SET_COOKIE, cookie.set(&viewer.secret));
+        response
+            .headers_mut()
+            .append(header::SET_COOKIE, cookie.set(&viewer.secret));
     }
     response
 }
@@ -104,7 +106,9 @@ async fn answer(viewer: &Viewer, request: Request, next: Next) -> Result<Respons
 /// Whether a form is from one of our own pages.
 fn is_our_form(fields: &Fields, secret: &Secret, headers: &HeaderMap) -> bool {
     const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-    let is_foreign = headers.get(SITE).is_some_and(|site| site != "same-origin" && site != "none");
+    let is_foreign = headers
+        .get(SITE)
+        .is_some_and(|site| site != "same-origin" && site != "none");
     !is_foreign && is_same(&fields.text("csrf"), &secret.csrf())
 }
 
@@ -191,7 +195,9 @@ fn to_login(request: &Request) -> Response {
     if request.method() != Method::GET || asked == "/admin/" {
         return Redirect::to(LOGIN).into_response();
     }
-    let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("next", asked).finish();
+    let query = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("next", asked)
+        .finish();
     Redirect::to(&format!("{LOGIN}?{query}")).into_response()
 }
 
@@ -219,7 +225,13 @@ pub async fn show(
 }
 
 /// The page that asks for the token; `problem` says what was wrong with the last try.
-fn login_page(app: &AppState, cookie: Cookie, known: Option<Secret>, next: &str, problem: Option<&Problem>) -> Response {
+fn login_page(
+    app: &AppState,
+    cookie: Cookie,
+    known: Option<Secret>,
+    next: &str,
+    problem: Option<&Problem>,
+) -> Response {
     let secret = known.unwrap_or_else(Secret::random);
     let status = problem.map_or(StatusCode::OK, Problem::status);
     let view = context! {
@@ -278,7 +290,9 @@ pub async fn log_in(
         Ok(viewer) => {
             tracing::info!(who = viewer.who(), "an admin logged in");
             let mut response = Redirect::to(place_after(&next)).into_response();
-            response.headers_mut().append(header::SET_COOKIE, cookie.set(&viewer.secret));
+            response
+                .headers_mut()
+                .append(header::SET_COOKIE, cookie.set(&viewer.secret));
             response
         }
         Err(problem) => login_page(&app, cookie, known, &next, Some(&problem)),
@@ -332,7 +346,14 @@ mod tests {
         for ours in ["/admin/", "/admin/alerts?state=failed"] {
             assert_eq!(place_after(ours), ours);
         }
-        for foreign in ["", "//evil.example", "https://evil.example/admin/", "/admin", "/admin/\\evil", "/v1/limit"] {
+        for foreign in [
+            "",
+            "//evil.example",
+            "https://evil.example/admin/",
+            "/admin",
+            "/admin/\\evil",
+            "/v1/limit",
+        ] {
             assert_eq!(place_after(foreign), "/admin/");
         }
     }

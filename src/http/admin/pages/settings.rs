@@ -12,8 +12,10 @@ use super::{
 use crate::{
     domain::route::ProviderName,
     http::{
-        admin::api::limit::{self, MAX_LIMIT},
-        deadline::now,
+        admin::api::{
+            limit::{self, MAX_LIMIT},
+            test_mode,
+        },
         error::Problem,
         state::{AppState, SharedState},
     },
@@ -50,7 +52,11 @@ async fn page(
     let is_test_mode = app.store.test_mode().await?;
     let settings = app.pages.effective.iter().map(|(key, value)| {
         let is_personal = key.contains(PERSONAL) && value.is_some();
-        let shown = if is_personal { Some("set (numbers are not shown here)") } else { value.as_deref() };
+        let shown = if is_personal {
+            Some("set (numbers are not shown here)")
+        } else {
+            value.as_deref()
+        };
         context! { key => key, value => shown }
     });
     let view = context! {
@@ -86,8 +92,8 @@ pub async fn act(
     let changed = match fields.text("action").as_str() {
         "limit" => set_limit(&app, &typed).await.map(|()| "limit"),
         "limit-configured" => limit::change(&app, None).await.map(|_| "limit-configured"),
-        "test-on" => switch(&app, true).await.map(|()| "test-on"),
-        "test-off" => switch(&app, false).await.map(|()| "test-off"),
+        "test-on" => test_mode::switch(&app, true).await.map(|()| "test-on"),
+        "test-off" => test_mode::switch(&app, false).await.map(|()| "test-off"),
         _ => Err(actions::unknown()),
     };
     match changed {
@@ -101,13 +107,15 @@ pub async fn act(
 }
 
 async fn set_limit(app: &AppState, typed: &str) -> Result<(), Problem> {
-    let limit = typed.parse::<i64>().ok().filter(|limit| (0..=MAX_LIMIT).contains(limit));
-    let fault = || Problem::field("/limit", format!("The limit must be a whole number from 0 to {MAX_LIMIT}."));
+    let limit = typed
+        .parse::<i64>()
+        .ok()
+        .filter(|limit| (0..=MAX_LIMIT).contains(limit));
+    let fault = || {
+        Problem::field(
+            "/limit",
+            format!("The limit must be a whole number from 0 to {MAX_LIMIT}."),
+        )
+    };
     limit::change(app, Some(limit.ok_or_else(fault)?)).await.map(drop)
-}
-
-async fn switch(app: &AppState, on: bool) -> Result<(), Problem> {
-    app.store.set_test_mode(on, now()).await?;
-    tracing::warn!(on, "an admin switched test mode");
-    Ok(())
 }

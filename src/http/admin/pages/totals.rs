@@ -101,7 +101,10 @@ impl DayTotals {
             counted.is_none_or(|counted| counted.at.elapsed() > fresh.max(counted.took * REST))
         };
         let places = days.iter().enumerate();
-        let due: Vec<LocalDay> = places.filter(|(place, day)| is_due(*place, day)).map(|(_, day)| *day).collect();
+        let due: Vec<LocalDay> = places
+            .filter(|(place, day)| is_due(*place, day))
+            .map(|(_, day)| *day)
+            .collect();
         known.is_counting = !due.is_empty();
         due
     }
@@ -128,7 +131,11 @@ impl DayTotals {
         let began = Instant::now();
         let until = day.end(zone);
         // A day that lies ahead of the clock has nothing to count.
-        let counts = if day.start(zone) > now() { Vec::new() } else { store.totals(day.start(zone), until).await? };
+        let counts = if day.start(zone) > now() {
+            Vec::new()
+        } else {
+            store.totals(day.start(zone), until).await?
+        };
         let counted = Counted {
             at: Instant::now(),
             took: began.elapsed(),

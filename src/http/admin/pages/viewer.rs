@@ -102,8 +102,13 @@ impl Cookie {
 
     /// What the browser sent.
     pub fn read(self, headers: &HeaderMap) -> Option<Secret> {
-        let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        let cookies = headers
+            .get_all(header::COOKIE)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        let mut pairs = cookies
+            .flat_map(|value| value.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='));
         pairs.find_map(|(name, value)| Secret::parse(value).filter(|_| name == self.name()))
     }
 

@@ -3,6 +3,7 @@
 use crate::domain::{
     delivery::{Reason, State},
     report::Explanation,
+    timeline::state_in_words,
 };
 
 /// How a state is coloured: `good`, `moving`, `waiting`, `doubtful`, `bad` or `off`. The chip says its word too.
@@ -17,24 +18,9 @@ pub fn tone(state: &str) -> &'static str {
     }
 }
 
-/// What a state means.
+/// What a state means; nothing for one of a newer version.
 pub fn meaning(state: &str) -> &'static str {
-    match State::parse(state) {
-        Some(State::Pending) => "waits to be sent",
-        Some(State::Deferred) => "held by the daily limit until a slot is free",
-        Some(State::Sending) => "is being handed to the provider",
-        Some(State::Unknown) => "the provider may have it or not; Nightbell is finding out",
-        Some(State::Unconfirmed) => "nobody can tell whether it was sent",
-        Some(State::Accepted) => "the provider has it",
-        Some(State::Sent) => "the provider handed it to the carrier",
-        Some(State::Delivered) => "the carrier confirmed delivery",
-        Some(State::Undelivered) => "the carrier did not deliver it",
-        Some(State::Failed) => "it could not be sent",
-        Some(State::Suppressed) => "not sent: the person opted out",
-        Some(State::Canceled) => "held back before it was sent",
-        Some(State::Expired) => "waited too long to be of use",
-        None => "a state of a newer version",
-    }
+    State::parse(state).map_or("", state_in_words)
 }
 
 /// Why a delivery stands where it stands.
@@ -61,5 +47,7 @@ pub fn reason(word: &str) -> String {
 pub fn explain(state: &str, reason: Option<&str>, by_code: Option<Explanation>) -> Option<Explanation> {
     let state = State::parse(state)?;
     let reason = reason.and_then(Reason::parse);
-    state.is_bad().then(|| by_code.unwrap_or_else(|| Explanation::of(state, reason)))
+    state
+        .is_bad()
+        .then(|| by_code.unwrap_or_else(|| Explanation::of(state, reason)))
 }
