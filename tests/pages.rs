@@ -164,7 +164,7 @@ async fn only_the_right_token_logs_in_and_its_cookie_is_kept_from_scripts(databa
     let mut browser = Browser::new(&env.service.address);
 
     let wrong = browser.log_in("not-the-token").await;
-    assert_eq!(wrong.status, 403);
+    assert_eq!(wrong.status, 401);
     wrong.has("not an admin token");
     let right = browser.log_in(ADMIN).await;
 

@@ -6,6 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 
 words! {
     /// Where a delivery stands.
+    #[derive(utoipa::ToSchema)]
+    #[schema(as = DeliveryState)]
     State as state_word {
         /// Waits to be sent at `due_at`.
         Pending = "pending",
@@ -54,6 +56,8 @@ sets! {
 
 words! {
     /// Why a delivery stands where it stands.
+    #[derive(utoipa::ToSchema)]
+    #[schema(as = DeliveryReason)]
     Reason {
         InvalidNumber = "invalid_number",
         NoNumber = "no_number",

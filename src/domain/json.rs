@@ -76,11 +76,14 @@ impl<'de> Visitor<'de> for StrictVisitor {
 }
 
 /// One bad field: where it is and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = BadField)]
 pub struct Fault {
     /// JSON pointer (RFC 6901) to the field; of a missing one, where it should be.
+    #[schema(examples("/ticket/url"))]
     pub pointer: String,
     /// What is wrong and what would be right.
+    #[schema(examples("this is no web address: send one that begins with `https://` or `http://`"))]
     pub detail: String,
 }
 

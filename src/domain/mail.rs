@@ -15,6 +15,7 @@ words! {
 
 words! {
     /// Where a report's mail stands.
+    #[derive(utoipa::ToSchema)]
     MailState {
         /// It is not to be mailed.
         Kept = "kept",

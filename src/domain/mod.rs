@@ -22,4 +22,4 @@ pub mod source;
 pub mod spreadsheet;
 pub mod text;
 pub mod timeline;
-mod words;
+pub mod words;

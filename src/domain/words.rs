@@ -1,17 +1,18 @@
 //! Enums whose variants are words in the database and the API.
 
-/// Declares an enum whose variants are words in the database and the API.
+/// Declares an enum whose variants are words in the database and the API. The words are `tt`: derives do not read a `literal`
+/// that a macro passes on.
 macro_rules! words {
     // `word_of` gives the word of one variant as a literal, for `sets!`.
     ($(#[$meta:meta])* $name:ident as $word_of:ident {
-        $($(#[$doc:meta])* $variant:ident = $word:literal),+ $(,)?
+        $($(#[$doc:meta])* $variant:ident = $word:tt),+ $(,)?
     }) => {
         macro_rules! $word_of { $(($variant) => { $word };)+ }
         $crate::domain::words::words! { $(#[$meta])* $name { $($(#[$doc])* $variant = $word),+ } }
     };
     ($(#[$meta:meta])* $name:ident {
-        $(#[$first_doc:meta])* $first:ident = $first_word:literal
-        $(, $(#[$doc:meta])* $variant:ident = $word:literal)* $(,)?
+        $(#[$first_doc:meta])* $first:ident = $first_word:tt
+        $(, $(#[$doc:meta])* $variant:ident = $word:tt)* $(,)?
     }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

@@ -1,9 +1,13 @@
 //! Bearer tokens, compared in constant time, and limits on requests that have none. Absent: signatures of providers (see
 //! `twilio`).
 
-use super::{connections::counted, error::Problem};
-use axum::http::{HeaderMap, StatusCode, header};
-use governor::{DefaultKeyedRateLimiter as Keyed, Quota};
+use super::{
+    connections::counted,
+    error::{Kind, Problem},
+    quota::QuotaFields,
+};
+use axum::http::{HeaderMap, header};
+use governor::{DefaultKeyedRateLimiter as Keyed, Quota, middleware::StateInformationMiddleware};
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -33,6 +37,8 @@ pub struct Allowed {
     index: usize,
     /// `None` for any source.
     pub source: Option<String>,
+    /// What the token has left; `None` if tokens are not limited.
+    pub quota: Option<QuotaFields>,
 }
 
 /// A set of tokens for one purpose.
@@ -82,6 +88,7 @@ impl Tokens {
                 found = Some(Allowed {
                     index,
                     source: known.source.clone(),
+                    quota: None,
                 });
             }
         }
@@ -92,7 +99,7 @@ impl Tokens {
 /// Limits the requests without a good token or signature, and those of each good token if so configured.
 pub struct RateLimiter {
     unauthenticated: Keyed<IpAddr>,
-    tokens: Option<Keyed<usize>>,
+    tokens: Option<Keyed<usize, StateInformationMiddleware>>,
     trusted_proxies: Vec<IpNet>,
 }
 
@@ -102,7 +109,7 @@ impl RateLimiter {
             unauthenticated: Keyed::keyed(
                 Quota::per_second(UNAUTHENTICATED_PER_SECOND).allow_burst(UNAUTHENTICATED_BURST),
             ),
-            tokens: NonZeroU32::new(per_second).map(|rate| Keyed::keyed(Quota::per_second(rate))),
+            tokens: NonZeroU32::new(per_second).map(|rate| Keyed::keyed(Quota::per_second(rate)).with_middleware()),
             trusted_proxies,
         }
     }
@@ -114,18 +121,25 @@ impl RateLimiter {
                 headers,
                 peer,
                 Problem::new(
-                    StatusCode::UNAUTHORIZED,
+                    Kind::Unauthorized,
                     "send `Authorization: Bearer <token>` with a token that is valid for this address",
                 ),
             ));
         };
-        match &self.tokens {
-            Some(limiter) if limiter.check_key(&allowed.index).is_err() => Err(Problem::new(
-                StatusCode::TOO_MANY_REQUESTS,
+        let Some(limiter) = &self.tokens else {
+            return Ok(allowed);
+        };
+        match limiter.check_key(&allowed.index) {
+            Ok(state) => Ok(Allowed {
+                quota: Some(QuotaFields::new(state.quota(), state.remaining_burst_capacity())),
+                ..allowed
+            }),
+            Err(refused) => Err(Problem::new(
+                Kind::TooManyRequests,
                 "this token sends more than `http.per_second` allows; send it again",
             )
+            .quota(QuotaFields::new(refused.quota(), 0))
             .retry_after(1)),
-            Some(_) | None => Ok(allowed),
         }
     }
 
@@ -139,7 +153,7 @@ impl RateLimiter {
         match self.unauthenticated.check_key(&address) {
             Ok(()) => problem,
             Err(_) => Problem::new(
-                StatusCode::TOO_MANY_REQUESTS,
+                Kind::TooManyRequests,
                 "too many requests without a good token or signature",
             )
             .retry_after(1),
@@ -189,6 +203,10 @@ fn read_hop(hop: &[u8]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::{
+        http::StatusCode,
+        response::{IntoResponse, Response},
+    };
 
     fn bearer(value: &str) -> HeaderMap {
         HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())])
@@ -202,13 +220,18 @@ mod tests {
 
         assert_eq!(
             tokens.find(&bearer("Bearer one")),
-            Some(Allowed { index: 0, source: None })
+            Some(Allowed {
+                index: 0,
+                source: None,
+                quota: None
+            })
         );
         assert_eq!(
             tokens.find(&bearer("bearer two")),
             Some(Allowed {
                 index: 1,
-                source: Some("acme".into())
+                source: Some("acme".into()),
+                quota: None
             })
         );
         for bad in ["Bearer three", "Bearer", "one", "Basic one", "Bearer ", "Bearer onetwo"] {
@@ -229,6 +252,43 @@ mod tests {
         assert_eq!(answers[0], StatusCode::UNAUTHORIZED);
         assert_eq!(answers[299], StatusCode::TOO_MANY_REQUESTS);
         assert!((0..300).all(|_| ask("Bearer good").is_ok()));
+    }
+
+    #[test]
+    fn a_token_learns_what_is_left_of_its_quota() {
+        let rate_limiter = RateLimiter::new(3, Vec::new());
+        let mut tokens = Tokens::default();
+        tokens.add(&["good".into()], None);
+        let ask = || rate_limiter.admit(&tokens, &bearer("Bearer good"), "203.0.113.7".parse().unwrap());
+        let fields = |response: Response| {
+            let field = |name| {
+                response
+                    .headers()
+                    .get(name)
+                    .map(|value| value.to_str().unwrap().to_owned())
+            };
+            (
+                field("ratelimit-policy").unwrap(),
+                field("ratelimit").unwrap(),
+                field("retry-after"),
+            )
+        };
+        let policy = "\"token\";q=3;w=1".to_owned();
+
+        for left in [2, 1, 0] {
+            let answer = (ask().unwrap().quota, ()).into_response();
+            assert_eq!(
+                fields(answer),
+                (policy.clone(), format!("\"token\";r={left};t=1"), None)
+            );
+        }
+        let refused = ask().unwrap_err().into_response();
+
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(
+            fields(refused),
+            (policy, "\"token\";r=0;t=1".to_owned(), Some("1".to_owned()))
+        );
     }
 
     /// Who counts when a request comes from this peer with these `X-Forwarded-For` headers.
@@ -280,7 +340,7 @@ mod tests {
     fn unauthenticated_ipv6_clients_are_limited_by_network() {
         let rate_limiter = RateLimiter::new(0, Vec::new());
         let refuse = |peer: String| {
-            let problem = Problem::new(StatusCode::FORBIDDEN, "no");
+            let problem = Problem::new(Kind::InvalidSignature, "no");
             rate_limiter
                 .refuse(&HeaderMap::new(), peer.parse().unwrap(), problem)
                 .status()

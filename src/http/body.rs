@@ -1,14 +1,37 @@
 //! Reads a request's body within limits of size and time, and as JSON. Absent: what the members mean.
 
-use super::error::Problem;
+use super::error::{Kind, Problem};
 use crate::domain::json;
 use axum::{
     body::{Body, HttpBody},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, header},
 };
 use futures::StreamExt;
 use serde_json::Value;
 use std::time::Duration;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr, Schema,
+        schema::{ObjectBuilder, SchemaType, Type},
+    },
+};
+
+/// How a body may write an id, which `domain::json::Reader::id` reads.
+pub enum Id {}
+
+impl PartialSchema for Id {
+    fn schema() -> RefOr<Schema> {
+        let id = ObjectBuilder::new()
+            .schema_type(SchemaType::Array(vec![Type::String, Type::Integer]))
+            .max_length(Some(200))
+            .description(Some("A text, or a whole number, which stands for its digits."))
+            .examples(["3"]);
+        Schema::from(id).into()
+    }
+}
+
+impl ToSchema for Id {}
 
 /// How much of a body is taken, and how long it may take to come.
 #[derive(Clone, Copy)]
@@ -31,7 +54,7 @@ pub const TRUSTED: Limits = Limits {
 pub async fn read(body: Body, limits: Limits) -> Result<Vec<u8>, Problem> {
     let too_large = || {
         Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
+            Kind::TooLarge,
             format!("the body has more than {} bytes: send less", limits.size),
         )
     };
@@ -45,7 +68,7 @@ pub async fn read(body: Body, limits: Limits) -> Result<Vec<u8>, Problem> {
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(|_| {
                 Problem::new(
-                    StatusCode::BAD_REQUEST,
+                    Kind::IncompleteBody,
                     "the connection broke before the whole body was there",
                 )
             })?;
@@ -64,7 +87,7 @@ pub async fn read(body: Body, limits: Limits) -> Result<Vec<u8>, Problem> {
     };
     tokio::time::timeout(limits.wait, reading).await.unwrap_or_else(|_| {
         Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
+            Kind::SlowBody,
             format!("the body was not there after {} seconds", limits.wait.as_secs()),
         )
         .and_close())
@@ -98,13 +121,12 @@ fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Kind::UnsupportedMediaType,
         "send JSON, with `Content-Type: application/json`",
     ))
 }
 
 /// Parses a body; the answer says where it breaks off.
 fn parse_json(bytes: &[u8]) -> Result<Value, Problem> {
-    json::parse(bytes)
-        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is not valid JSON: {error}")))
+    json::parse(bytes).map_err(|error| Problem::new(Kind::InvalidJson, format!("the body is not valid JSON: {error}")))
 }

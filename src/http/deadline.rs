@@ -1,8 +1,7 @@
 //! The present, and how long an answer waits for the database.
 
-use super::error::Problem;
+use super::error::{Kind, Problem};
 use crate::{domain::day::to_millisecond, store::StoreError};
-use axum::http::StatusCode;
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ pub async fn in_time<T>(
 ) -> Result<T, Problem> {
     match tokio::time::timeout(MAX_STORE_WAIT, asked).await {
         Ok(answer) => Ok(answer?),
-        Err(_) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5)),
+        Err(_) => Err(Problem::new(Kind::DatabaseUnavailable, detail).retry_after(5)),
     }
 }
 

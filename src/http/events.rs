@@ -2,11 +2,12 @@
 //! provider. Absent: what becomes of an event (see `intake`).
 
 use super::{
-    body,
+    auth::Allowed,
+    body::{self, Id},
     connections::Connection,
     deadline::{in_time, now},
-    error::Problem,
-    state::SharedState,
+    error::{ForEvents, JsonBody, Kind, Problem},
+    state::{AppState, SharedState},
 };
 use crate::{
     domain::{event, json::Fault, text::clean_line},
@@ -17,22 +18,53 @@ use axum::{
     body::Body,
     extract::{ConnectInfo, State},
     http::{HeaderMap, StatusCode},
+    response::IntoResponse,
 };
 use std::net::SocketAddr;
+use utoipa::ToSchema;
 
 /// Said when the database does not answer at all.
 const NO_ANSWER: &str = "the database did not answer in time; it may or may not have been stored, so send it again: what was stored is answered as a duplicate";
 
+/// Takes an event
+///
+/// What a helpdesk says about a ticket. When the ticket turned critical, an alert is raised, with one message for each
+/// recipient. The answer comes once that is durable, and never waits for a provider. **A ticket has one alert for ever**: the
+/// same event may be sent as often as need be, and so may any that got no answer or a 5xx. An event that says that the ticket
+/// is resolved, closed or less urgent closes its alert and cancels what was not begun.
+#[utoipa::path(
+    post,
+    path = "/v1/events",
+    operation_id = "postEvent",
+    tag = "events",
+    request_body = EventBody,
+    responses(
+        (status = 200, body = Outcome, description = "A duplicate, resolved, or understood with nothing to do"),
+        (status = 202, body = Outcome, description = "A new alert, or more people told by a known one; durable"),
+        ForEvents,
+        JsonBody,
+    ),
+    security(("intake" = []))
+)]
 pub async fn post(
     State(app): SharedState,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Extension(connection): Extension<Connection>,
     headers: HeaderMap,
     raw: Body,
-) -> Result<(StatusCode, Json<Outcome>), Problem> {
+) -> Result<impl IntoResponse, Problem> {
     let allowed = app.rate_limiter.admit(&app.intake_tokens, &headers, peer.ip())?;
     connection.know_client();
-    let document = body::read_json(&headers, raw).await?;
+    Ok((allowed.quota, take(&app, allowed, &headers, raw).await))
+}
+
+async fn take(
+    app: &AppState,
+    allowed: Allowed,
+    headers: &HeaderMap,
+    raw: Body,
+) -> Result<(StatusCode, Json<Outcome>), Problem> {
+    let document = body::read_json(headers, raw).await?;
     let now = now();
     let event = event::parse(&document, now).map_err(|mut faults| {
         // Every bad field is named at once, also the one that only the configuration can judge.
@@ -45,7 +77,7 @@ pub async fn post(
     let speaks_for_another = allowed.source.is_some_and(|source| source != event.source);
     if speaks_for_another && app.intake.has_source(&event.source) {
         let detail = format!("this token may not speak for the source `{}`", event.source);
-        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+        return Err(Problem::new(Kind::WrongSource, detail));
     }
     let outcome = in_time(app.intake.take(&event, now), NO_ANSWER)
         .await?
@@ -55,6 +87,89 @@ pub async fn post(
         Outcome::Duplicate { .. } | Outcome::Resolved { .. } | Outcome::Ignored(_) => StatusCode::OK,
     };
     Ok((status, Json(outcome)))
+}
+
+/// What a helpdesk says about a ticket. Members that are not listed here are ignored, and `null` counts as absent.
+#[derive(ToSchema)]
+#[schema(as = Event)]
+#[expect(dead_code, reason = "describes what `domain::event` reads; a test compares the two")]
+pub struct EventBody {
+    /// The helpdesk's own id of this event: one that its alert has seen is a duplicate.
+    id: Option<Id>,
+    /// Which configured source sends it.
+    #[schema(examples("default"), default = "default", max_length = 1000)]
+    source: Option<String>,
+    /// `ticket.resolved`, `ticket.closed` and `ticket.urgency_lowered` close the ticket's alert. Of any other type the
+    /// urgency decides.
+    #[schema(examples("ticket.urgency_changed"))]
+    r#type: Option<String>,
+    /// When it happened, by RFC 3339. What cannot be read, or is absurd, is the time of arrival.
+    #[schema(examples("2026-11-20T09:24:38Z"))]
+    occurred_at: Option<String>,
+    ticket: EventTicket,
+    client: Option<EventClient>,
+    /// Who must know. Without any, the source's fallback recipients are told.
+    #[schema(max_items = 100)]
+    recipients: Option<Vec<EventRecipient>>,
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "as above")]
+pub struct EventTicket {
+    /// The helpdesk's own id of the ticket, which has one alert for ever.
+    id: Id,
+    /// What people call the ticket.
+    number: Option<Id>,
+    /// Required where the ticket is critical. Cut at 1,000 characters.
+    #[schema(examples("Checkout page 500 error"))]
+    subject: Option<String>,
+    /// `critical` raises an alert; `high`, `medium`, `normal` and `low` close it; any other is ignored, and the answer says
+    /// so. Required unless `type` closes the ticket.
+    #[schema(examples("critical"))]
+    urgency: Option<String>,
+    /// Only `https://` and `http://`.
+    #[schema(examples("https://tickets.example.com/3"), max_length = 2000)]
+    url: Option<String>,
+    #[schema(minimum = 0, maximum = 100000, examples(4.5))]
+    estimated_hours: Option<f64>,
+    ai: Option<EventJudgement>,
+}
+
+/// How sure the helpdesk is of the urgency.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "as above")]
+pub struct EventJudgement {
+    #[schema(minimum = 0, maximum = 100, examples(95))]
+    confidence_percent: Option<f64>,
+}
+
+/// Whose ticket it is.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "as above")]
+pub struct EventClient {
+    #[schema(examples("Bo Client"))]
+    name: Option<String>,
+    #[schema(examples("Acme Corp"))]
+    organisation: Option<String>,
+}
+
+/// A person who must know.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "as above")]
+pub struct EventRecipient {
+    /// The helpdesk's own id of the person.
+    staff_id: Option<Id>,
+    /// `assignee`, `project_manager`, `manager`, `team`, `watcher`, or the helpdesk's own word.
+    #[schema(examples("assignee"))]
+    role: Option<String>,
+    #[schema(examples("Grace Hopper"))]
+    name: Option<String>,
+    /// In any writing; best with `+` and country code. An unusable one becomes a failed delivery, and stops nobody else's.
+    #[schema(examples("+14155550101"))]
+    phone: Option<String>,
+    /// Whose rules a number without a country code follows, like `DE`; otherwise those of the source.
+    #[schema(examples("US"))]
+    region: Option<String>,
 }
 
 fn unknown_source(name: &str) -> Fault {

@@ -9,46 +9,65 @@ use axum::{
 };
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// That the process answers.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Health {
+    #[schema(examples("ok"))]
     status: &'static str,
 }
 
-/// `GET /healthz`: the process answers.
+/// Says that the process runs
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "health",
+    tag = "health",
+    responses((status = 200, body = Health, description = "The process answers"))
+)]
 pub async fn alive() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
 /// Whether the process can do its work, and how what it needs is.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Readiness)]
 pub struct ReadinessAnswer {
+    /// `ready` or `not ready`.
+    #[schema(examples("ready"))]
     status: &'static str,
     details: Details,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReadinessDetails)]
 pub struct Details {
     database: DatabaseStatus,
     provider: ProviderStatus,
     mail: MailStatus,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct DatabaseStatus {
+    #[schema(examples("sqlite"))]
     engine: &'static str,
+    /// `ok`, or what is wrong.
+    #[schema(examples("ok"))]
     status: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct ProviderStatus {
+    #[schema(examples("log"))]
     driver: &'static str,
+    /// `ok`, or what is wrong and since when.
+    #[schema(examples("ok"))]
     status: String,
 }
 
 /// Whether mails go; if not, how many wait and since when.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
 pub struct MailStatus {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,9 +116,20 @@ async fn provider_status(app: &AppState) -> String {
     }
 }
 
-/// `GET /readyz`: 200 while the database can be written, and nothing that is to be done waits for it. Trouble of the
-/// provider or of mail shows in the details only: events are taken and kept meanwhile. Anybody may ask; an admin token
-/// shows more.
+/// Says whether the process can do its work
+///
+/// 200 while the database can be written, and nothing that is to be done waits for it. Trouble of the provider or of mail
+/// shows in the details only: events are taken and kept meanwhile. Anybody may ask; an admin token shows more.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "readiness",
+    tag = "health",
+    responses(
+        (status = 200, body = ReadinessAnswer, description = "It can"),
+        (status = 503, body = ReadinessAnswer, description = "It cannot; the details say why"),
+    )
+)]
 pub async fn ready(State(app): SharedState, headers: HeaderMap) -> (StatusCode, Json<ReadinessAnswer>) {
     let conditions = app.readiness.check(&app.store).await;
     let (provider, mail) = if conditions.writable {

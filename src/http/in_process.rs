@@ -16,7 +16,9 @@ pub struct AdminApi(TowerToHyperService<Router>);
 
 impl AdminApi {
     pub fn new(app: AppState) -> Self {
-        Self(TowerToHyperService::new(api::routes().with_state(Arc::new(app))))
+        Self(TowerToHyperService::new(
+            api::Admins::routes().with_state(Arc::new(app)),
+        ))
     }
 
     /// Answers one request. Fails if the answer breaks off: a long one is still read from the database while it is sent.

@@ -6,10 +6,14 @@ mod auth;
 mod body;
 mod connections;
 mod deadline;
+mod docs;
+mod endpoints;
 mod error;
 mod events;
 mod health;
 mod in_process;
+mod public;
+mod quota;
 mod readiness;
 mod server;
 mod state;
@@ -26,13 +30,12 @@ pub use webhooks::Webhooks;
 use axum::{
     Router,
     extract::{MatchedPath, Request},
-    http::StatusCode,
     middleware::{self, Next},
     response::Response,
-    routing::{get, post},
 };
 use connections::Caps;
-use error::Problem;
+use error::{Kind, Problem};
+use public::{Callers, Probes};
 use std::{sync::Arc, time::Instant};
 use tokio::{net::TcpListener, sync::watch};
 
@@ -57,16 +60,15 @@ pub async fn serve(
     if endpoints == Endpoints::Health {
         return run(listener, Router::new(), app, caps, stop).await;
     }
-    let public = Router::new()
-        .route("/v1/events", post(events::post))
-        .route(webhooks::STATUS, post(twilio::receipts::post));
+    let public = Callers::routes();
+    let admins = admin::routes(&app).merge(docs::routes());
     match admin_listener {
-        None => run(listener, public.merge(admin::routes(&app)), app, caps, stop).await,
+        None => run(listener, public.merge(admins), app, caps, stop).await,
         Some(admin) => {
             let (caps, admin_caps) = caps.split();
             tokio::join!(
                 run(listener, public, Arc::clone(&app), caps, stop.clone()),
-                run(admin, admin::routes(&app), Arc::clone(&app), admin_caps, stop)
+                run(admin, admins, Arc::clone(&app), admin_caps, stop)
             );
         }
     }
@@ -80,14 +82,10 @@ async fn run(
     stop: watch::Receiver<bool>,
 ) {
     let router = routes
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
+        .merge(Probes::routes())
         .fallback(|| async { Problem::not_found("there is nothing at this address") })
         .method_not_allowed_fallback(|| async {
-            Problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "this address does not accept that method",
-            )
+            Problem::new(Kind::MethodNotAllowed, "this address does not accept that method")
         })
         .layer(middleware::from_fn(log_request))
         .with_state(Arc::clone(&app));

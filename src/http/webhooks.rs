@@ -15,9 +15,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 use url::Url;
+use utoipa::ToSchema;
 
-/// The route of status callbacks.
-pub const STATUS: &str = "/twilio/status";
 /// The header that carries a signature.
 const SIGNATURE: &str = "x-twilio-signature";
 /// How many rejected requests are kept.
@@ -26,7 +25,7 @@ const KEPT: usize = 100;
 /// What the requests of Twilio are checked by, and those that failed.
 #[derive(Default)]
 pub struct Webhooks {
-    /// The address that Twilio calls and signs for `STATUS`.
+    /// The address that Twilio calls and signs for status callbacks.
     pub status_url: Option<Url>,
     /// Two of them during a rotation.
     pub auth_tokens: Vec<SecretString>,
@@ -58,14 +57,15 @@ impl Webhooks {
 pub struct Rejections(Mutex<Rejected>);
 
 /// How many were rejected since the start, and the last of them, newest first.
-#[derive(Clone, Default, Serialize)]
+#[derive(Clone, Default, Serialize, ToSchema)]
 pub struct Rejected {
     count: u64,
+    #[schema(value_type = Vec<Rejection>)]
     items: VecDeque<Rejection>,
 }
 
 /// A request that was rejected: when, why, and which form fields it had; no values.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, ToSchema)]
 pub struct Rejection {
     at: Timestamp,
     why: String,

@@ -18,24 +18,33 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// What became of an event, as its sender is answered. Whatever it says is committed.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     /// The alert is new, or more people are told of it now.
     Accepted {
+        #[schema(value_type = String, format = "uuid")]
         alert_id: AlertId,
         deliveries: Vec<Addition>,
     },
     /// The event says nothing that its alert does not know.
-    Duplicate { alert_id: AlertId },
+    Duplicate {
+        #[schema(value_type = String, format = "uuid")]
+        alert_id: AlertId,
+    },
     /// The alert is closed, and so many deliveries are canceled by it.
-    Resolved { alert_id: AlertId, canceled: usize },
+    Resolved {
+        #[schema(value_type = String, format = "uuid")]
+        alert_id: AlertId,
+        /// How many messages were held back by it.
+        canceled: usize,
+    },
     /// Understood, and there is nothing to do.
     Ignored(Ignored),
 }
 
 /// Why there is nothing to do.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum Ignored {
     /// The ticket's urgency is below critical, and it has no alert.

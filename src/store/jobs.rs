@@ -47,8 +47,9 @@ pub struct Raise {
 }
 
 /// A delivery that an event added or brought back.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, utoipa::ToSchema)]
 pub struct Addition {
+    #[schema(value_type = String, format = "uuid")]
     pub id: DeliveryId,
     pub recipient: Recipient,
     pub state: State,

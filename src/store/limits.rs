@@ -15,12 +15,16 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// The limit as admins see it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct LimitStatus {
+    /// How many messages may be handed to the provider in one local day; 0 sends nothing.
+    #[schema(examples(200), minimum = 0)]
     pub limit: i64,
     /// How many of the day's slots are taken.
+    #[schema(examples(17), minimum = 0)]
     pub used: i64,
     /// How many deliveries wait for a slot.
+    #[schema(examples(0), minimum = 0)]
     pub deferred: i64,
 }
 

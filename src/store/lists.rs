@@ -11,6 +11,7 @@ use super::{
 };
 use crate::domain::{
     day, delivery,
+    delivery::{Reason, State},
     timeline::{About, sentences},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -116,19 +117,29 @@ impl DeliveryFilter {
 }
 
 /// An alert with its deliveries.
-#[derive(Serialize, sqlx::FromRow)]
+#[derive(Serialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct AlertView {
+    #[schema(format = "uuid")]
     pub id: String,
+    #[schema(examples("default"))]
     pub source: String,
+    /// The helpdesk's own id of the ticket.
+    #[schema(examples("3"))]
     pub ticket_id: String,
+    #[schema(required, examples("108749"))]
     pub ticket_number: Option<String>,
+    /// `null` once it is stripped, after `retention.personal_days`.
+    #[schema(required, examples("Checkout page 500 error"))]
     pub subject: Option<String>,
+    #[schema(required)]
     pub url: Option<String>,
     #[sqlx(try_from = "Ms")]
     pub occurred_at: Timestamp,
     #[sqlx(try_from = "Ms")]
     pub received_at: Timestamp,
+    /// When the ticket was resolved; `null` while it is open.
     #[sqlx(try_from = "MaybeMs")]
+    #[schema(required)]
     pub closed_at: Option<Timestamp>,
     /// Read and shown apart.
     #[sqlx(skip)]
@@ -137,34 +148,51 @@ pub struct AlertView {
 }
 
 /// A delivery as admins see it.
-#[derive(Serialize, sqlx::FromRow)]
+#[derive(Serialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct DeliveryView {
+    #[schema(format = "uuid")]
     pub id: String,
     /// `None` of a message that no alert is the cause of.
+    #[schema(required, format = "uuid")]
     pub alert_id: Option<String>,
+    #[schema(examples("sms"))]
     pub channel: String,
+    /// 0, and one more with every resend.
     pub round: i64,
     /// The delivery that this one repeats.
+    #[schema(required, format = "uuid")]
     pub resend_of: Option<String>,
     #[sqlx(flatten)]
     pub recipient: Recipient,
     /// In E.164, or the unusable text that was given. Whether it is shown in full is decided where it is shown.
     #[serde(skip)]
     pub phone: Option<String>,
+    #[schema(value_type = State, examples("delivered"))]
     pub state: String,
+    #[schema(required, value_type = Option<Reason>)]
     pub reason: Option<String>,
+    /// How often the provider was called.
+    #[schema(examples(1))]
     pub attempts: i64,
+    #[schema(required, examples("log"))]
     pub provider: Option<String>,
+    #[schema(required)]
     pub provider_message_id: Option<String>,
     /// The provider's own word.
+    #[schema(required)]
     pub provider_status: Option<String>,
+    #[schema(required)]
     pub error_code: Option<i64>,
+    /// How many SMS segments its text has.
+    #[schema(examples(2))]
     pub segments: i64,
     /// The text as it is or was to be sent; in single views only, and empty where it was taken out after its time.
     #[sqlx(default)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// When something is to be done for it next: sending, or asking the provider.
     #[sqlx(try_from = "MaybeMs")]
+    #[schema(required)]
     pub due_at: Option<Timestamp>,
     #[sqlx(try_from = "Ms")]
     pub created_at: Timestamp,
@@ -177,11 +205,13 @@ pub struct DeliveryView {
 }
 
 /// One thing that happened to a delivery.
-#[derive(Serialize, sqlx::FromRow)]
+#[derive(Serialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct TimelineEntry {
     #[sqlx(try_from = "Ms")]
     pub at: Timestamp,
+    #[schema(examples("accepted"))]
     pub what: String,
+    #[schema(required)]
     pub detail: Option<String>,
     /// The same as a sentence for people.
     #[sqlx(skip)]

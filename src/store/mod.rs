@@ -58,7 +58,7 @@ pub use ledger::{Canceled, ClampRules, Looker, Lookup, MessageRequest, MessageTa
 pub use limits::LimitStatus;
 pub use lists::{AlertFilter, AlertState, AlertView, DeliveryFilter, DeliveryView};
 pub use opt_outs::{NewOptOut, OptOut};
-pub use outbox::{KeptReport, Mail, Mails, report_key};
+pub use outbox::{KeptReport, Mail, Mails, ReportParts, report_key};
 pub use overview::{MessageText, RecentAlarm, Ticket};
 pub use page::Page;
 pub use reports::Outcomes;

@@ -14,13 +14,17 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 /// A number that must not be texted.
-#[derive(Serialize, sqlx::FromRow)]
+#[derive(Serialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct OptOut {
     /// In E.164, in full.
+    #[schema(examples("+14155550101"))]
     pub phone: String,
-    /// The text that it was read from; `None` where that is not known.
+    /// The text that it was read from; `null` where that is not known.
+    #[schema(required, examples("(415) 555-0101"))]
     pub phone_text: Option<String>,
+    #[schema(required, examples("2"))]
     pub staff_id: Option<String>,
+    #[schema(required, examples("asked by mail"))]
     pub reason: Option<String>,
     #[sqlx(try_from = "Ms")]
     pub opted_out_at: Timestamp,

@@ -69,30 +69,47 @@ pub struct MailTrouble {
 }
 
 /// A report as it was made.
-#[derive(Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
+#[schema(as = Report)]
 pub struct KeptReport {
     /// The last day that it covers.
+    #[schema(format = Date, examples("2026-11-19"))]
     pub day: String,
+    #[schema(format = Date, examples("2026-11-19"))]
     pub first_day: String,
     pub subject: String,
     #[sqlx(try_from = "Ms")]
     pub created_at: Timestamp,
     #[sqlx(flatten)]
     pub mail: ReportMail,
-    /// In single views only.
+    /// The report as plain text; in single views only.
     #[sqlx(default)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
 }
 
+/// The mail of a kept report, part by part.
+#[derive(sqlx::FromRow)]
+pub struct ReportParts {
+    pub day: String,
+    pub text: String,
+    pub html: String,
+    /// The attachment's name and text.
+    pub file_name: Option<String>,
+    pub file: Option<String>,
+}
+
 /// What became of a report's mail.
-#[derive(Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct ReportMail {
     #[sqlx(rename = "mail_state")]
     pub state: MailState,
     #[sqlx(try_from = "MaybeMs")]
+    #[schema(required)]
     pub sent_at: Option<Timestamp>,
     pub tries: i64,
+    /// Why the last try failed.
+    #[schema(required)]
     pub last_error: Option<String>,
 }
 
@@ -337,6 +354,16 @@ impl Db {
             " and j.first_day <= $1 and j.day >= $1 order by j.day limit 1"
         );
         self.reads().optional(COVERING, args![day.to_string()]).await
+    }
+
+    /// The mail of the report that covers a day.
+    pub async fn report_parts(&self, day: LocalDay) -> Result<Option<ReportParts>, StoreError> {
+        const PARTS: Sql = sql!(
+            "select j.day, m.body_text as text, m.body_html as html, m.attachment_name as file_name, m.attachment as file ",
+            REPORTS,
+            " and j.first_day <= $1 and j.day >= $1 order by j.day limit 1"
+        );
+        self.reads().optional(PARTS, args![day.to_string()]).await
     }
 }
 

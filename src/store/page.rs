@@ -3,9 +3,11 @@
 use serde::Serialize;
 
 /// One page of a list, and where the next begins.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct Page<T> {
     pub items: Vec<T>,
+    /// The cursor of the next page; `null` on the last one. The `Link` header has the whole address.
+    #[schema(required)]
     pub next: Option<String>,
 }
 

@@ -74,10 +74,14 @@ impl From<MaybeMs> for Option<Timestamp> {
 pub struct Unknown(pub String);
 
 /// A person who is told of an alert, as callers see them.
-#[derive(Clone, Default, Serialize, Deserialize, sqlx::FromRow)]
+#[derive(Clone, Default, Serialize, Deserialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct Recipient {
+    /// The helpdesk's own id of the person.
+    #[schema(required, examples("2"))]
     pub staff_id: Option<String>,
+    #[schema(required, examples("assignee"))]
     pub role: Option<String>,
+    #[schema(required, examples("Grace Hopper"))]
     pub name: Option<String>,
 }
 

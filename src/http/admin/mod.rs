@@ -3,6 +3,8 @@
 pub(super) mod api;
 pub mod pages;
 
+pub use api::Admins;
+
 use super::{
     connections::Connection,
     error::Problem,
@@ -12,12 +14,12 @@ use axum::{
     Extension, Router,
     extract::{ConnectInfo, Request, State},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use std::{net::SocketAddr, sync::Arc};
 
 pub fn routes(app: &Arc<AppState>) -> Router<Arc<AppState>> {
-    api::routes()
+    Admins::routes()
         .route_layer(middleware::from_fn_with_state(Arc::clone(app), admit))
         .merge(pages::routes(app))
 }
@@ -30,12 +32,15 @@ async fn admit(
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    app.rate_limiter
+    let allowed = app
+        .rate_limiter
         .admit(&app.admin_tokens, request.headers(), peer.ip())?;
     connection.know_client();
     // PostgreSQL takes no NUL in a text, and nothing here has one.
-    if request.uri().to_string().contains("%00") {
-        return Err(Problem::not_found("there is nothing at this address"));
-    }
-    Ok(next.run(request).await)
+    let answer = if request.uri().to_string().contains("%00") {
+        Problem::not_found("there is nothing at this address").into_response()
+    } else {
+        next.run(request).await
+    };
+    Ok((allowed.quota, answer).into_response())
 }

@@ -6,20 +6,51 @@ use crate::{
     carrier::twilio::receipt,
     http::{
         deadline::{in_time, now},
-        error::Problem,
+        error::{ForCallbacks, Kind, Problem},
         state::SharedState,
     },
     store::Recorded,
 };
 use axum::{extract::State, http::StatusCode};
+use utoipa::ToSchema;
+
+/// The form that Twilio sends; more fields are welcome.
+#[derive(ToSchema)]
+#[schema(as = TwilioStatus)]
+#[expect(dead_code, reason = "describes what `carrier::twilio::receipt` reads")]
+#[expect(non_snake_case, reason = "Twilio's own names")]
+pub struct Callback {
+    #[schema(examples("SM00000000000000000000000000000001"))]
+    MessageSid: String,
+    #[schema(examples("delivered"))]
+    MessageStatus: String,
+    ErrorCode: Option<String>,
+}
 
 /// Said when the database does not answer at all.
 const NO_ANSWER: &str = "the database did not answer in time; it may or may not have been stored, so send it again";
 
+/// Takes a status callback of Twilio
+///
+/// Twilio calls this address by itself; the address is `twilio.status_callback_url`, or `public_url` with this path. The
+/// signature is checked over that configured address, with every form field.
+#[utoipa::path(
+    post,
+    path = "/twilio/status",
+    operation_id = "postTwilioStatus",
+    tag = "callbacks",
+    params(
+        ("X-Twilio-Signature" = String, Header, description = "Twilio's signature"),
+        ("d" = Option<String>, Query, nullable = false, description = "The delivery; part of the address that Twilio was given"),
+        ("a" = Option<String>, Query, nullable = false, description = "The attempt"),
+    ),
+    request_body(content = Callback, content_type = "application/x-www-form-urlencoded"),
+    responses((status = 204, description = "Recorded, durably"), ForCallbacks)
+)]
 pub async fn post(State(app): SharedState, request: SignedRequest) -> Result<StatusCode, Problem> {
     let receipt = receipt::read(&request.query, &request.form).ok_or_else(|| {
         Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
+            Kind::NotACallback,
             "this is not a status callback: it names no message or no status",
         )
     })?;

@@ -2,11 +2,17 @@
 //! signed over the address of those. Absent: what a request says (see the handlers), and what it is checked by (see
 //! `webhooks`).
 
-use crate::http::{body, connections::Connection, deadline::now, error::Problem, state::AppState, webhooks};
+use crate::http::{
+    body,
+    connections::Connection,
+    deadline::now,
+    error::{Kind, Problem},
+    state::AppState,
+    webhooks,
+};
 use axum::{
     Extension, RequestExt,
     extract::{ConnectInfo, FromRequest, RawQuery, Request},
-    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -42,7 +48,7 @@ impl FromRequest<Arc<AppState>> for SignedRequest {
             let problem = app.rate_limiter.refuse(&parts.headers, peer.ip(), problem);
             problem.into_response()
         };
-        let forbidden = || Problem::new(StatusCode::FORBIDDEN, "the signature is missing or not valid");
+        let forbidden = || Problem::new(Kind::InvalidSignature, "the signature is missing or not valid");
         if webhooks::signature(&parts.headers).is_empty() {
             let why = "it has no `X-Twilio-Signature` header".to_owned();
             return Err(reject(why, &[], forbidden()));

@@ -12,7 +12,7 @@ use crate::{
     },
     http::{
         deadline::now,
-        error::Problem,
+        error::{Fields, ForAdmins, Problem},
         state::{AppState, SharedState},
     },
     store::{AlertFilter, AlertState, AlertView, Page},
@@ -24,35 +24,52 @@ use axum::{
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, de};
+use utoipa::{IntoParams, ToSchema};
 
 /// Which alerts, and how they are shown.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct ListQuery {
+    /// The source's short name.
+    #[param(nullable = false)]
     source: Option<String>,
+    /// The helpdesk's own id of the ticket.
+    #[param(nullable = false)]
     ticket_id: Option<String>,
-    /// A part of the subject.
+    /// A part of the subject, searched for over the last days.
+    #[param(nullable = false)]
     subject: Option<String>,
     /// `open`, `closed`, or the state of one of its deliveries.
+    #[param(nullable = false, value_type = String)]
     #[serde(default, deserialize_with = "state")]
     state: Option<AlertState>,
     /// The local day on which its event came.
+    #[param(nullable = false, value_type = String, format = Date)]
     #[serde(default, deserialize_with = "query::day")]
     day: Option<LocalDay>,
     /// How many days back a subject is searched for.
+    #[param(value_type = i64, minimum = 1, maximum = 36_500, default = 30, required = false)]
     #[serde(default)]
     days: SearchedDays,
+    /// `next` of the page before. A page may be short, or empty, and have one.
+    #[param(nullable = false)]
     cursor: Option<String>,
+    /// How many items a page has; more than 200 counts as 200.
+    #[param(value_type = i64, minimum = 1, default = 50, required = false)]
     #[serde(default)]
     limit: PageSize,
+    /// Shows phone numbers in full.
+    #[param(inline, required = false)]
     #[serde(default)]
     reveal: Phones,
 }
 
 /// An alert with its deliveries.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Alert {
     #[serde(flatten)]
     view: AlertView,
+    #[schema(examples("critical"))]
     urgency: &'static str,
     deliveries: Vec<Delivery>,
 }
@@ -69,7 +86,22 @@ impl Alert {
     }
 }
 
-/// `GET /v1/alerts`: newest first.
+/// Lists alerts, newest first
+#[utoipa::path(
+    get,
+    path = "/v1/alerts",
+    operation_id = "listAlerts",
+    tag = "alerts",
+    params(ListQuery),
+    responses(
+        (status = 200, body = Page<Alert>, description = "A page of alerts", headers(
+            ("Link" = String, description = "The next page, with `rel=\"next\"`; absent on the last one")
+        )),
+        ForAdmins,
+        Fields,
+    ),
+    security(("admin" = []))
+)]
 pub async fn list(State(app): SharedState, Query(query): Query<ListQuery>, uri: Uri) -> Result<Listed<Alert>, Problem> {
     let page = search(&app, &query).await?;
     Ok(Listed { page, uri })
@@ -85,7 +117,18 @@ pub async fn search(app: &AppState, query: &ListQuery) -> Result<Page<Alert>, Pr
     Ok(page.map(|view| Alert::of(view, query.reveal)))
 }
 
-/// `GET /v1/alerts/{id}`: with the timelines of its deliveries.
+/// Shows an alert
+///
+/// With the timelines of its deliveries: what happened to each, and when.
+#[utoipa::path(
+    get,
+    path = "/v1/alerts/{id}",
+    operation_id = "showAlert",
+    tag = "alerts",
+    params(("id" = String, Path, description = "The alert's id"), ShowQuery),
+    responses((status = 200, body = Alert, description = "The alert"), ForAdmins, Fields),
+    security(("admin" = []))
+)]
 pub async fn show(
     State(app): SharedState,
     Path(id): Path<String>,
@@ -95,7 +138,7 @@ pub async fn show(
 }
 
 /// An alert after its deliveries were canceled.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct CanceledAlert {
     /// How many of its deliveries were held back by this request.
     canceled: usize,
@@ -103,8 +146,18 @@ pub struct CanceledAlert {
     alert: Alert,
 }
 
-/// `POST /v1/alerts/{id}/cancel`: holds back those of its deliveries whose send has not begun. The others go on, as they are
-/// shown.
+/// Cancels an alert
+///
+/// Holds back those of its deliveries whose send has not begun. The others go on, as the answer shows them.
+#[utoipa::path(
+    post,
+    path = "/v1/alerts/{id}/cancel",
+    operation_id = "cancelAlert",
+    tag = "alerts",
+    params(("id" = String, Path, description = "The alert's id"), ShowQuery),
+    responses((status = 200, body = CanceledAlert, description = "The alert as it stands now"), ForAdmins, Fields),
+    security(("admin" = []))
+)]
 pub async fn cancel(
     State(app): SharedState,
     Path(id): Path<String>,

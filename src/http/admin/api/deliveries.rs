@@ -12,7 +12,7 @@ use crate::{
     http::{
         body,
         deadline::now,
-        error::Problem,
+        error::{Fields, ForAdmins, ForCancel, ForResend, JsonBody, Kind, Problem},
         state::{AppState, SharedState},
     },
     store::{Canceled, DeliveryFilter, DeliveryView, Page, Resent},
@@ -25,40 +25,59 @@ use axum::{
 };
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
 
 /// Which deliveries, and how they are shown.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct ListQuery {
+    #[param(value_type = delivery::State, inline, required = false)]
     #[serde(default, deserialize_with = "state")]
     state: Option<delivery::State>,
+    /// The helpdesk's own id of the ticket.
+    #[param(nullable = false)]
     ticket_id: Option<String>,
-    /// A number in any writing.
+    /// A number in any writing; in an address, `+` is `%2B`.
+    #[param(nullable = false, example = "+14155550101")]
     phone: Option<String>,
     /// The local day on which its event came.
+    #[param(value_type = String, format = Date, required = false)]
     #[serde(default, deserialize_with = "query::day")]
     day: Option<LocalDay>,
+    /// `next` of the page before.
+    #[param(nullable = false)]
     cursor: Option<String>,
+    /// How many items a page has; more than 200 counts as 200.
+    #[param(value_type = i64, minimum = 1, default = 50, required = false)]
     #[serde(default)]
     limit: PageSize,
+    /// Shows phone numbers in full.
+    #[param(inline, required = false)]
     #[serde(default)]
     reveal: Phones,
 }
 
 /// Whether to send again what may still arrive, and how the new delivery is shown.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct ResendQuery {
+    /// Sends it though the old one may still arrive; the same as in the body.
+    #[param(required = false)]
     #[serde(default, deserialize_with = "query::is_true")]
     force: bool,
+    /// Shows phone numbers in full.
+    #[param(inline, required = false)]
     #[serde(default)]
     reveal: Phones,
 }
 
 /// One message that is or was owed to one person.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Delivery {
     #[serde(flatten)]
     view: DeliveryView,
     /// In E.164, or the unusable text that was given; masked unless `?reveal=phone` asks for it.
+    #[schema(required, examples("+1415*****01"))]
     phone: Option<String>,
 }
 
@@ -80,7 +99,22 @@ impl Delivery {
     }
 }
 
-/// `GET /v1/deliveries`: newest first.
+/// Lists deliveries, newest first
+#[utoipa::path(
+    get,
+    path = "/v1/deliveries",
+    operation_id = "listDeliveries",
+    tag = "deliveries",
+    params(ListQuery),
+    responses(
+        (status = 200, body = Page<Delivery>, description = "A page of deliveries", headers(
+            ("Link" = String, description = "The next page, with `rel=\"next\"`; absent on the last one")
+        )),
+        ForAdmins,
+        Fields,
+    ),
+    security(("admin" = []))
+)]
 pub async fn list(
     State(app): SharedState,
     Query(query): Query<ListQuery>,
@@ -100,7 +134,18 @@ pub async fn search(app: &AppState, query: &ListQuery) -> Result<Page<Delivery>,
     Ok(page.map(|view| Delivery::of(view, query.reveal)))
 }
 
-/// `GET /v1/deliveries/{id}`.
+/// Shows a delivery
+///
+/// With its timeline: what happened to it, and when.
+#[utoipa::path(
+    get,
+    path = "/v1/deliveries/{id}",
+    operation_id = "showDelivery",
+    tag = "deliveries",
+    params(("id" = String, Path, description = "The delivery's id"), ShowQuery),
+    responses((status = 200, body = Delivery, description = "The delivery"), ForAdmins, Fields),
+    security(("admin" = []))
+)]
 pub async fn show(
     State(app): SharedState,
     Path(id): Path<String>,
@@ -109,7 +154,18 @@ pub async fn show(
     find(&app, &id, query.reveal).await.map(Json)
 }
 
-/// `POST /v1/deliveries/{id}/cancel`: holds it back, if its send has not begun; 409 if it is too late.
+/// Cancels a delivery
+///
+/// Holds it back, if its send has not begun; one that is canceled already stays so.
+#[utoipa::path(
+    post,
+    path = "/v1/deliveries/{id}/cancel",
+    operation_id = "cancelDelivery",
+    tag = "deliveries",
+    params(("id" = String, Path, description = "The delivery's id"), ShowQuery),
+    responses((status = 200, body = Delivery, description = "The canceled delivery"), ForAdmins, ForCancel, Fields),
+    security(("admin" = []))
+)]
 pub async fn cancel(
     State(app): SharedState,
     Path(id): Path<String>,
@@ -124,7 +180,7 @@ pub async fn cancel_one(app: &AppState, id: &str) -> Result<(), Problem> {
     match app.store.cancel(&id.into(), now()).await? {
         Canceled::Now => tracing::info!(delivery.id = %id, "an admin canceled a delivery"),
         Canceled::Already => {}
-        Canceled::TooLate(state) => return Err(Problem::new(StatusCode::CONFLICT, too_late(state))),
+        Canceled::TooLate(state) => return Err(Problem::new(Kind::TooLateToCancel, too_late(state))),
         Canceled::NoSuchDelivery => return Err(not_found()),
     }
     Ok(())
@@ -139,8 +195,19 @@ fn too_late(state: delivery::State) -> String {
     }
 }
 
-/// `POST /v1/deliveries/{id}/resend`: sends it again as its next round. `{"force": true}` (or `?force=true`) does so though
-/// the old one may still arrive.
+/// Sends a delivery again
+///
+/// A new delivery is made, which names the old one in `resend_of`. It counts against the daily limit, and opt-outs hold.
+#[utoipa::path(
+    post,
+    path = "/v1/deliveries/{id}/resend",
+    operation_id = "resendDelivery",
+    tag = "deliveries",
+    params(("id" = String, Path, description = "The delivery's id"), ResendQuery),
+    request_body(content = Option<ResendBody>, description = "May be left out"),
+    responses((status = 201, body = Delivery, description = "The new delivery"), ForAdmins, ForResend, JsonBody),
+    security(("admin" = []))
+)]
 pub async fn resend(
     State(app): SharedState,
     Path(id): Path<String>,
@@ -151,27 +218,38 @@ pub async fn resend(
     let document = body::read_optional_json(&headers, raw).await?.unwrap_or_default();
     let force = read_force(&document)? || query.force;
     let new_id = send_again(&app, &id, force).await?;
-    Ok((
-        StatusCode::CREATED,
-        Json(find(&app, new_id.as_str(), query.reveal).await?),
-    ))
+    let delivery = find(&app, new_id.as_str(), query.reveal).await?;
+    Ok((StatusCode::CREATED, Json(delivery)))
 }
 
 /// Sends a delivery again; the id of the new one. With `force` also if the old one may still arrive.
 pub async fn send_again(app: &AppState, id: &str, force: bool) -> Result<DeliveryId, Problem> {
-    let conflict = |detail: String| Err(Problem::new(StatusCode::CONFLICT, detail));
     let new_id = match app.store.resend(&id.into(), force, now()).await? {
         Resent::As(new_id) => new_id,
         Resent::Undecided(state) => {
-            return conflict(format!(
+            let detail = format!(
                 "this delivery is `{state}` and may still arrive: wait, or send `{{\"force\": true}}` to tell the person perhaps twice"
-            ));
+            );
+            return Err(Problem::new(Kind::MayStillArrive, detail));
         }
-        Resent::NoPhone => return conflict("this delivery has no usable number, so it cannot be sent".to_owned()),
+        Resent::NoPhone => {
+            let detail = "this delivery has no usable number, so it cannot be sent";
+            return Err(Problem::new(Kind::NoUsableNumber, detail));
+        }
         Resent::NoSuchDelivery => return Err(not_found()),
     };
     tracing::info!(delivery.id = %new_id, resend_of = %id, force, "an admin sends a delivery again");
     Ok(new_id)
+}
+
+/// How to send it again.
+#[derive(ToSchema)]
+#[schema(as = Resend)]
+#[expect(dead_code, reason = "describes what `read_force` reads; a test compares the two")]
+pub struct ResendBody {
+    /// Sends it though the old one may still arrive, which may tell the person twice.
+    #[schema(default = false, examples(true))]
+    force: Option<bool>,
 }
 
 /// One delivery with its timeline.
@@ -182,6 +260,12 @@ pub async fn find(app: &AppState, id: &str, phones: Phones) -> Result<Delivery, 
 
 /// `force` in the body of a request to send again: whether to, though the old message may still arrive.
 fn read_force(document: &Value) -> Result<bool, Problem> {
+    if !matches!(document, Value::Object(_) | Value::Null) {
+        return Err(Problem::field(
+            "",
+            "this is neither an object nor `null`: send `{}`, or nothing",
+        ));
+    }
     match document.get("force") {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(force)) => Ok(*force),
@@ -231,5 +315,27 @@ fn searched_phone(text: &str, region: Region) -> Option<PhoneNumber> {
     match (as_given, with_plus) {
         (Some(given), Some(other)) => (given == other).then_some(given),
         (given, other) => given.or(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use utoipa::PartialSchema;
+
+    #[test]
+    fn force_is_read_as_its_schema_says() {
+        let schema = serde_json::to_value(ResendBody::schema()).unwrap();
+        let member = &schema["properties"]["force"];
+        let read = |force: &Value| read_force(&json!({"force": force})).ok();
+
+        assert_eq!(read(&member["examples"][0]), Some(true));
+        assert_eq!(
+            (read(&member["default"]), read(&json!(null))),
+            (Some(false), Some(false))
+        );
+        assert_eq!(read(&json!("true")), None);
+        assert!(read_force(&json!([null])).is_err());
     }
 }

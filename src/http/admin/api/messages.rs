@@ -12,9 +12,9 @@ use crate::{
         text::clean_line,
     },
     http::{
-        body,
+        body::{self, Id},
         deadline::{in_time, now},
-        error::Problem,
+        error::{ForAdmins, ForMessages, KeyedBody, Kind, Problem},
         state::{AppState, SharedState},
     },
     store::{MessageRequest, MessageTaken, NewDelivery, Recipient, new_id},
@@ -29,6 +29,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 /// Longer names are cut.
 const MAX_LINE: usize = 200;
@@ -39,23 +40,61 @@ const KEY: &str = "idempotency-key";
 const NO_ANSWER: &str =
     "the database did not answer in time; it may or may not have been stored: with an `Idempotency-Key`, send it again";
 
+/// A message to one person.
+#[derive(ToSchema)]
+#[schema(as = NewMessage)]
+#[expect(dead_code, reason = "describes what `read` reads; a test compares the two")]
+pub struct MessageBody {
+    /// In any writing; without a country code it is read by the region's rules.
+    #[schema(examples("+14155550101"))]
+    phone: String,
+    /// At most 1,600 characters.
+    #[schema(examples("Server room: 41 °C. Go and look."))]
+    text: String,
+    #[schema(examples("Grace Hopper"))]
+    name: Option<String>,
+    /// The helpdesk's own id of the person.
+    staff_id: Option<Id>,
+    role: Option<String>,
+    /// Of a number without a country code; `sms.default_region` if it is not given.
+    #[schema(examples("DE"))]
+    region: Option<String>,
+}
+
 /// A message that is owed from now on.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub struct Accepted {
     /// Of its delivery: `GET /v1/deliveries/{id}` says what becomes of it.
     id: String,
+    #[schema(required)]
     alert_id: Option<String>,
+    #[schema(examples("sms"))]
     channel: String,
     recipient: Recipient,
     /// Masked.
+    #[schema(examples("+1415****101"))]
     phone: String,
+    #[schema(examples("pending"))]
     state: String,
     segments: usize,
     created_at: Timestamp,
 }
 
-/// `POST /v1/messages`: 202 when it is durable. With an `Idempotency-Key`, a repeated request is answered as the first one
-/// was, and nothing more is sent; another request with the same key is a 409.
+/// Sends a message of its own
+///
+/// To one person, without a ticket. It counts against the daily limit and minds opt-outs, and is durable when it is answered.
+/// With an `Idempotency-Key`, a repeated request is answered as the first one was, and nothing more is sent; keys are kept for
+/// `retention.receipt_days`.
+#[utoipa::path(
+    post,
+    path = "/v1/messages",
+    operation_id = "sendMessage",
+    tag = "deliveries",
+    params(("Idempotency-Key" = Option<String>, Header, description = "By what the request is known when it comes again")),
+    request_body = MessageBody,
+    responses((status = 202, body = Accepted, description = "It is owed"), ForAdmins, KeyedBody, ForMessages),
+    security(("admin" = []))
+)]
 pub async fn send(
     State(app): SharedState,
     headers: HeaderMap,
@@ -88,7 +127,7 @@ pub async fn send(
         MessageTaken::Repeated(answer) => serde_json::from_str(&answer).map_err(|_| unreadable())?,
         MessageTaken::OtherRequest => {
             return Err(Problem::new(
-                StatusCode::CONFLICT,
+                Kind::KeyTaken,
                 "this `Idempotency-Key` belongs to another request: send a new message with a new key",
             ));
         }
@@ -98,7 +137,7 @@ pub async fn send(
 
 fn unreadable() -> Problem {
     Problem::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
+        Kind::Internal,
         "the first answer to this request cannot be read; nothing more was sent",
     )
 }
@@ -116,7 +155,7 @@ fn read_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         .unwrap_or(text);
     if key.is_empty() || key.len() > MAX_KEY || headers.get_all(KEY).iter().count() > 1 {
         return Err(Problem::new(
-            StatusCode::BAD_REQUEST,
+            Kind::InvalidKey,
             format!("`Idempotency-Key` is not one text of 1 to {MAX_KEY} ASCII characters: send a UUID, for example"),
         ));
     }
@@ -209,5 +248,20 @@ fn accept(id: &DeliveryId, new: &NewDelivery, now: Timestamp) -> Accepted {
         state: "pending".to_owned(),
         segments: new.segments,
         created_at: now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use utoipa::PartialSchema;
+
+    #[test]
+    fn a_message_is_described_by_the_members_that_are_read() {
+        let schema = serde_json::to_value(MessageBody::schema()).unwrap();
+        let members: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+
+        assert_eq!(members, ["name", "phone", "region", "role", "staff_id", "text"]);
+        assert_eq!(schema["required"], serde_json::json!(["phone", "text"]));
     }
 }

@@ -12,32 +12,26 @@ mod receipts;
 pub mod reports;
 pub mod test_mode;
 
-use crate::http::state::AppState;
-use axum::{
-    Router,
-    routing::{get, post},
-};
-use std::sync::Arc;
+use crate::http::endpoints::endpoints;
 
-pub fn routes() -> Router<Arc<AppState>> {
-    Router::new()
-        .route("/v1/alerts", get(alerts::list))
-        .route("/v1/alerts/{id}", get(alerts::show))
-        .route("/v1/alerts/{id}/cancel", post(alerts::cancel))
-        .route("/v1/deliveries", get(deliveries::list))
-        .route("/v1/deliveries/{id}", get(deliveries::show))
-        .route("/v1/deliveries/{id}/cancel", post(deliveries::cancel))
-        .route("/v1/deliveries/{id}/resend", post(deliveries::resend))
-        .route("/v1/messages", post(messages::send))
-        .route("/v1/opt-outs", get(opt_outs::list).post(opt_outs::add))
-        .route(
-            "/v1/opt-outs.csv",
-            get(opt_out_files::export).post(opt_out_files::import),
-        )
-        .route("/v1/opt-outs/{phone}", get(opt_outs::show).delete(opt_outs::remove))
-        .route("/v1/limit", get(limit::show).put(limit::set))
-        .route("/v1/test-mode", get(test_mode::show).put(test_mode::set))
-        .route("/v1/receipts/rejected", get(receipts::list_rejected))
-        .route("/v1/reports", get(reports::list))
-        .route("/v1/reports/{day}", get(reports::show).post(reports::make))
+endpoints! {
+    /// What admins may ask for.
+    Admins {
+        "/v1/alerts": get alerts::list;
+        "/v1/alerts/{id}": get alerts::show;
+        "/v1/alerts/{id}/cancel": post alerts::cancel;
+        "/v1/deliveries": get deliveries::list;
+        "/v1/deliveries/{id}": get deliveries::show;
+        "/v1/deliveries/{id}/cancel": post deliveries::cancel;
+        "/v1/deliveries/{id}/resend": post deliveries::resend;
+        "/v1/messages": post messages::send;
+        "/v1/opt-outs": get opt_outs::list, post opt_outs::add;
+        "/v1/opt-outs.csv": get opt_out_files::export, post opt_out_files::import;
+        "/v1/opt-outs/{phone}": get opt_outs::show, delete opt_outs::remove;
+        "/v1/limit": get limit::show, put limit::set;
+        "/v1/test-mode": get test_mode::show, put test_mode::set;
+        "/v1/receipts/rejected": get receipts::list_rejected;
+        "/v1/reports": get reports::list;
+        "/v1/reports/{day}": get reports::show, post reports::make;
+    }
 }

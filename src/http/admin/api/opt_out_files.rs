@@ -11,7 +11,7 @@ use crate::{
     http::{
         body,
         deadline::now,
-        error::Problem,
+        error::{FileBody, ForAdmins, Kind, Problem},
         state::{AppState, SharedState},
     },
     store::{NewOptOut, OptOut, StoreError},
@@ -20,7 +20,7 @@ use axum::{
     Json,
     body::{Body, Bytes},
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 use csv::{ReaderBuilder, StringRecord, Trim};
@@ -28,13 +28,14 @@ use futures::stream;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::sync::Arc;
+use utoipa::ToSchema;
 
 const COLUMNS: [&str; 5] = ["phone", "staff_id", "reason", "opted_out_at", "phone_text"];
 /// So many are read or written at once, so that others get their turn.
 const AT_ONCE: usize = 1_000;
 
 /// What became of the lines of a file.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Import {
     /// Numbers that are on the list now and were not before.
     pub added: u64,
@@ -44,7 +45,7 @@ pub struct Import {
 }
 
 /// A line that was left out.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct RefusedLine {
     /// From 1, as a text editor counts.
     line: u64,
@@ -53,25 +54,46 @@ pub struct RefusedLine {
     detail: String,
 }
 
-/// `GET /v1/opt-outs.csv`: all of them.
-pub async fn export(State(app): SharedState) -> Response {
+/// Exports all opt-outs as CSV
+///
+/// For a spreadsheet: no cell is read as a formula, and the file can be imported again.
+#[utoipa::path(
+    get,
+    path = "/v1/opt-outs.csv",
+    operation_id = "exportOptOuts",
+    tag = "opt-outs",
+    responses(
+        (status = 200, body = String, content_type = "text/csv", description = "Columns: `phone`, `staff_id`, `reason`, `opted_out_at`, `phone_text`"),
+        ForAdmins,
+    ),
+    security(("admin" = []))
+)]
+pub async fn export(State(app): SharedState) -> Result<Response, Problem> {
     let name = format!("attachment; filename=\"opt-outs-{}.csv\"", app.today());
     let head = format!("{MARK}{}\r\n", COLUMNS.join(","));
-    let pages = stream::try_unfold(Some(String::new()), move |after| next_page(Arc::clone(&app), after));
-    let text = stream::StreamExt::chain(stream::iter([Ok(Bytes::from(head))]), pages);
+    // Asked for before the answer begins, so that a database that is out is said so.
+    let (first, after) = lines_after(&app, "").await?;
+    let others = stream::try_unfold(after, move |after| next_lines(Arc::clone(&app), after));
+    let text = stream::StreamExt::chain(stream::iter([Ok(Bytes::from(head)), Ok(first)]), others);
     let headers = [
         (header::CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()),
         (header::CONTENT_DISPOSITION, name),
     ];
-    (headers, Body::from_stream(text)).into_response()
+    Ok((headers, Body::from_stream(text)).into_response())
 }
 
-/// The lines of the numbers after one, and after which one the next page begins. An error breaks the answer off, so that
-/// nobody takes a part for the whole.
-async fn next_page(app: Arc<AppState>, after: Option<String>) -> Result<Option<(Bytes, Option<String>)>, StoreError> {
-    let Some(after) = after else { return Ok(None) };
+/// The lines that follow, if there are any. An error breaks the answer off, so that nobody takes a part for the whole.
+async fn next_lines(app: Arc<AppState>, after: Option<String>) -> Result<Option<(Bytes, Option<String>)>, StoreError> {
+    match after {
+        None => Ok(None),
+        Some(after) => lines_after(&app, &after).await.map(Some),
+    }
+}
+
+/// The lines of the numbers after one, and after which one the next begin.
+async fn lines_after(app: &AppState, after: &str) -> Result<(Bytes, Option<String>), StoreError> {
     let limit = i64::try_from(AT_ONCE).unwrap_or(i64::MAX);
-    let page = app.store.opt_outs(Some(&after), limit).await?;
+    let page = app.store.opt_outs(Some(after), limit).await?;
     let mut writer = csv::WriterBuilder::new()
         .terminator(csv::Terminator::CRLF)
         .from_writer(Vec::new());
@@ -79,7 +101,7 @@ async fn next_page(app: Arc<AppState>, after: Option<String>) -> Result<Option<(
         let _ = writer.write_record(cells(opt_out).map(|cell| harmless(&cell)));
     }
     let lines = writer.into_inner().unwrap_or_default();
-    Ok(Some((lines.into(), page.next)))
+    Ok((lines.into(), page.next))
 }
 
 fn cells(opt_out: &OptOut) -> [String; 5] {
@@ -93,7 +115,20 @@ fn cells(opt_out: &OptOut) -> [String; 5] {
     ]
 }
 
-/// `POST /v1/opt-outs.csv`: adds the numbers of a file. Each line counts for itself, so a file may be sent again.
+/// Imports opt-outs from CSV
+///
+/// Each line counts for itself, and numbers that are there already stay as they were, so a file may be sent again. The first
+/// line may name the columns (`phone`, `staff_id`, `reason`, `opted_out_at`, `phone_text`; others are ignored), between
+/// commas, semicolons or tabs.
+#[utoipa::path(
+    post,
+    path = "/v1/opt-outs.csv",
+    operation_id = "importOptOuts",
+    tag = "opt-outs",
+    request_body(content(("text/csv")), description = "At most 1 MiB of UTF-8"),
+    responses((status = 200, body = Import, description = "What became of the lines"), ForAdmins, FileBody),
+    security(("admin" = []))
+)]
 pub async fn import(State(app): SharedState, headers: HeaderMap, raw: Body) -> Result<Json<Import>, Problem> {
     expect_csv(&headers)?;
     let bytes = body::read(raw, body::TRUSTED).await?;
@@ -109,7 +144,7 @@ pub async fn import_file(app: &AppState, bytes: &[u8]) -> Result<Import, Problem
             .count()
             + 1;
         Problem::new(
-            StatusCode::BAD_REQUEST,
+            Kind::InvalidFile,
             format!("line {line} is not UTF-8, so nothing was read: save the file as \"CSV UTF-8\""),
         )
     })?;
@@ -130,7 +165,7 @@ fn expect_csv(headers: &HeaderMap) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Kind::UnsupportedMediaType,
         "send CSV, with `Content-Type: text/csv`",
     ))
 }

@@ -8,12 +8,12 @@ use crate::{
         text::clean_line,
     },
     http::{
-        body,
+        body::{self, Id},
         deadline::now,
-        error::Problem,
+        error::{Fields, ForAdmins, JsonBody, Problem},
         state::{AppState, SharedState},
     },
-    store::{NewOptOut, OptOut},
+    store::{NewOptOut, OptOut, Page},
 };
 use axum::{
     Json,
@@ -23,6 +23,7 @@ use axum::{
 };
 use jiff::Timestamp;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 /// Longer texts are cut.
 pub const MAX_LINE: usize = 200;
@@ -52,7 +53,22 @@ fn read_new(document: &Value, region: Region, now: Timestamp) -> Result<NewOptOu
     })
 }
 
-/// `GET /v1/opt-outs`.
+/// Lists opt-outs, in the order of their numbers
+#[utoipa::path(
+    get,
+    path = "/v1/opt-outs",
+    operation_id = "listOptOuts",
+    tag = "opt-outs",
+    params(PageQuery),
+    responses(
+        (status = 200, body = Page<OptOut>, description = "A page of opt-outs", headers(
+            ("Link" = String, description = "The next page, with `rel=\"next\"`; absent on the last one")
+        )),
+        ForAdmins,
+        Fields,
+    ),
+    security(("admin" = []))
+)]
 pub async fn list(
     State(app): SharedState,
     Query(query): Query<PageQuery>,
@@ -63,7 +79,23 @@ pub async fn list(
     Ok(Listed { page, uri })
 }
 
-/// `POST /v1/opt-outs`: 201, or 200 if the number is there already.
+/// Adds an opt-out
+///
+/// From now on nothing is sent to the number, whatever was promised to it. One that is there already stays as it was.
+#[utoipa::path(
+    post,
+    path = "/v1/opt-outs",
+    operation_id = "addOptOut",
+    tag = "opt-outs",
+    request_body = OptOutBody,
+    responses(
+        (status = 200, body = OptOut, description = "It was there already"),
+        (status = 201, body = OptOut, description = "It is new"),
+        ForAdmins,
+        JsonBody,
+    ),
+    security(("admin" = []))
+)]
 pub async fn add(
     State(app): SharedState,
     headers: HeaderMap,
@@ -76,16 +108,25 @@ pub async fn add(
     Ok((status, Json(kept)))
 }
 
+/// Shows an opt-out
+#[utoipa::path(
+    get,
+    path = "/v1/opt-outs/{phone}",
+    operation_id = "showOptOut",
+    tag = "opt-outs",
+    params(("phone" = String, Path, description = "The number, in any writing", example = "+14155550101")),
+    responses((status = 200, body = OptOut, description = "The opt-out"), ForAdmins),
+    security(("admin" = []))
+)]
+pub async fn show(State(app): SharedState, Path(phone): Path<String>) -> Result<Json<OptOut>, Problem> {
+    find(&app, &phone).await.map(Json)
+}
+
 /// Adds a number; whether it is new.
 pub async fn add_one(app: &AppState, new: &NewOptOut) -> Result<(OptOut, bool), Problem> {
     let (kept, is_new) = app.store.add_opt_out(new).await?;
     tracing::info!(phone = %new.phone, new = is_new, "opt-out added");
     Ok((kept, is_new))
-}
-
-/// `GET /v1/opt-outs/{phone}`.
-pub async fn show(State(app): SharedState, Path(phone): Path<String>) -> Result<Json<OptOut>, Problem> {
-    find(&app, &phone).await.map(Json)
 }
 
 /// The entry of a number, in any writing.
@@ -98,7 +139,18 @@ pub async fn find(app: &AppState, phone: &str) -> Result<OptOut, Problem> {
     Err(not_found())
 }
 
-/// `DELETE /v1/opt-outs/{phone}`.
+/// Removes an opt-out
+///
+/// From now on the number may be texted again. What was held back meanwhile is not sent by that.
+#[utoipa::path(
+    delete,
+    path = "/v1/opt-outs/{phone}",
+    operation_id = "removeOptOut",
+    tag = "opt-outs",
+    params(("phone" = String, Path, description = "The number, in any writing", example = "+14155550101")),
+    responses((status = 204, description = "It is gone"), ForAdmins),
+    security(("admin" = []))
+)]
 pub async fn remove(State(app): SharedState, Path(phone): Path<String>) -> Result<StatusCode, Problem> {
     remove_one(&app, &phone).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -113,6 +165,21 @@ pub async fn remove_one(app: &AppState, phone: &str) -> Result<(), Problem> {
         }
     }
     Err(not_found())
+}
+
+/// A number that must not be texted.
+#[derive(ToSchema)]
+#[schema(as = NewOptOut)]
+#[expect(dead_code, reason = "describes what `read_new` reads; a test compares the two")]
+pub struct OptOutBody {
+    /// In any writing; best with `+` and country code.
+    #[schema(examples("+14155550101"))]
+    phone: String,
+    /// The helpdesk's own id of the person.
+    staff_id: Option<Id>,
+    /// Why; cut at 200 characters.
+    #[schema(examples("asked by mail"))]
+    reason: Option<String>,
 }
 
 /// The numbers that a text in an address may mean. As it is listed first: an earlier version may have stored a form that is
@@ -134,5 +201,35 @@ fn restore_plus(text: String) -> String {
     match text.strip_prefix(' ') {
         Some(rest) => format!("+{rest}"),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use utoipa::PartialSchema;
+
+    #[test]
+    fn an_opt_out_is_read_as_its_schema_says() {
+        let schema = serde_json::to_value(OptOutBody::schema()).unwrap();
+        let members = schema["properties"].as_object().unwrap();
+        let id = serde_json::to_value(Id::schema()).unwrap()["examples"][0].clone();
+        let example: Value = members
+            .iter()
+            .map(|(name, member)| (name.clone(), member["examples"].get(0).unwrap_or(&id).clone()))
+            .collect();
+        let read = |document: &Value| read_new(document, Region::UNKNOWN, Timestamp::UNIX_EPOCH);
+
+        let new = read(&example).unwrap();
+
+        assert_eq!(new.phone.as_e164(), "+14155550101");
+        assert!(new.staff_id.is_some() && new.reason.is_some());
+        for name in members.keys() {
+            let mut wrong = example.clone();
+            wrong[name] = json!(true);
+            let faults = read(&wrong).err().unwrap();
+            assert_eq!(faults[0].pointer, format!("/{name}"));
+        }
     }
 }

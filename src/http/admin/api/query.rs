@@ -14,6 +14,10 @@ use axum::{
 };
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
+use utoipa::{
+    IntoParams, PartialSchema, ToSchema,
+    openapi::{RefOr, Schema, schema::ObjectBuilder, schema::Type},
+};
 
 /// The query, read into `T`. What cannot be read is a 422 that points to the parameter.
 pub struct Query<T>(pub T);
@@ -39,9 +43,14 @@ pub fn read<T: de::DeserializeOwned>(query: &str) -> Result<T, Problem> {
 }
 
 /// Which page of a list.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct PageQuery {
+    /// `next` of the page before.
+    #[param(nullable = false)]
     pub cursor: Option<String>,
+    /// How many items a page has; more than 200 counts as 200.
+    #[param(value_type = i64, minimum = 1, default = 50, required = false)]
     #[serde(default)]
     pub limit: PageSize,
 }
@@ -74,8 +83,11 @@ fn next_link(uri: &Uri, cursor: &str) -> String {
 }
 
 /// How one thing is shown.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct ShowQuery {
+    /// Shows phone numbers in full.
+    #[param(inline, required = false)]
     #[serde(default)]
     pub reveal: Phones,
 }
@@ -112,7 +124,7 @@ impl TryFrom<String> for PageSize {
 
 /// How phone numbers are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(from = "String")]
+#[serde(try_from = "String")]
 pub enum Phones {
     #[default]
     Masked,
@@ -120,14 +132,30 @@ pub enum Phones {
     InFull,
 }
 
-impl From<String> for Phones {
-    fn from(reveal: String) -> Self {
+impl TryFrom<String> for Phones {
+    type Error = String;
+
+    fn try_from(reveal: String) -> Result<Self, String> {
         match reveal.as_str() {
-            "phone" => Self::InFull,
-            _ => Self::Masked,
+            "phone" => Ok(Self::InFull),
+            other => Err(format!(
+                "`{}` cannot be revealed: only `phone` can",
+                clean_line(other, 40)
+            )),
         }
     }
 }
+
+impl PartialSchema for Phones {
+    fn schema() -> RefOr<Schema> {
+        let words = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(["phone"]));
+        Schema::from(words).into()
+    }
+}
+
+impl ToSchema for Phones {}
 
 /// What to do about a text that is not a phone number.
 pub const NO_PHONE: &str = "this is not one phone number: write it with `+`, country code and number, like `+14155550101`, and without an extension";
@@ -149,9 +177,15 @@ pub fn state_words() -> String {
     words.join(", ")
 }
 
-/// For `deserialize_with`: only `true` says so.
+/// For `deserialize_with`.
 pub fn is_true<'de, D: Deserializer<'de>>(parameter: D) -> Result<bool, D::Error> {
-    Ok(String::deserialize(parameter)? == "true")
+    let text = String::deserialize(parameter)?;
+    text.parse().map_err(|_| {
+        de::Error::custom(format_args!(
+            "`{}` is neither `true` nor `false`",
+            clean_line(&text, 40)
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -193,7 +227,7 @@ mod tests {
         assert_eq!(example.source.as_deref(), Some("7"));
         assert_eq!((example.reveal, example.force), (Phones::InFull, true));
         assert_eq!(example.day, LocalDay::parse("2026-11-20"));
-        let other: Example = read("reveal=all&force=yes").unwrap();
+        let other: Example = read("force=false").unwrap();
         assert_eq!((other.reveal, other.force), (Phones::Masked, false));
     }
 
@@ -212,6 +246,8 @@ mod tests {
         for (query, pointer, detail) in [
             ("limit=0", "/limit", "`0` is not a whole number from 1 to 200"),
             ("limit=ten", "/limit", "`ten` is not a whole number from 1 to 200"),
+            ("reveal=all", "/reveal", "`all` cannot be revealed: only `phone` can"),
+            ("force=yes", "/force", "`yes` is neither `true` nor `false`"),
             ("day=today", "/day", "`today` is not a day: write it like `2026-11-20`"),
         ] {
             let response = read::<Example>(query).unwrap_err().into_response();

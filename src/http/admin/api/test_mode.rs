@@ -5,15 +5,16 @@ use crate::{
     http::{
         body,
         deadline::now,
-        error::Problem,
+        error::{ForAdmins, JsonBody, Problem},
         state::{AppState, SharedState},
     },
 };
 use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Whether messages go to the log only.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct TestMode {
     /// As an admin set it; every process of this database obeys.
     on: bool,
@@ -21,13 +22,40 @@ pub struct TestMode {
     driver: &'static str,
 }
 
-/// `GET /v1/test-mode`.
+/// The mode to set.
+#[derive(ToSchema)]
+#[schema(as = NewTestMode)]
+#[expect(dead_code, reason = "describes what `set` reads")]
+pub struct TestModeBody {
+    on: bool,
+}
+
+/// Shows whether test mode is on
+#[utoipa::path(
+    get,
+    path = "/v1/test-mode",
+    operation_id = "showTestMode",
+    tag = "test mode",
+    responses((status = 200, body = TestMode, description = "The mode"), ForAdmins),
+    security(("admin" = []))
+)]
 pub async fn show(State(app): SharedState) -> Result<Json<TestMode>, Problem> {
     status(&app).await
 }
 
-/// `PUT /v1/test-mode` `{"on": true}`: when it is answered, no message is begun by another way any more. One that was begun
-/// before may still be under way.
+/// Turns test mode on or off
+///
+/// While it is on, messages go to the log only, on every process of this database. When it is answered, no message is begun by
+/// another way any more; one that was begun before may still be under way.
+#[utoipa::path(
+    put,
+    path = "/v1/test-mode",
+    operation_id = "setTestMode",
+    tag = "test mode",
+    request_body = TestModeBody,
+    responses((status = 200, body = TestMode, description = "The mode, as it is now"), ForAdmins, JsonBody),
+    security(("admin" = []))
+)]
 pub async fn set(State(app): SharedState, headers: HeaderMap, raw: Body) -> Result<Json<TestMode>, Problem> {
     let document = body::read_json(&headers, raw).await?;
     let mut faults = Vec::new();

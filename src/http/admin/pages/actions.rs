@@ -13,11 +13,10 @@ use crate::{
             },
             pages::form::Fields,
         },
-        error::Problem,
+        error::{Kind, Problem},
         state::AppState,
     },
 };
-use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -52,24 +51,17 @@ pub async fn on_delivery(app: &AppState, id: &str, fields: &Fields) -> Result<Ou
 /// For a form that no page of this version has.
 pub fn unknown() -> Problem {
     Problem::new(
-        StatusCode::UNPROCESSABLE_ENTITY,
+        Kind::InvalidFields,
         "This button is of another version of these pages: reload the page and try again.",
     )
 }
 
 async fn resend(app: &AppState, id: &str, force: bool) -> Result<Outcome, Problem> {
-    let problem = match deliveries::send_again(app, id, force).await {
-        Ok(_) => return Ok(Outcome::Done("resent")),
-        Err(problem) => problem,
-    };
-    if problem.status() != StatusCode::CONFLICT || force {
-        return Err(problem);
+    match deliveries::send_again(app, id, force).await {
+        Ok(_) => Ok(Outcome::Done("resent")),
+        Err(problem) if problem.kind() == Kind::MayStillArrive => Ok(Outcome::AskForce),
+        Err(problem) => Err(problem),
     }
-    let found = app.store.delivery(id).await?;
-    let is_open = found
-        .and_then(|found| State::parse(&found.state))
-        .is_some_and(State::is_open);
-    if is_open { Ok(Outcome::AskForce) } else { Err(problem) }
 }
 
 async fn reveal(app: &AppState, id: &str) -> Result<Outcome, Problem> {

@@ -2,11 +2,11 @@
 
 use crate::http::{
     body::{self, Limits},
-    error::Problem,
+    error::{Kind, Problem},
 };
 use axum::{
     body::Body,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, header},
 };
 use futures::stream;
 use std::{collections::HashMap, convert::Infallible};
@@ -23,7 +23,7 @@ impl Fields {
         if let Some(boundary) = kind.and_then(|kind| multer::parse_boundary(kind).ok()) {
             return Self::in_parts(bytes, boundary)
                 .await
-                .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "The form did not arrive whole. Send it again."));
+                .map_err(|_| Problem::new(Kind::IncompleteBody, "The form did not arrive whole. Send it again."));
         }
         let mut fields = Self::default();
         for (name, value) in url::form_urlencoded::parse(&bytes) {

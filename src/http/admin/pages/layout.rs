@@ -148,7 +148,7 @@ pub async fn problem_page(app: &AppState, viewer: &Viewer, problem: &Problem) ->
     let status = problem.status();
     let title = match status {
         StatusCode::NOT_FOUND => "Not found",
-        StatusCode::FORBIDDEN => "Not allowed",
+        StatusCode::FORBIDDEN => "Nothing was changed",
         StatusCode::CONFLICT => "Not possible now",
         StatusCode::TOO_MANY_REQUESTS => "Too many requests",
         StatusCode::SERVICE_UNAVAILABLE => "Not available now",

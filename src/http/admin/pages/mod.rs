@@ -43,6 +43,7 @@ pub fn routes(app: &Arc<AppState>) -> Router<Arc<AppState>> {
         .route("/admin/opt-outs.csv", get(opt_outs::export))
         .route("/admin/reports", get(reports::list).post(reports::act))
         .route("/admin/reports/{day}", get(reports::show))
+        .route("/admin/reports/{day}/csv", get(reports::csv))
         .route("/admin/settings", get(settings::show).post(settings::act))
         .route("/admin/logout", post(session::log_out).get(to_overview))
         .route("/admin/{*rest}", get(nothing_here).post(nothing_here))

@@ -22,7 +22,7 @@ use crate::{
             query::NO_PHONE,
         },
         deadline::now,
-        error::Problem,
+        error::{Kind, Problem},
         state::{AppState, SharedState},
     },
     store::{NewOptOut, OptOut},
@@ -167,9 +167,9 @@ pub async fn confirm_removal(
 }
 
 /// `GET /admin/opt-outs.csv`: all numbers, in full.
-pub async fn export(state: SharedState) -> Response {
+pub async fn export(state: SharedState) -> Result<Response, Failure> {
     tracing::info!("an admin was given all opted-out numbers as a file");
-    opt_out_files::export(state).await
+    Ok(opt_out_files::export(state).await?)
 }
 
 /// `POST /admin/opt-outs`.
@@ -233,7 +233,7 @@ async fn import(app: &AppState, fields: &Fields) -> Result<Shown, Problem> {
     let bytes = if file.is_empty() { lines } else { file };
     if bytes.is_empty() {
         let detail = "Choose a file, or write the numbers into the field below it, one on each line.";
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+        return Err(Problem::new(Kind::InvalidFields, detail));
     }
     Ok(Shown {
         import: Some(opt_out_files::import_file(app, bytes).await?),

@@ -5,9 +5,12 @@ use super::{totals::DayTotals, words};
 use crate::{
     config::Effective,
     domain::day::{LocalDay, zone_name},
-    http::{deadline::now, error::Problem},
+    http::{
+        deadline::now,
+        error::{Kind, Problem},
+    },
 };
-use axum::http::{HeaderName, StatusCode};
+use axum::http::HeaderName;
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use minijinja::{AutoEscape, Environment, HtmlEscape, Value, value::Serde};
 use serde::Serialize;
@@ -78,10 +81,7 @@ impl Pages {
             .and_then(|page| page.render(view));
         rendered.map_err(|error| {
             tracing::error!(template, %error, "a page could not be made");
-            Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "This page could not be made; see the log.",
-            )
+            Problem::new(Kind::Internal, "This page could not be made; see the log.")
         })
     }
 }

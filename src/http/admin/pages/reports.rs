@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     http::{
-        admin::api::{query::PageQuery, reports},
+        admin::api::{
+            query::PageQuery,
+            reports::{self, Format},
+        },
         error::Problem,
         state::{AppState, SharedState},
     },
@@ -71,15 +74,30 @@ pub async fn show(
     Extension(viewer): Extension<Viewer>,
     Path(day): Path<String>,
 ) -> Result<Response, Failure> {
-    let report = reports::find(&app, reports::read_day(&day)?).await?;
+    let day = reports::read_day(&day)?;
+    let absent = || Problem::not_found(format!("There is no report of {day}."));
+    let report = app.store.report_of(day).await?.ok_or_else(absent)?;
+    let parts = app.store.report_parts(day).await?;
     let page = Page {
         template: "report.html",
         section: Section::Reports,
         title: report.subject.clone(),
         notice: None,
-        view: context! { report => view(&report) },
+        view: context! { report => view(&report), has_table => parts.is_some_and(|parts| parts.file.is_some()) },
     };
     layout::page(&app, &viewer, page).await
+}
+
+/// `GET /admin/reports/{day}/csv`: its table, as it was attached to the mail.
+pub async fn csv(State(app): SharedState, Path(day): Path<String>) -> Result<Response, Failure> {
+    let day = reports::read_day(&day)?;
+    let part = reports::part(&app, day, Format::Csv).await?;
+    let absent = || {
+        Problem::not_found(format!(
+            "There is no table of {day}: nothing failed, or there is no report."
+        ))
+    };
+    Ok(part.ok_or_else(absent)?)
 }
 
 /// `POST /admin/reports`: has the report of a day made.

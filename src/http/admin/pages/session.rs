@@ -15,7 +15,7 @@ use crate::{
         body::{self, Limits},
         connections::Connection,
         deadline::now,
-        error::Problem,
+        error::{Kind, Problem},
         state::{AppState, SharedState},
     },
     store::Session,
@@ -95,7 +95,7 @@ async fn answer(viewer: &Viewer, request: Request, next: Next) -> Result<Respons
         raw = Body::empty();
         if !is_our_form(&fields, &viewer.secret, &parts.headers) {
             tracing::warn!("refused a form that is not from one of our pages");
-            return Err(Problem::new(StatusCode::FORBIDDEN, WRONG_FORM).into());
+            return Err(Problem::new(Kind::ForeignForm, WRONG_FORM).into());
         }
         parts.extensions.insert(fields);
     }
@@ -273,17 +273,17 @@ pub async fn log_in(
     };
     let next = fields.text("next");
     let Some(before) = &known else {
-        return refuse(&next, Problem::new(StatusCode::FORBIDDEN, no_cookie(cookie)));
+        return refuse(&next, Problem::new(Kind::ForeignForm, no_cookie(cookie)));
     };
     if !is_our_form(&fields, before, &headers) {
         let detail = "This form was too old. Try again with the one below.";
-        return refuse(&next, Problem::new(StatusCode::FORBIDDEN, detail));
+        return refuse(&next, Problem::new(Kind::ForeignForm, detail));
     }
     let Some(digest) = app.admin_tokens.digest_of(&fields.text("token")) else {
         tracing::warn!("a log-in with a wrong token");
         let detail = "This is not an admin token. It is one of `auth.admin_tokens`; where none are configured, the \
             service prints a new one when it starts.";
-        return refuse(&next, Problem::new(StatusCode::FORBIDDEN, detail));
+        return refuse(&next, Problem::new(Kind::Unauthorized, detail));
     };
     connection.know_client();
     match open(&app, &digest).await {

@@ -1,0 +1,19 @@
+//! The endpoints that need no admin token: what helpdesks and providers call, and what load balancers ask.
+
+use super::{endpoints::endpoints, events, health, twilio};
+
+endpoints! {
+    /// What helpdesks and providers call.
+    Callers {
+        "/v1/events": post events::post;
+        "/twilio/status": post twilio::receipts::post;
+    }
+}
+
+endpoints! {
+    /// What anybody may ask.
+    Probes {
+        "/healthz": get health::alive;
+        "/readyz": get health::ready;
+    }
+}
