@@ -264,6 +264,10 @@ pub async fn log_in(
     let known = cookie.read(&headers);
     let refuse = |next: &str, problem: Problem| {
         let problem = app.rate_limiter.refuse(&headers, peer.ip(), problem);
+        // A flood is limited in the log too.
+        if problem.kind() == Kind::Unauthorized {
+            tracing::warn!("a log-in with a wrong token");
+        }
         login_page(&app, cookie, known.clone(), next, Some(&problem))
     };
     let reading = Fields::read(&headers, raw, LOGIN_BODY);
@@ -280,7 +284,6 @@ pub async fn log_in(
         return refuse(&next, Problem::new(Kind::ForeignForm, detail));
     }
     let Some(digest) = app.admin_tokens.digest_of(&fields.text("token")) else {
-        tracing::warn!("a log-in with a wrong token");
         let detail = "This is not an admin token. It is one of `auth.admin_tokens`; where none are configured, the \
             service prints a new one when it starts.";
         return refuse(&next, Problem::new(Kind::Unauthorized, detail));
