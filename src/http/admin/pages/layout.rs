@@ -172,7 +172,7 @@ pub async fn problem_page(app: &AppState, viewer: &Viewer, problem: &Problem) ->
 }
 
 fn frame(app: &AppState, viewer: &Viewer, is_test_mode: bool, page: Page) -> Result<String, Problem> {
-    let sections = SECTIONS.map(|(section, href, label)| context! { href, label, current => section == page.section });
+    let sections = SECTIONS.map(|(section, href, label)| context! { href => Value::from_safe_string(href.to_owned()), label, current => section == page.section });
     let notice = page
         .notice
         .map(|notice| context! { tone => notice.tone, text => notice.text });
@@ -184,8 +184,8 @@ fn frame(app: &AppState, viewer: &Viewer, is_test_mode: bool, page: Page) -> Res
         is_log_driver => app.route.provider == ProviderName::Log,
         csrf => viewer.secret.csrf(),
         admin => viewer.name.clone(),
-        style => assets::style(),
-        icon => assets::icon(),
+        style => Value::from_safe_string(assets::style()),
+        icon => Value::from_safe_string(assets::icon()),
     };
     app.pages.render(page.template, &context! { frame, ..page.view })
 }

@@ -88,7 +88,7 @@ async fn show(app: &AppState, viewer: &Viewer, asked: &Asked, shown: Shown) -> R
         page,
         next => has_next.then(|| link(page + 1)),
         previous => (page > 1).then(|| link(page - 1)),
-        import => shown.import.as_ref().map(|import| view(import)),
+        import => shown.import.as_ref().map(view),
         typed => context! {
             phone => shown.typed.text("phone"),
             reason => shown.typed.text("reason"),

@@ -29,7 +29,7 @@ use axum::{
     response::{Html, IntoResponse, Redirect, Response},
 };
 use jiff::{SignedDuration, Timestamp};
-use minijinja::context;
+use minijinja::{Value, context};
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -238,8 +238,8 @@ fn login_page(
         csrf => secret.csrf(),
         next => place_after(next),
         problem => problem.map(Problem::message),
-        style => assets::style(),
-        icon => assets::icon(),
+        style => Value::from_safe_string(assets::style()),
+        icon => Value::from_safe_string(assets::icon()),
     };
     let mut response = match app.pages.render("login.html", &view) {
         Ok(html) => (status, Html(html)).into_response(),
