@@ -234,7 +234,7 @@ async fn open(config: &Config, access: Access) -> anyhow::Result<Way> {
 
 fn here(config: &Config, store: Db) -> anyhow::Result<Way> {
     let carriers = Carriers::open(&config.carriers)?;
-    let api = AdminApi::new(make_app_state(config, &store, &carriers)?);
+    let api = AdminApi::new(make_app_state(config, Vec::new(), &store, &carriers)?);
     Ok(Way::Here { api, store })
 }
 

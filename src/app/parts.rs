@@ -3,13 +3,14 @@
 use super::settings::Config;
 use crate::{
     carrier::Carriers,
+    config::Effective,
     domain::{
         event::Recipient,
         message::Templates,
         phone::Region,
         route::{Channel, ChannelRules},
     },
-    http::{self, AppState, RateLimiter, Tokens, Webhooks},
+    http::{self, AppState, Pages, RateLimiter, Tokens, Webhooks},
     intake::Intake,
     mail::{self, Mailer},
     store::Db,
@@ -67,7 +68,12 @@ pub fn make_missing_tokens(config: &mut Config) -> Vec<(&'static str, String)> {
     made
 }
 
-pub fn make_app_state(config: &Config, store: &Db, carriers: &Carriers) -> anyhow::Result<AppState> {
+pub fn make_app_state(
+    config: &Config,
+    effective: Effective,
+    store: &Db,
+    carriers: &Carriers,
+) -> anyhow::Result<AppState> {
     let carrier = carriers.of(Channel::Sms).context("`sms.driver` is not set")?;
     let rules = config.carriers.rules(Channel::Sms).context("`sms.driver` is not set")?;
     let (mut intake_tokens, mut admin_tokens) = (Tokens::default(), Tokens::default());
@@ -96,7 +102,19 @@ pub fn make_app_state(config: &Config, store: &Db, carriers: &Carriers) -> anyho
         readiness: http::Readiness::default(),
         nightly: config.nightly.time,
         has_mail: config.nightly.mail.is_some(),
+        pages: make_pages(config, effective),
     })
+}
+
+fn make_pages(config: &Config, effective: Effective) -> Pages {
+    // Admins with an address of their own do not come by the public one.
+    let public_url = config.public_url.as_ref().filter(|_| config.listen_admin.is_none());
+    Pages::new(
+        &config.time_zone,
+        config.proxy_header.clone(),
+        public_url.is_some_and(|url| url.scheme() == "https"),
+        effective,
+    )
 }
 
 pub fn make_nightly(config: &Config, store: &Db) -> Nightly {

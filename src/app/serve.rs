@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     carrier::Carriers,
+    config::Effective,
     http,
     store::{Db, Limits},
     telemetry, worker,
@@ -50,6 +51,7 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<()> {
 pub struct Opened {
     config: Config,
     warnings: Vec<String>,
+    effective: Effective,
     role: Role,
     listener: TcpListener,
     admin_listener: Option<TcpListener>,
@@ -62,7 +64,10 @@ pub struct Opened {
 impl Opened {
     pub async fn open(loaded: Loaded, role: Role) -> anyhow::Result<Self> {
         let Loaded {
-            mut config, warnings, ..
+            mut config,
+            warnings,
+            effective,
+            ..
         } = loaded;
         let listener = bind("listen", config.listen).await?;
         let admin_listener = match config.listen_admin {
@@ -80,6 +85,7 @@ impl Opened {
             new_tokens: make_missing_tokens(&mut config),
             config,
             warnings,
+            effective,
             role,
             listener,
             admin_listener,
@@ -110,6 +116,7 @@ impl Opened {
         let Self {
             config,
             warnings,
+            effective,
             role,
             listener,
             admin_listener,
@@ -127,7 +134,7 @@ impl Opened {
         }
 
         let (stop, stopping) = watch::channel(false);
-        let app_state = Arc::new(make_app_state(&config, &store, &carriers)?);
+        let app_state = Arc::new(make_app_state(&config, effective, &store, &carriers)?);
         // None of them waits for the others' connections.
         let worker_store = store.apart(Limits::QUICK);
         let nightly_store = store.apart(Limits::PATIENT);

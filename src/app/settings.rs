@@ -7,6 +7,7 @@ use crate::{
     config::{Effective, Fault, Log, Nightly, Reader, Sms, read_sources},
     domain::{database_url::DatabaseUrl, source::Source},
 };
+use axum::http::HeaderName;
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
 use secrecy::{ExposeSecret, SecretString};
@@ -15,6 +16,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
 };
+use url::Url;
 
 /// Where the file is looked for when none is named.
 const DEFAULT_FILE: &str = "/etc/nightbell/nightbell.toml";
@@ -31,6 +33,10 @@ pub struct Config {
     /// Requests a second for each good token; 0 is no limit.
     pub http_per_second: u32,
     pub trusted_proxies: Vec<IpNet>,
+    /// In which a trusted proxy names the admin whom it has logged in.
+    pub proxy_header: Option<HeaderName>,
+    /// Where the provider reaches us from outside.
+    pub public_url: Option<Url>,
     pub sms: Sms,
     pub carriers: carrier::Settings,
     pub nightly: Nightly,
@@ -94,6 +100,11 @@ fn read(reader: &mut Reader) -> Config {
     let daily_limit = reader.number("daily_limit", 200, 0, 10_000_000);
     let intake_tokens = reader.secret_list("auth.intake_tokens");
     let admin_tokens = reader.secret_list("auth.admin_tokens");
+    let proxy_header = reader.optional(
+        "auth.proxy_header",
+        "the name of a header like `X-Forwarded-User`",
+        |text| text.parse::<HeaderName>().ok(),
+    );
     let http_per_second = reader.number("http.per_second", 0, 0, 1_000_000);
     let trusted_proxies = reader.list(
         "http.trusted_proxies",
@@ -104,6 +115,9 @@ fn read(reader: &mut Reader) -> Config {
                 .or_else(|| item.parse::<std::net::IpAddr>().ok().map(IpNet::from))
         },
     );
+    if proxy_header.is_some() && trusted_proxies.is_empty() && !reader.has_fault("http.trusted_proxies") {
+        reader.fault("auth.proxy_header", "is believed from your own proxies only, and none are named: set `http.trusted_proxies` to their addresses, and let them remove this header from what comes from outside");
+    }
     let chosen = carrier::Chosen::read(reader);
     let sms = Sms::read(reader);
     let carriers = carrier::Settings::read(reader, &chosen, public_url.as_ref());
@@ -142,6 +156,8 @@ fn read(reader: &mut Reader) -> Config {
         admin_tokens,
         http_per_second,
         trusted_proxies,
+        proxy_header,
+        public_url,
         sms,
         carriers,
         nightly,
@@ -223,6 +239,16 @@ mod tests {
             ]),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn the_name_of_an_admin_is_believed_from_named_proxies_only() {
+        let proxies = ("NIGHTBELL_HTTP__TRUSTED_PROXIES", "127.0.0.1");
+        let header = |name| ("NIGHTBELL_AUTH__PROXY_HEADER", name);
+
+        assert_eq!(fault_keys(&[header("X-Forwarded-User")]), ["auth.proxy_header"]);
+        assert_eq!(fault_keys(&[header("X-Forwarded-User"), proxies]), [""; 0]);
+        assert_eq!(fault_keys(&[header("X Forwarded"), proxies]), ["auth.proxy_header"]);
     }
 
     #[test]

@@ -67,7 +67,21 @@ impl Tokens {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return None;
         }
-        let digest: [u8; 32] = Sha256::digest(token.trim()).into();
+        self.find_token(token.trim())
+    }
+
+    /// The digest of this token, if it is one of these.
+    pub fn digest_of(&self, token: &str) -> Option<[u8; 32]> {
+        self.find_token(token).map(|allowed| self.0[allowed.index].digest)
+    }
+
+    /// Whether the digest of any of these passes `test`, which is asked about all of them.
+    pub fn any_digest(&self, test: impl Fn(&[u8; 32]) -> bool) -> bool {
+        self.0.iter().fold(false, |found, token| test(&token.digest) | found)
+    }
+
+    fn find_token(&self, token: &str) -> Option<Allowed> {
+        let digest: [u8; 32] = Sha256::digest(token).into();
         let mut found = None;
         for (index, known) in self.0.iter().enumerate() {
             if bool::from(known.digest.ct_eq(&digest)) {
@@ -149,6 +163,7 @@ impl RateLimiter {
 
     /// Whether this address is one of our own proxies, which speak for many clients.
     pub fn is_proxy(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
 

@@ -5,7 +5,7 @@ use super::quota::QuotaFields;
 use crate::{domain::json::Fault, store::StoreError};
 use axum::{
     Json,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -72,6 +72,9 @@ kinds! {
     /// The signature is missing, or does not fit the configured public address and auth token. The last rejected requests
     /// are at `/v1/receipts/rejected`; `nightbell receipt verify` shows what was signed.
     InvalidSignature = FORBIDDEN "invalid-signature" "The signature is not valid";
+    /// A form of the admin pages came without the value that only our own pages know, or without its cookie. Nothing was
+    /// changed: reload the page and send it again.
+    ForeignForm = FORBIDDEN "foreign-form" "The form is not from one of our pages";
     /// There is nothing at this address, or no thing with this id. Ids are never used again, and an address has no NUL.
     NotFound = NOT_FOUND "not-found" "There is nothing here";
     /// The address is right and the method is not. The `Allow` header lists those that are.
@@ -232,13 +235,35 @@ impl Problem {
         Self::new(Kind::NotFound, detail)
     }
 
-    #[cfg(test)]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     pub fn status(&self) -> StatusCode {
         self.kind.status()
     }
 
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// What is wrong, for a person: the faults of the fields where there are some.
+    pub fn message(&self) -> String {
+        if self.errors.is_empty() {
+            return self.detail.clone();
+        }
+        let faults: Vec<&str> = self.errors.iter().map(|fault| fault.detail.as_str()).collect();
+        faults.join("; ")
+    }
+
+    /// Says in the headers of its answer what holds for every kind of answer.
+    pub fn set_headers(&self, headers: &mut HeaderMap) {
+        if self.is_last {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
     }
 
     /// Says when to send it again, in seconds.
@@ -286,6 +311,8 @@ pub struct ProblemDetails {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.kind.status();
+        let mut headers = HeaderMap::new();
+        self.set_headers(&mut headers);
         let details = ProblemDetails {
             r#type: self.kind.uri(),
             title: self.kind.title(),
@@ -294,18 +321,12 @@ impl IntoResponse for Problem {
             errors: self.errors,
         };
         let mut response = (status, self.quota, Json(details)).into_response();
-        let headers = response.headers_mut();
         let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
         set(header::CONTENT_TYPE, "application/problem+json");
-        if self.is_last {
-            set(header::CONNECTION, "close");
-        }
         if status == StatusCode::UNAUTHORIZED {
             set(header::WWW_AUTHENTICATE, "Bearer");
         }
-        if let Some(seconds) = self.retry_after_s {
-            headers.insert(header::RETRY_AFTER, seconds.into());
-        }
+        response.headers_mut().extend(headers);
         response
     }
 }

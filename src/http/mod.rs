@@ -20,6 +20,7 @@ mod state;
 mod twilio;
 mod webhooks;
 
+pub use admin::pages::Pages;
 pub use auth::{RateLimiter, Tokens};
 pub use in_process::AdminApi;
 pub use readiness::Readiness;

@@ -1,6 +1,7 @@
 //! What every handler works with. Absent: how it is made (see `app`).
 
 use super::{
+    admin::pages::Pages,
     auth::{RateLimiter, Tokens},
     deadline::now,
     readiness::Readiness,
@@ -36,6 +37,8 @@ pub struct AppState {
     pub nightly: NightlyTime,
     /// Whether mails have a server and somebody to go to.
     pub has_mail: bool,
+    /// What the admin pages are made with.
+    pub pages: Pages,
 }
 
 impl AppState {

@@ -73,7 +73,7 @@ impl Span {
 const LAST_ID: &str = "ffffffff-ffff-ffff-ffff-ffffffffffff";
 
 /// Before every id that is made from this time on.
-fn first_id(at: Timestamp) -> String {
+pub fn first_id(at: Timestamp) -> String {
     let ms = u64::try_from(at.as_millisecond()).unwrap_or(0).min((1 << 48) - 1);
     let hex = format!("{ms:012x}");
     format!("{}-{}-0000-0000-000000000000", &hex[..8], &hex[8..])

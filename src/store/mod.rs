@@ -6,7 +6,7 @@
 //! From below: `session` and `single` (connections), `engine`, `tx` (a transaction, and what follows its commit), `query`,
 //! `sql`; tables of their own (`alarms`, `holds`, `limits`, `opt_outs`, `contact`, …); `ledger` (the only writer of deliveries,
 //! attempts and timelines); `alerts`, `duplicates`; `jobs`, `batcher`, `writes` (group commit); `db`, `open`. Beside them what
-//! only reads (`lists`, `reports`), and what the nightly jobs need (`job_runs`, `outbox`, `cleanup`).
+//! only reads (`lists`, `reports`, `overview`), and what the nightly jobs need (`job_runs`, `outbox`, `cleanup`).
 //!
 //! Locks are always taken in this order, so that PostgreSQL has no deadlocks: setting, alert, daily count, delivery.
 
@@ -29,11 +29,13 @@ mod migrate;
 mod open;
 mod opt_outs;
 mod outbox;
+mod overview;
 mod pace;
 mod page;
 mod query;
 mod reports;
 mod session;
+mod sessions;
 mod single;
 mod sql;
 mod test_mode;
@@ -57,9 +59,11 @@ pub use limits::LimitStatus;
 pub use lists::{AlertFilter, AlertState, AlertView, DeliveryFilter, DeliveryView};
 pub use opt_outs::{NewOptOut, OptOut};
 pub use outbox::{KeptReport, Mail, Mails, ReportParts, report_key};
+pub use overview::{MessageText, RecentAlarm, Ticket};
 pub use page::Page;
 pub use reports::Outcomes;
 pub use session::Limits;
+pub use sessions::Session;
 pub use transfer::{PAGE, SUPERSEDED, TABLES};
 pub use types::{Recipient, new_id};
 pub use waits::Wait;

@@ -141,7 +141,7 @@ impl Db {
     }
 
     /// How the deliveries received in this time stand now, in the order of the states.
-    async fn totals(&self, from: Timestamp, until: Timestamp) -> Result<Vec<(State, i64)>, StoreError> {
+    pub async fn totals(&self, from: Timestamp, until: Timestamp) -> Result<Vec<(State, i64)>, StoreError> {
         let counts: Vec<(String, i64)> = self
             .reads()
             .all(

@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Every table, in the order in which rows may be inserted: what others refer to comes first. Not `route_pace`, which is
-/// the old server's time of day.
+/// the old server's time of day, nor `admin_session`: who is logged in there logs in here anew.
 pub const TABLES: [&str; 15] = [
     "alert",
     "alert_event",

@@ -1,5 +1,6 @@
 //! What stories run in: the service as a process of its own, a fake Twilio, a database.
 
+pub mod browser;
 pub mod clock;
 pub mod database;
 pub mod env;

@@ -1,6 +1,7 @@
-//! What admins use. Everything here needs the admin token.
+//! What admins use: the API, with the admin token, and the pages, with a session.
 
 pub(super) mod api;
+pub mod pages;
 
 pub use api::Admins;
 
@@ -17,9 +18,10 @@ use axum::{
 };
 use std::{net::SocketAddr, sync::Arc};
 
-/// Everything that needs the admin token.
 pub fn routes(app: &Arc<AppState>) -> Router<Arc<AppState>> {
-    Admins::routes().route_layer(middleware::from_fn_with_state(Arc::clone(app), admit))
+    Admins::routes()
+        .route_layer(middleware::from_fn_with_state(Arc::clone(app), admit))
+        .merge(pages::routes(app))
 }
 
 /// Asks for the admin token before anything else is read.

@@ -106,13 +106,18 @@ impl Alert {
     security(("admin" = []))
 )]
 pub async fn list(State(app): SharedState, Query(query): Query<ListQuery>, uri: Uri) -> Result<Listed<Alert>, Problem> {
-    let filter = filter(&app, &query);
+    let page = search(&app, &query).await?;
+    Ok(Listed { page, uri })
+}
+
+/// The alerts that are asked for.
+pub async fn search(app: &AppState, query: &ListQuery) -> Result<Page<Alert>, Problem> {
+    let filter = filter(app, query);
     let page = app
         .store
         .alerts(&filter, query.cursor.as_deref(), query.limit.0)
         .await?;
-    let page = page.map(|view| Alert::of(view, query.reveal));
-    Ok(Listed { page, uri })
+    Ok(page.map(|view| Alert::of(view, query.reveal)))
 }
 
 /// Shows an alert
@@ -161,10 +166,16 @@ pub async fn cancel(
     Path(id): Path<String>,
     Query(query): Query<ShowQuery>,
 ) -> Result<Json<CanceledAlert>, Problem> {
-    let canceled = app.store.cancel_alert(&id, now()).await?.ok_or_else(not_found)?;
-    tracing::info!(alert.id = %id, canceled, "an admin canceled an alert");
+    let canceled = cancel_all(&app, &id).await?;
     let alert = find(&app, &id, query.reveal).await?;
     Ok(Json(CanceledAlert { canceled, alert }))
+}
+
+/// Holds back those of an alert's deliveries whose send has not begun; how many.
+pub async fn cancel_all(app: &AppState, id: &str) -> Result<usize, Problem> {
+    let canceled = app.store.cancel_alert(id, now()).await?.ok_or_else(not_found)?;
+    tracing::info!(alert.id = %id, canceled, "an admin canceled an alert");
+    Ok(canceled)
 }
 
 /// A subject is searched for on one day, or some days back: the oldest alerts of a year are seldom meant, and take long.
@@ -236,7 +247,8 @@ fn state<'de, D: Deserializer<'de>>(parameter: D) -> Result<Option<AlertState>, 
     parsed.map(Some).ok_or_else(unknown)
 }
 
-async fn find(app: &AppState, id: &str, phones: Phones) -> Result<Alert, Problem> {
+/// One alert with the timelines of its deliveries.
+pub async fn find(app: &AppState, id: &str, phones: Phones) -> Result<Alert, Problem> {
     let alert = app.store.alert(id).await?.ok_or_else(not_found)?;
     Ok(Alert::of(alert, phones))
 }

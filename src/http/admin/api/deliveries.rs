@@ -5,6 +5,7 @@ use crate::{
     domain::{
         day::LocalDay,
         delivery,
+        id::DeliveryId,
         phone::{self, PhoneNumber, Region},
         text::clean_line,
     },
@@ -91,6 +92,11 @@ impl Delivery {
             view,
         }
     }
+
+    /// As it was asked for, in full or masked.
+    pub fn phone(&self) -> Option<&str> {
+        self.phone.as_deref()
+    }
 }
 
 /// Lists deliveries, newest first
@@ -114,13 +120,18 @@ pub async fn list(
     Query(query): Query<ListQuery>,
     uri: Uri,
 ) -> Result<Listed<Delivery>, Problem> {
-    let filter = filter(&app, &query)?;
+    let page = search(&app, &query).await?;
+    Ok(Listed { page, uri })
+}
+
+/// The deliveries that are asked for.
+pub async fn search(app: &AppState, query: &ListQuery) -> Result<Page<Delivery>, Problem> {
+    let filter = filter(app, query)?;
     let page = app
         .store
         .deliveries(&filter, query.cursor.as_deref(), query.limit.0)
         .await?;
-    let page = page.map(|view| Delivery::of(view, query.reveal));
-    Ok(Listed { page, uri })
+    Ok(page.map(|view| Delivery::of(view, query.reveal)))
 }
 
 /// Shows a delivery
@@ -140,7 +151,7 @@ pub async fn show(
     Path(id): Path<String>,
     Query(query): Query<ShowQuery>,
 ) -> Result<Json<Delivery>, Problem> {
-    find(&app, &id, query.reveal).await
+    find(&app, &id, query.reveal).await.map(Json)
 }
 
 /// Cancels a delivery
@@ -160,13 +171,19 @@ pub async fn cancel(
     Path(id): Path<String>,
     Query(query): Query<ShowQuery>,
 ) -> Result<Json<Delivery>, Problem> {
-    match app.store.cancel(&id.as_str().into(), now()).await? {
+    cancel_one(&app, &id).await?;
+    find(&app, &id, query.reveal).await.map(Json)
+}
+
+/// Holds a delivery back, if its send has not begun.
+pub async fn cancel_one(app: &AppState, id: &str) -> Result<(), Problem> {
+    match app.store.cancel(&id.into(), now()).await? {
         Canceled::Now => tracing::info!(delivery.id = %id, "an admin canceled a delivery"),
         Canceled::Already => {}
         Canceled::TooLate(state) => return Err(Problem::new(Kind::TooLateToCancel, too_late(state))),
         Canceled::NoSuchDelivery => return Err(not_found()),
     }
-    find(&app, &id, query.reveal).await
+    Ok(())
 }
 
 /// Why a delivery in this state cannot be canceled.
@@ -200,7 +217,14 @@ pub async fn resend(
 ) -> Result<(StatusCode, Json<Delivery>), Problem> {
     let document = body::read_optional_json(&headers, raw).await?.unwrap_or_default();
     let force = read_force(&document)? || query.force;
-    let new_id = match app.store.resend(&id.as_str().into(), force, now()).await? {
+    let new_id = send_again(&app, &id, force).await?;
+    let delivery = find(&app, new_id.as_str(), query.reveal).await?;
+    Ok((StatusCode::CREATED, Json(delivery)))
+}
+
+/// Sends a delivery again; the id of the new one. With `force` also if the old one may still arrive.
+pub async fn send_again(app: &AppState, id: &str, force: bool) -> Result<DeliveryId, Problem> {
+    let new_id = match app.store.resend(&id.into(), force, now()).await? {
         Resent::As(new_id) => new_id,
         Resent::Undecided(state) => {
             let detail = format!(
@@ -215,7 +239,7 @@ pub async fn resend(
         Resent::NoSuchDelivery => return Err(not_found()),
     };
     tracing::info!(delivery.id = %new_id, resend_of = %id, force, "an admin sends a delivery again");
-    Ok((StatusCode::CREATED, find(&app, new_id.as_str(), query.reveal).await?))
+    Ok(new_id)
 }
 
 /// How to send it again.
@@ -228,9 +252,10 @@ pub struct ResendBody {
     force: Option<bool>,
 }
 
-async fn find(app: &AppState, id: &str, phones: Phones) -> Result<Json<Delivery>, Problem> {
+/// One delivery with its timeline.
+pub async fn find(app: &AppState, id: &str, phones: Phones) -> Result<Delivery, Problem> {
     let delivery = app.store.delivery(id).await?.ok_or_else(not_found)?;
-    Ok(Json(Delivery::of(delivery, phones)))
+    Ok(Delivery::of(delivery, phones))
 }
 
 /// `force` in the body of a request to send again: whether to, though the old message may still arrive.

@@ -16,7 +16,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 /// More messages a day than any helpdesk sends; beyond it a typing error is likelier.
-const MAX_LIMIT: i64 = 10_000_000;
+pub const MAX_LIMIT: i64 = 10_000_000;
 
 /// Today's limit.
 #[derive(Serialize, ToSchema)]
@@ -27,7 +27,7 @@ pub struct DailyLimit {
     #[schema(examples("Europe/Berlin"))]
     time_zone: String,
     #[serde(flatten)]
-    status: LimitStatus,
+    pub status: LimitStatus,
 }
 
 /// Shows today's limit
@@ -40,7 +40,7 @@ pub struct DailyLimit {
     security(("admin" = []))
 )]
 pub async fn show(State(app): SharedState) -> Result<Json<DailyLimit>, Problem> {
-    status(&app, app.today()).await
+    status(&app, app.today()).await.map(Json)
 }
 
 /// Sets the daily limit
@@ -58,10 +58,15 @@ pub async fn show(State(app): SharedState) -> Result<Json<DailyLimit>, Problem> 
 )]
 pub async fn set(State(app): SharedState, headers: HeaderMap, raw: Body) -> Result<Json<DailyLimit>, Problem> {
     let limit = read_limit(&body::read_json(&headers, raw).await?)?;
+    change(&app, limit).await.map(Json)
+}
+
+/// Sets today's limit and those of the days to come; `None` for the configured one.
+pub async fn change(app: &AppState, limit: Option<i64>) -> Result<DailyLimit, Problem> {
     let day = app.today();
     let released = app.store.set_limit(limit, day, app.daily_limit, now()).await?;
     tracing::info!(limit, released, "daily limit set");
-    status(&app, day).await
+    status(app, day).await
 }
 
 /// The limit to set.
@@ -74,12 +79,13 @@ pub struct LimitBody {
     limit: Option<i64>,
 }
 
-async fn status(app: &AppState, day: LocalDay) -> Result<Json<DailyLimit>, Problem> {
-    Ok(Json(DailyLimit {
+/// The limit of a day, and what is used of it.
+pub async fn status(app: &AppState, day: LocalDay) -> Result<DailyLimit, Problem> {
+    Ok(DailyLimit {
         day: day.to_string(),
         time_zone: zone_name(&app.time_zone).to_owned(),
         status: app.store.limit_status(day, app.daily_limit).await?,
-    }))
+    })
 }
 
 /// The limit that an admin sets; `None` for the configured one.

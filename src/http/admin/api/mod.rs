@@ -1,16 +1,16 @@
 //! The JSON API for admins, one file a subject, each with the shapes of its queries and bodies; what it answers are the
 //! views of `store`, whose members bear the contract's names. Here: the routes. Absent: pages.
 
-mod alerts;
-mod deliveries;
-mod limit;
+pub mod alerts;
+pub mod deliveries;
+pub mod limit;
 mod messages;
-mod opt_out_files;
-mod opt_outs;
-mod query;
+pub mod opt_out_files;
+pub mod opt_outs;
+pub mod query;
 mod receipts;
-mod reports;
-mod test_mode;
+pub mod reports;
+pub mod test_mode;
 
 use crate::http::endpoints::endpoints;
 

@@ -38,7 +38,7 @@ const AT_ONCE: usize = 1_000;
 #[derive(Serialize, ToSchema)]
 pub struct Import {
     /// Numbers that are on the list now and were not before.
-    added: u64,
+    pub added: u64,
     /// Lines whose number was on the list, or in the file, already; it stays as it was.
     known: u64,
     refused: Vec<RefusedLine>,
@@ -132,7 +132,12 @@ fn cells(opt_out: &OptOut) -> [String; 5] {
 pub async fn import(State(app): SharedState, headers: HeaderMap, raw: Body) -> Result<Json<Import>, Problem> {
     expect_csv(&headers)?;
     let bytes = body::read(raw, body::TRUSTED).await?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
+    import_file(&app, &bytes).await.map(Json)
+}
+
+/// Adds the numbers of a file that was read.
+pub async fn import_file(app: &AppState, bytes: &[u8]) -> Result<Import, Problem> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()]
             .iter()
             .filter(|byte| **byte == b'\n')
@@ -150,7 +155,7 @@ pub async fn import(State(app): SharedState, headers: HeaderMap, raw: Body) -> R
     }
     let known = u64::try_from(lines.len()).unwrap_or(u64::MAX).saturating_sub(added);
     tracing::info!(added, known, refused = refused.len(), "opt-outs imported");
-    Ok(Json(Import { added, known, refused }))
+    Ok(Import { added, known, refused })
 }
 
 fn expect_csv(headers: &HeaderMap) -> Result<(), Problem> {

@@ -11,7 +11,7 @@ use crate::{
         body::{self, Id},
         deadline::now,
         error::{Fields, ForAdmins, JsonBody, Problem},
-        state::SharedState,
+        state::{AppState, SharedState},
     },
     store::{NewOptOut, OptOut, Page},
 };
@@ -103,8 +103,7 @@ pub async fn add(
 ) -> Result<(StatusCode, Json<OptOut>), Problem> {
     let document = body::read_json(&headers, raw).await?;
     let new = read_new(&document, app.default_region, now()).map_err(Problem::fields)?;
-    let (kept, is_new) = app.store.add_opt_out(&new).await?;
-    tracing::info!(phone = %new.phone, new = is_new, "opt-out added");
+    let (kept, is_new) = add_one(&app, &new).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(kept)))
 }
@@ -120,9 +119,21 @@ pub async fn add(
     security(("admin" = []))
 )]
 pub async fn show(State(app): SharedState, Path(phone): Path<String>) -> Result<Json<OptOut>, Problem> {
-    for phone in meant_by(&phone, app.default_region) {
+    find(&app, &phone).await.map(Json)
+}
+
+/// Adds a number; whether it is new.
+pub async fn add_one(app: &AppState, new: &NewOptOut) -> Result<(OptOut, bool), Problem> {
+    let (kept, is_new) = app.store.add_opt_out(new).await?;
+    tracing::info!(phone = %new.phone, new = is_new, "opt-out added");
+    Ok((kept, is_new))
+}
+
+/// The entry of a number, in any writing.
+pub async fn find(app: &AppState, phone: &str) -> Result<OptOut, Problem> {
+    for phone in meant_by(phone, app.default_region) {
         if let Some(found) = app.store.opt_out(&phone).await? {
-            return Ok(Json(found));
+            return Ok(found);
         }
     }
     Err(not_found())
@@ -141,10 +152,16 @@ pub async fn show(State(app): SharedState, Path(phone): Path<String>) -> Result<
     security(("admin" = []))
 )]
 pub async fn remove(State(app): SharedState, Path(phone): Path<String>) -> Result<StatusCode, Problem> {
-    for phone in meant_by(&phone, app.default_region) {
+    remove_one(&app, &phone).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes a number off the list.
+pub async fn remove_one(app: &AppState, phone: &str) -> Result<(), Problem> {
+    for phone in meant_by(phone, app.default_region) {
         if app.store.remove_opt_out(&phone).await? {
             tracing::info!(%phone, "opt-out removed");
-            return Ok(StatusCode::NO_CONTENT);
+            return Ok(());
         }
     }
     Err(not_found())

@@ -30,7 +30,8 @@ impl<T: de::DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-fn read<T: de::DeserializeOwned>(query: &str) -> Result<T, Problem> {
+/// Reads a query as it stands in an address.
+pub fn read<T: de::DeserializeOwned>(query: &str) -> Result<T, Problem> {
     let mut given: Map<String, Value> = url::form_urlencoded::parse(query.as_bytes())
         .map(|(name, value)| (name.into_owned(), value.into_owned().into()))
         .collect();

@@ -7,7 +7,7 @@ use crate::{
     http::{
         deadline::now,
         error::{Fields, ForAdmins, ForReports, Kind, Problem},
-        state::SharedState,
+        state::{AppState, SharedState},
     },
     store::{Asker, KeptReport, Page, ReportParts, RunState},
 };
@@ -102,24 +102,30 @@ pub async fn show(
     let day = read_day(&day)?;
     let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = query.format.unwrap_or_else(|| preferred(accepted.unwrap_or_default()));
-    let absent = || Problem::not_found(format!("there is no report of {day}"));
     let answer = match format {
         Format::Json => app
             .store
             .report_of(day)
             .await?
             .map(|report| Json(report).into_response()),
-        Format::Html | Format::Csv | Format::Text => {
-            let report = app.store.report_parts(day).await?.ok_or_else(absent)?;
-            let no_file = || {
-                Problem::not_found(format!(
-                    "the report of {day} has no file: nothing is to be listed in it"
-                ))
-            };
-            Some(answer_part(report, format).ok_or_else(no_file)?)
-        }
+        Format::Html | Format::Csv | Format::Text => Some(part(&app, day, format).await?),
     };
-    Ok(([(header::VARY, "accept")], answer.ok_or_else(absent)?).into_response())
+    Ok(([(header::VARY, "accept")], answer.ok_or_else(|| absent(day))?).into_response())
+}
+
+/// One part of the mail of the report that covers a day.
+pub async fn part(app: &AppState, day: LocalDay, format: Format) -> Result<Response, Problem> {
+    let report = app.store.report_parts(day).await?.ok_or_else(|| absent(day))?;
+    let no_file = || {
+        Problem::not_found(format!(
+            "the report of {day} has no file: nothing is to be listed in it"
+        ))
+    };
+    answer_part(report, format).ok_or_else(no_file)
+}
+
+fn absent(day: LocalDay) -> Problem {
+    Problem::not_found(format!("there is no report of {day}"))
 }
 
 /// What nothing in a report's HTML may do, whatever a ticket's subject says: run, load or send anything.
@@ -202,6 +208,17 @@ fn format<'de, D: Deserializer<'de>>(parameter: D) -> Result<Option<Format>, D::
 )]
 pub async fn make(State(app): SharedState, Path(day): Path<String>) -> Result<(StatusCode, Json<Run>), Problem> {
     let day = read_day(&day)?;
+    let state = ask_for(&app, day).await?;
+    let status = match state {
+        RunState::Open => StatusCode::ACCEPTED,
+        RunState::Mailing | RunState::Done => StatusCode::OK,
+    };
+    let day = day.to_string();
+    Ok((status, Json(Run { day, state })))
+}
+
+/// Lets the nightly jobs of a day run, if they have not.
+pub async fn ask_for(app: &AppState, day: LocalDay) -> Result<RunState, Problem> {
     let now = now();
     if day >= app.today() {
         return Err(Problem::new(
@@ -217,15 +234,11 @@ pub async fn make(State(app): SharedState, Path(day): Path<String>) -> Result<(S
     };
     let state = app.store.ask_for_run(NightlyJob::Report, day, newest, asker).await?;
     app.store.ask_for_run(NightlyJob::Cleanup, day, newest, asker).await?;
-    let status = match state {
-        RunState::Open => StatusCode::ACCEPTED,
-        RunState::Mailing | RunState::Done => StatusCode::OK,
-    };
-    let day = day.to_string();
-    Ok((status, Json(Run { day, state })))
+    Ok(state)
 }
 
-fn read_day(text: &str) -> Result<LocalDay, Problem> {
+/// Reads the day of a path.
+pub fn read_day(text: &str) -> Result<LocalDay, Problem> {
     parse_day(text).map_err(|detail| Problem::field("/day", detail))
 }
 

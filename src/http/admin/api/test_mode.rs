@@ -68,9 +68,15 @@ pub async fn set(State(app): SharedState, headers: HeaderMap, raw: Body) -> Resu
         place.fault(&mut faults, "send `true` or `false`");
         return Err(Problem::fields(faults));
     };
+    switch(&app, on).await?;
+    status(&app).await
+}
+
+/// Switches test mode on or off.
+pub async fn switch(app: &AppState, on: bool) -> Result<(), Problem> {
     app.store.set_test_mode(on, now()).await?;
     tracing::warn!(on, "an admin set test mode");
-    status(&app).await
+    Ok(())
 }
 
 async fn status(app: &AppState) -> Result<Json<TestMode>, Problem> {

@@ -1,0 +1,53 @@
+//! The words of the database as people read them.
+
+use crate::domain::{
+    delivery::{Reason, State},
+    report::Explanation,
+    timeline::state_in_words,
+};
+
+/// How a state is coloured: `good`, `moving`, `waiting`, `doubtful`, `bad` or `off`. The chip says its word too.
+pub fn tone(state: &str) -> &'static str {
+    match State::parse(state) {
+        Some(State::Delivered) => "good",
+        Some(State::Sending | State::Accepted | State::Sent) => "moving",
+        Some(State::Pending | State::Deferred) => "waiting",
+        Some(State::Unknown | State::Unconfirmed) => "doubtful",
+        Some(State::Undelivered | State::Failed | State::Expired) => "bad",
+        Some(State::Suppressed | State::Canceled) | None => "off",
+    }
+}
+
+/// What a state means; nothing for one of a newer version.
+pub fn meaning(state: &str) -> &'static str {
+    State::parse(state).map_or("", state_in_words)
+}
+
+/// Why a delivery stands where it stands.
+pub fn reason(word: &str) -> String {
+    let known = match Reason::parse(word) {
+        Some(Reason::InvalidNumber) => "not a usable number",
+        Some(Reason::NoNumber) => "no number",
+        Some(Reason::OptedOut) => "opted out",
+        Some(Reason::TicketClosed) => "the ticket was closed",
+        Some(Reason::Canceled) => "an admin canceled it",
+        Some(Reason::Limit) => "the daily limit is reached",
+        Some(Reason::Expired) => "too old",
+        Some(Reason::Refused) => "the provider refused it",
+        Some(Reason::ProviderFailed) => "the provider could not send it",
+        Some(Reason::ProviderRefusedCredentials) => "the provider refuses our account or settings",
+        Some(Reason::NotFound) => "the provider does not know it any more",
+        Some(Reason::InternalError) => "an error inside Nightbell",
+        None => return word.replace('_', " "),
+    };
+    known.to_owned()
+}
+
+/// What an outcome means and what to do about it; `None` where nothing is to be done.
+pub fn explain(state: &str, reason: Option<&str>, by_code: Option<Explanation>) -> Option<Explanation> {
+    let state = State::parse(state)?;
+    let reason = reason.and_then(Reason::parse);
+    state
+        .is_bad()
+        .then(|| by_code.unwrap_or_else(|| Explanation::of(state, reason)))
+}
