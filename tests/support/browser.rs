@@ -1,6 +1,6 @@
 //! A real browser: Chromium without a window, driven by its own driver (Debian: `chromium`, `chromium-driver`).
 
-use super::left_out;
+use super::{eventually, left_out};
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::{Map, Value, json};
 use std::{
@@ -72,7 +72,7 @@ impl Browser {
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
             .unwrap();
-        let address = address.to_owned();
+        let address = format!("http://{address}");
         Some(Self {
             client,
             address,
@@ -96,8 +96,15 @@ impl Browser {
         field.send_keys(text).await.unwrap();
     }
 
+    /// Presses what leads to another page, or to this one anew, and waits until it is there.
     pub async fn press(&self, css: &str) {
+        let page = self.find("html").await;
         self.find(css).await.click().await.unwrap();
+        eventually("another page", async || match page.tag_name().await {
+            Ok(_) => Err("it stays"),
+            Err(_) => Ok(()),
+        })
+        .await;
     }
 
     pub async fn find(&self, css: &str) -> fantoccini::elements::Element {
