@@ -16,8 +16,11 @@ use crate::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// More outcomes than so many are not looked at: what is to be done is the same.
-const MAX_READ: i64 = 1_000;
+/// More outcomes of a kind than so many are not looked at: what is to be done is the same.
+const MAX_READ: i64 = 300;
+
+/// What ended in a state: by the index of what is due, in which those that are not due stand in the order of their ids.
+const ENDED: &str = "select * from delivery where due_at is null and state = ";
 
 /// An alarm that was raised lately.
 #[derive(Serialize, sqlx::FromRow)]
@@ -136,21 +139,24 @@ impl Db {
             .await
     }
 
-    /// Deliveries that ended without success and stand in no report yet, the newest first: how many of the last thousand bad
-    /// outcomes are such, and the first `most` of them. Not the opted-out, of whom nothing is wrong, nor the unconfirmed, which
+    /// Deliveries that ended without success and stand in no report yet, the newest first: how many of the last few hundred are
+    /// such, and the first `most` of them. Not the opted-out, of whom nothing is wrong, nor the unconfirmed, which
     /// are no end.
     pub async fn unreported_failures(&self, most: usize) -> Result<(usize, Vec<UnreportedFailure>), StoreError> {
         let mut failures: Vec<UnreportedFailure> = self
             .reads()
             .all(
                 sql!(
-                    "select id, alert_id, name, role, phone, state, reason, provider, error_code, moved_at from (
-                        select id, alert_id, name, role, coalesce(phone, phone_raw) as phone, state, reason, provider,
-                            error_code, moved_at
-                        from delivery where report_day is null and state in (",
-                    State::BAD,
-                    ") and moved_at >= 0 order by moved_at desc limit $1) as part
-                     where state in ('failed', 'undelivered', 'expired') order by moved_at desc"
+                    "select id, alert_id, name, role, coalesce(phone, phone_raw) as phone, state, reason, provider, error_code,
+                        moved_at
+                     from (select * from (",
+                    ENDED,
+                    "'failed' order by id desc limit $1) as failed union all select * from (",
+                    ENDED,
+                    "'undelivered' order by id desc limit $1) as undelivered union all select * from (",
+                    ENDED,
+                    "'expired' order by id desc limit $1) as expired) as part
+                     where report_day is null order by moved_at desc"
                 ),
                 args![MAX_READ],
             )
