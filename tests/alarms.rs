@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 stories![
     nobody_told_is_mailed_at_once,
+    an_event_that_names_nobody_at_all_is_an_alarm,
     a_burst_of_alarms_makes_one_mail_a_minute,
     each_kind_of_alarm_says_what_to_do,
     the_last_recipient_of_a_source_who_opts_out_is_an_alarm,
@@ -47,6 +48,18 @@ async fn nobody_told_is_mailed_at_once(database: Database) {
         "{}",
         mail.text()
     );
+}
+
+async fn an_event_that_names_nobody_at_all_is_an_alarm(database: Database) {
+    let smtp = Smtp::start(Mode::Plain).await;
+    let env = Plan::on(database).mailing(&smtp).build().await;
+
+    env.raise(&critical("1", &[])).await;
+    env.post(&critical("1", &[])).await;
+
+    let mail = smtp.received(1).await.remove(0);
+    assert_eq!(mail.subject(), "Nightbell: nobody was told (ticket #101)");
+    assert_eq!(env.database.number("select count(*) from alarm").await, 1);
 }
 
 async fn a_burst_of_alarms_makes_one_mail_a_minute(database: Database) {

@@ -203,6 +203,10 @@ impl<'a> Batch<'a> {
         let is_all = births.iter().all(|birth| birth.delivery.state != State::Pending);
         alerts::insert(tx, &self.raises);
         ledger::create(tx, &mut births, newest).await?;
+        // Whoever has deliveries is looked at as they are created.
+        let without_anybody = self.raises.iter().filter(|raise| raise.deliveries.is_empty());
+        let without_anybody = without_anybody.map(|raise| (raise.alert_id.clone(), raise.at));
+        ledger::check_told(tx, without_anybody.collect()).await?;
         for (order, now) in attempts {
             let channel = order.rules.route.channel;
             let begun = births
