@@ -10,6 +10,7 @@ stories![
     an_alert_is_found_by_what_is_known_of_it,
     a_search_that_finds_nothing_here_says_where_to_go_on,
     a_search_that_cannot_be_read_is_a_clear_error,
+    the_deliveries_of_a_day_are_listed_page_by_page,
 ];
 
 /// The tickets of the alerts that a search finds, newest first.
@@ -119,4 +120,32 @@ async fn a_search_that_cannot_be_read_is_a_clear_error(database: Database) {
             (422, &json!(pointer))
         );
     }
+}
+
+async fn the_deliveries_of_a_day_are_listed_page_by_page(database: Database) {
+    let env = Plan::on(database).set("DAILY_LIMIT", "0").build().await;
+    for ticket in 1..=3 {
+        let people: Vec<Value> = (0..3)
+            .map(|number| person(&format!("+1415555{ticket}{number:03}")))
+            .collect();
+        env.raise(&critical(&ticket.to_string(), &people)).await;
+    }
+    let day = env.get("/v1/limit").await["day"].as_str().unwrap().to_owned();
+    let ids = |page: &Value| -> Vec<String> {
+        let items = page["items"].as_array().unwrap().iter();
+        items.map(|item| item["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = ids(&env.get(&format!("/v1/deliveries?day={day}")).await);
+
+    let mut paged = Vec::new();
+    let mut next = format!("/v1/deliveries?day={day}&limit=2");
+    loop {
+        let page = env.get(&next).await;
+        paged.extend(ids(&page));
+        let Some(cursor) = page["next"].as_str() else { break };
+        next = format!("/v1/deliveries?day={day}&limit=2&cursor={cursor}");
+    }
+
+    assert_eq!(all.len(), 9);
+    assert_eq!(paged, all);
 }

@@ -147,6 +147,24 @@ pub struct AlertView {
     pub deliveries: Vec<DeliveryView>,
 }
 
+/// Where a page of deliveries ends that are listed by the time at which they were received.
+struct Place<'a> {
+    received_ms: i64,
+    id: &'a str,
+}
+
+impl<'a> Place<'a> {
+    fn of(delivery: &DeliveryView) -> String {
+        format!("{}_{}", ms(delivery.received_at), delivery.id)
+    }
+
+    fn read(cursor: &'a str) -> Option<Self> {
+        let (received, id) = cursor.split_once('_')?;
+        let received_ms = received.parse().ok()?;
+        Some(Self { received_ms, id })
+    }
+}
+
 /// A delivery as admins see it.
 #[derive(Serialize, sqlx::FromRow, utoipa::ToSchema)]
 pub struct DeliveryView {
@@ -195,6 +213,9 @@ pub struct DeliveryView {
     #[schema(required)]
     pub due_at: Option<Timestamp>,
     #[sqlx(try_from = "Ms")]
+    #[serde(skip)]
+    received_at: Timestamp,
+    #[sqlx(try_from = "Ms")]
     pub created_at: Timestamp,
     #[sqlx(try_from = "Ms")]
     pub updated_at: Timestamp,
@@ -227,7 +248,7 @@ const DELIVERY_IN_FULL: &str = const_format::concatcp!("select d.message, ", DEL
 const DELIVERY: &str = const_format::concatcp!("select ", DELIVERY_COLUMNS);
 const DELIVERY_COLUMNS: &str = "d.id, d.alert_id, d.channel, d.round, d.resend_of, d.staff_id, d.role, d.name,
     coalesce(d.phone, d.phone_raw) as phone, d.state, d.reason,
-    d.attempts, d.provider, d.provider_message_id, d.provider_status, d.error_code, d.segments, d.due_at, d.created_at, d.updated_at
+    d.attempts, d.provider, d.provider_message_id, d.provider_status, d.error_code, d.segments, d.due_at, d.received_at, d.created_at, d.updated_at
     from delivery d where 1 = 1";
 
 impl Db {
@@ -303,6 +324,8 @@ impl Db {
         after: Option<&str>,
         limit: i64,
     ) -> Result<Page<DeliveryView>, StoreError> {
+        // A day is read by the index of its time, whose order no sort of the whole day has to make.
+        let is_by_time = filter.received.is_some();
         let deliveries: Vec<DeliveryView> = read!(self, |pool| {
             let mut query = QueryBuilder::new("");
             for (number, part) in filter.parts().iter().enumerate() {
@@ -331,18 +354,38 @@ impl Db {
                         .push(" and d.received_at < ")
                         .push_bind(ms(until));
                 }
-                if let Some(after) = after {
-                    query.push(" and d.id < ").push_bind(after);
-                }
-                query
-                    .push(" order by d.id desc limit ")
-                    .push_bind(limit + 1)
-                    .push(") as part");
+                match (after.filter(|_| is_by_time).and_then(Place::read), after) {
+                    (Some(Place { received_ms, id }), _) => query
+                        .push(" and (d.received_at, d.id) < (")
+                        .push_bind(received_ms)
+                        .push(", ")
+                        .push_bind(id)
+                        .push(")"),
+                    (None, Some(id)) => query.push(" and d.id < ").push_bind(id),
+                    (None, None) => &mut query,
+                };
+                query.push(if is_by_time {
+                    " order by d.received_at desc, d.id desc limit "
+                } else {
+                    " order by d.id desc limit "
+                });
+                query.push_bind(limit + 1).push(") as part");
             }
-            query.push(" order by id desc limit ").push_bind(limit + 1);
+            query.push(if is_by_time {
+                " order by received_at desc, id desc limit "
+            } else {
+                " order by id desc limit "
+            });
+            query.push_bind(limit + 1);
             query.build_query_as().fetch_all(pool).await
         })?;
-        Ok(Page::cut(deliveries, limit, |delivery| delivery.id.clone()))
+        Ok(Page::cut(deliveries, limit, |delivery| {
+            if is_by_time {
+                Place::of(delivery)
+            } else {
+                delivery.id.clone()
+            }
+        }))
     }
 
     async fn deliveries_of_alert(&self, view: &'static str, alert_id: &str) -> Result<Vec<DeliveryView>, StoreError> {
