@@ -1,15 +1,11 @@
 //! The test mode: writes the SMS to the log, phone masked, and reports it delivered. Nothing leaves the machine.
 
-use super::{
-    driver::{Capabilities, Driver, Outgoing, Reading},
-    twilio,
-};
+use super::driver::{Capabilities, Driver, Outgoing, Reading};
 use crate::{
     config::Reader,
     domain::{
         answer::Answer,
         delivery::MessageStatus,
-        report::Explanation,
         route::{Channel, ProviderName, Route},
         sms::{self, Size},
     },
@@ -69,10 +65,5 @@ impl Driver for Log {
             word: self.status.as_str().to_owned(),
             status: Some(self.status),
         }
-    }
-
-    /// Whoever plays the provider plays Twilio.
-    fn explain(code: i64) -> Option<Explanation> {
-        twilio::Messages::explain(code)
     }
 }
