@@ -31,7 +31,7 @@ const NO: i32 = 1;
 const WRONG_CALL: i32 = 2;
 
 /// The service with commands that know where it listens.
-async fn with_commands(plan: Plan) -> TestEnv {
+pub async fn with_commands(plan: Plan) -> TestEnv {
     let mut env = plan.build().await;
     let address = env.service.address.clone();
     env.settings.insert("NIGHTBELL_LISTEN".into(), address);

@@ -11,9 +11,7 @@ use serde_json::json;
 
 stories![
     an_admin_sees_and_steers_everything,
-    an_admin_sees_and_steers_everything_without_scripts,
     a_form_with_a_wrong_csrf_token_changes_nothing,
-    no_page_breaks_a_rule_of_accessibility,
 ];
 
 /// What was raised for the pages to show: one message that the carrier did not deliver.
@@ -32,12 +30,19 @@ async fn an_admin_sees_and_steers_everything(database: Database) {
     walk(database, Look::DESK, "an_admin_sees_and_steers_everything").await;
 }
 
-async fn an_admin_sees_and_steers_everything_without_scripts(database: Database) {
+/// Once: the database does not show.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_admin_sees_and_steers_everything_without_scripts() {
     let look = Look {
         has_scripts: false,
         ..Look::DESK
     };
-    walk(database, look, "an_admin_sees_and_steers_everything_without_scripts").await;
+    walk(
+        Database::sqlite(),
+        look,
+        "an_admin_sees_and_steers_everything_without_scripts",
+    )
+    .await;
 }
 
 async fn walk(database: Database, look: Look, story: &str) {
@@ -176,14 +181,15 @@ async fn a_form_with_a_wrong_csrf_token_changes_nothing(database: Database) {
     browser.close().await;
 }
 
-/// The checker is axe-core, whose file `NIGHTBELL_TEST_AXE` names.
-async fn no_page_breaks_a_rule_of_accessibility(database: Database) {
+/// The checker is axe-core, whose file `NIGHTBELL_TEST_AXE` names. Once: the database does not show.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_page_breaks_a_rule_of_accessibility() {
     let story = "no_page_breaks_a_rule_of_accessibility";
     let Some(checker) = std::env::var_os("NIGHTBELL_TEST_AXE") else {
         return left_out("axe", story);
     };
     let checker = std::fs::read_to_string(checker).unwrap();
-    let env = TestEnv::on(database).await;
+    let env = TestEnv::on(Database::sqlite()).await;
     let alert = undelivered(&env).await;
     let delivery = env.deliveries(&alert).await[0]["id"].as_str().unwrap().to_owned();
     let opt_out = json!({"phone": "+14155550102", "reason": "asked by mail"});

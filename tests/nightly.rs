@@ -16,7 +16,7 @@ stories![
     the_report_lists_each_bad_outcome_once,
     the_mail_reads_well_in_a_terminal_and_as_a_page,
     opt_outs_of_earlier_versions_are_listed_once,
-    no_cell_of_the_report_is_a_formula,
+    no_cell_of_the_report_is_a_formula_and_no_word_is_markup,
     a_delivery_that_fails_after_midnight_is_reported_once,
     a_day_without_bad_outcomes_is_mailed_only_when_asked_for,
     missed_days_are_caught_up_oldest_first,
@@ -278,7 +278,7 @@ async fn opt_outs_of_earlier_versions_are_listed_once(database: Database) {
 }
 
 /// What a spreadsheet would take for a formula stands in no cell, wherever the text came from.
-async fn no_cell_of_the_report_is_a_formula(database: Database) {
+async fn no_cell_of_the_report_is_a_formula_and_no_word_is_markup(database: Database) {
     let smtp = Smtp::start(Mode::Plain).await;
     let Some(plan) = in_berlin(database, &smtp, "formulas in the report") else {
         return;
@@ -296,6 +296,7 @@ async fn no_cell_of_the_report_is_a_formula(database: Database) {
         "\" =1",
         "fire; =1",
         "\u{200B}=1",
+        "<script>alert('1')</script>",
     ]
     .into_iter()
     .enumerate()
@@ -307,6 +308,8 @@ async fn no_cell_of_the_report_is_a_formula(database: Database) {
     pass_midnight(&env).await;
     let mail = received(&smtp, 1).await.remove(0);
 
+    assert!(!mail.html().contains("<script"), "{}", mail.html());
+    assert!(mail.html().contains("&lt;script&gt;"), "{}", mail.html());
     let (_, table) = mail.attachment().unwrap();
     let mut rows = csv::Reader::from_reader(table.trim_start_matches('\u{FEFF}').as_bytes());
     let mut count = 0;

@@ -33,7 +33,8 @@ const POLICY: &str =
 const GRACE: &str = "+14155550101";
 
 /// Whoever looks at the pages, with a cookie.
-struct Browser {
+#[derive(Clone)]
+pub struct Browser {
     address: String,
     client: reqwest::Client,
     cookie: String,
@@ -43,8 +44,8 @@ struct Browser {
 
 /// What a browser got.
 #[derive(Debug)]
-struct Answer {
-    status: StatusCode,
+pub struct Answer {
+    pub status: StatusCode,
     headers: HeaderMap,
     text: String,
 }
@@ -70,7 +71,7 @@ impl Answer {
     }
 
     /// The value of a hidden field.
-    fn field(&self, name: &str) -> String {
+    pub fn field(&self, name: &str) -> String {
         let mark = format!("name=\"{name}\" value=\"");
         let rest = self
             .text
@@ -97,7 +98,7 @@ impl Browser {
     }
 
     /// Logged in.
-    async fn on(env: &TestEnv) -> Self {
+    pub async fn on(env: &TestEnv) -> Self {
         let mut browser = Self::new(&env.service.address);
         let answer = browser.log_in(ADMIN).await;
         assert_eq!(
@@ -113,12 +114,12 @@ impl Browser {
         self.post("/admin/login", &[("csrf", &csrf), ("token", token)]).await
     }
 
-    async fn get(&mut self, path: &str) -> Answer {
+    pub async fn get(&mut self, path: &str) -> Answer {
         let request = self.client.get(format!("http://{}{path}", self.address));
         self.send(request).await
     }
 
-    async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
+    pub async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let mut body = url::form_urlencoded::Serializer::new(String::new());
         body.extend_pairs(fields);
         let request = self

@@ -153,8 +153,21 @@ impl Browser {
     }
 }
 
-/// Starts the driver on a free port.
+/// Starts the driver on a free port; `None` if there is none on this machine.
 fn start_driver() -> Option<(Driver, u16)> {
+    // The port that it found free may be another's by the time that it takes it.
+    for _ in 0..TRIES {
+        if let Some(started) = try_driver()? {
+            return Some(started);
+        }
+    }
+    panic!("chromedriver did not start in {TRIES} tries");
+}
+
+const TRIES: u32 = 5;
+
+/// Starts the driver; `None` without one, `Some(None)` if it ends at once.
+fn try_driver() -> Option<Option<(Driver, u16)>> {
     let child = Command::new("chromedriver")
         .arg("--port=0")
         .stdout(Stdio::piped())
@@ -167,8 +180,10 @@ fn start_driver() -> Option<(Driver, u16)> {
         let port = line.split_once("started successfully on port ")?.1;
         port.trim_end_matches('.').parse().ok()
     });
-    let port = started.next()?;
+    let Some(port) = started.next() else {
+        return Some(None);
+    };
     // Whoever writes to a pipe that nobody reads would wait.
     std::thread::spawn(move || started.count());
-    Some((driver, port))
+    Some(Some((driver, port)))
 }
