@@ -17,6 +17,7 @@ stories![
     what_is_wrong_with_a_message_is_named,
     a_message_minds_the_limit_and_opt_outs,
     a_message_is_canceled_and_sent_again_as_others_are,
+    no_round_of_a_message_is_sent_beside_another_one,
     a_lost_answer_of_a_message_is_found_in_the_list,
     a_message_that_failed_stands_in_the_report,
     a_message_is_forgotten_after_its_time,
@@ -206,6 +207,31 @@ async fn a_message_is_canceled_and_sent_again_as_others_are(database: Database) 
         .await;
     assert_eq!(forced.status, 201);
     env.twilio.accepted(2).await;
+}
+
+/// Whoever sends a round again knows of all the others, whichever of them it begins from.
+async fn no_round_of_a_message_is_sent_beside_another_one(database: Database) {
+    let env = TestEnv::on(database).await;
+    let refuses = || Answers::Refuses(400, 21211);
+    env.twilio
+        .script("+14155550101", [refuses(), refuses(), Answers::Accepts]);
+    let resend = async |id: &str| {
+        let path = format!("/v1/deliveries/{id}/resend");
+        env.admin(Method::POST, &path, None).await
+    };
+
+    let first = send(&env, None, &hello()).await;
+    is(&env, id(&first), "failed").await;
+    let second = resend(id(&first)).await;
+    is(&env, id(&second), "failed").await;
+    let third = resend(id(&first)).await;
+    assert_eq!((third.status, &third.body["round"]), (201, &json!(2)), "{third:?}");
+    is(&env, id(&third), "accepted").await;
+
+    for round in [&first, &second] {
+        assert_eq!(resend(id(round)).await.status, 409);
+    }
+    assert_eq!(env.twilio.messages().len(), 1);
 }
 
 async fn a_lost_answer_of_a_message_is_found_in_the_list(database: Database) {

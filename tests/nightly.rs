@@ -328,7 +328,7 @@ async fn no_cell_of_the_report_is_a_formula_and_no_word_is_markup(database: Data
         }
         count += 1;
     }
-    assert_eq!(count, 11 * 17);
+    assert_eq!(count, 12 * 17);
 }
 
 async fn a_delivery_that_fails_after_midnight_is_reported_once(database: Database) {

@@ -225,6 +225,11 @@ async fn change_sqlite(config: &Config, service: &Service) -> anyhow::Result<Way
 
 async fn open(config: &Config, access: Access) -> anyhow::Result<Way> {
     let url = &config.database_url;
+    // Where replicas may run elsewhere, a command is no reason to change their tables: `serve` and `migrate` do that.
+    let is_shared = matches!(url, DatabaseUrl::Postgres(_));
+    if is_shared && access == Access::Change && !Db::pending_migrations(url).await?.is_empty() {
+        return Err(OpenError::OtherVersion.into());
+    }
     let store = match access {
         Access::Read => Db::open_read_only(url).await,
         Access::Change | Access::Service => Db::open(url, Limits::COMMAND).await,

@@ -28,7 +28,10 @@ use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
-use tokio::sync::oneshot;
+use tokio::{
+    signal::unix::{self, SignalKind},
+    sync::oneshot,
+};
 
 /// How long a delivery may take to come to where it is shown.
 const LONGEST: Duration = Duration::from_secs(8);
@@ -62,9 +65,11 @@ pub async fn demo(mut loaded: Loaded, listens_anywhere: bool, exit: bool) -> any
     let carrier = tokio::spawn(play_carrier(opened.store.clone()));
     let (stop, stopped) = oneshot::channel::<Infallible>();
     let signal = stop_signal()?;
-    let running = tokio::spawn(opened.run(async {
+    let mut closed = unix::signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+    let running = tokio::spawn(opened.run(async move {
         tokio::select! {
             () = signal => {}
+            _ = closed.recv() => {}
             _ = stopped => {}
         }
     }));

@@ -34,7 +34,7 @@ struct Token {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allowed {
     /// Which token it is, for the limit of each.
-    index: usize,
+    digest: [u8; 32],
     /// `None` for any source.
     pub source: Option<String>,
     /// What the token has left; `None` if tokens are not limited.
@@ -72,7 +72,7 @@ impl Tokens {
 
     /// The digest of this token, if it is one of these.
     pub fn digest_of(&self, token: &str) -> Option<[u8; 32]> {
-        self.find_token(token).map(|allowed| self.0[allowed.index].digest)
+        self.find_token(token).map(|allowed| allowed.digest)
     }
 
     /// Whether the digest of any of these passes `test`, which is asked about all of them.
@@ -83,10 +83,10 @@ impl Tokens {
     fn find_token(&self, token: &str) -> Option<Allowed> {
         let digest: [u8; 32] = Sha256::digest(token).into();
         let mut found = None;
-        for (index, known) in self.0.iter().enumerate() {
+        for known in &self.0 {
             if bool::from(known.digest.ct_eq(&digest)) {
                 found = Some(Allowed {
-                    index,
+                    digest,
                     source: known.source.clone(),
                     quota: None,
                 });
@@ -99,7 +99,7 @@ impl Tokens {
 /// Limits the requests without a good token or signature, and those of each good token if so configured.
 pub struct RateLimiter {
     unauthenticated: Keyed<IpAddr>,
-    tokens: Option<Keyed<usize, StateInformationMiddleware>>,
+    tokens: Option<Keyed<[u8; 32], StateInformationMiddleware>>,
     trusted_proxies: Vec<IpNet>,
 }
 
@@ -129,7 +129,7 @@ impl RateLimiter {
         let Some(limiter) = &self.tokens else {
             return Ok(allowed);
         };
-        match limiter.check_key(&allowed.index) {
+        match limiter.check_key(&allowed.digest) {
             Ok(state) => Ok(Allowed {
                 quota: Some(QuotaFields::new(state.quota(), state.remaining_burst_capacity())),
                 ..allowed
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(
             tokens.find(&bearer("Bearer one")),
             Some(Allowed {
-                index: 0,
+                digest: Sha256::digest("one").into(),
                 source: None,
                 quota: None
             })
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(
             tokens.find(&bearer("bearer two")),
             Some(Allowed {
-                index: 1,
+                digest: Sha256::digest("two").into(),
                 source: Some("acme".into()),
                 quota: None
             })

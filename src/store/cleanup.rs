@@ -89,7 +89,8 @@ impl Db {
                     "delete from message_request where key in (select key from message_request where received_at < $1
                      order by received_at limit $2)"
                 ),
-                args![ms(ages.receipts)],
+                // The answers have names.
+                args![ms(ages.receipts.max(ages.personal))],
             ),
             Old::Alarms => (
                 sql!("delete from alarm where id in (select id from alarm where raised_at < $1 limit $2)"),

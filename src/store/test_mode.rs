@@ -4,11 +4,13 @@
 use super::{
     Db,
     error::StoreError,
+    limits,
     query::Query,
     sql::{Sql, args, sql},
     types::ms,
 };
-use jiff::Timestamp;
+use crate::domain::day::LocalDay;
+use jiff::{Timestamp, tz::TimeZone};
 
 /// The name of the setting; it is there while test mode is on.
 pub const NAME: &str = "test_mode";
@@ -29,15 +31,18 @@ impl Db {
             "', '', $1) on conflict (name) do nothing"
         );
         const OFF: Sql = sql!("delete from setting where name = '", NAME, "'");
-        // Whoever begins a message has the day locked, and reads the setting after that.
-        const LOCK_DAY: Sql = sql!("select day from daily_count order by day desc limit 1 for update");
         let mut tx = self.begin().await?;
         if on {
             tx.execute(ON, args![ms(now)]).await?;
         } else {
             tx.execute(OFF, args![]).await?;
         }
-        tx.scalars::<String>(LOCK_DAY, args![]).await?;
+        // Whoever begins a message has locked its day, and reads the setting after that. In every zone, and by every clock of a
+        // replica, that is one of these; in their order, as everybody locks.
+        let today = LocalDay::of(now, &TimeZone::UTC);
+        for day in [today.previous(&TimeZone::UTC), today, today.next(&TimeZone::UTC)] {
+            limits::lock_day(&mut tx, day).await?;
+        }
         tx.commit().await
     }
 }

@@ -36,7 +36,8 @@ impl Db {
             "update delivery set lease_token = $1, lease_until = $2, claims = claims + 1, updated_at = $3 where id = (
                  select id from delivery
                  where state = 'pending' and channel = $4 and due_at <= $3 and (lease_until is null or lease_until <= $3)
-                     and not exists (select 1 from route_hold where route = $5 and (trial_at is null or trial_at > $3))
+                     and not exists (select 1 from route_hold where route = $5 and (trial_at is null or trial_at > $3)
+                        and not exists (select 1 from setting where name = 'test_mode'))
                  order by due_at, id limit 1 for update skip locked)
              returning id, claims"
         );

@@ -14,6 +14,7 @@ use crate::{
     },
 };
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 
 /// What became of a request to send a delivery again.
 pub enum Resent {
@@ -39,8 +40,11 @@ impl Db {
     /// Owes a delivery once more, as its next round. Refused while the old one is undecided, unless `force`d.
     pub async fn resend(&self, id: &DeliveryId, force: bool, now: Timestamp) -> Result<Resent, StoreError> {
         let mut tx = self.begin().await?;
-        let mut locked = delivery::lock(&mut tx, std::slice::from_ref(id)).await?;
-        let Some(old) = locked.first_mut() else {
+        // Of a message without an alert, nothing but its rounds say that they belong together: whoever adds one has the first.
+        let root = first_round(&mut tx, id).await?;
+        let both = BTreeSet::from([root.clone(), id.clone()]);
+        let mut locked = delivery::lock(&mut tx, &Vec::from_iter(both)).await?;
+        let Some(old) = locked.iter_mut().find(|delivery| delivery.id == *id) else {
             return Ok(Resent::NoSuchDelivery);
         };
         if old.phone.is_none() {
@@ -49,10 +53,10 @@ impl Db {
         if old.state.is_open() && !force {
             return Ok(Resent::Undecided(old.state));
         }
-        if !force && let Some(later) = later_round_that_tells(&mut tx, old).await? {
+        if !force && let Some(later) = later_round_that_tells(&mut tx, old, &root).await? {
             return Ok(Resent::Undecided(later));
         }
-        let mut births = [next_round(&mut tx, old, now).await?];
+        let mut births = [next_round(&mut tx, old, &root, now).await?];
         let new_id = births[0].delivery.id.clone();
         old.note("resent", format!("sent again as {new_id}"), now);
         delivery::create(&mut tx, &mut births, now).await?;
@@ -67,13 +71,32 @@ impl Db {
     }
 }
 
-async fn next_round(tx: &mut Tx, old: &Delivery, now: Timestamp) -> Result<Birth, StoreError> {
-    const ABOUT: Sql = sql!(
-        "select channel, staff_id, role, name, segments, coalesce((select max(o.round) from delivery o
-            where o.alert_id = d.alert_id and o.channel = d.channel and o.phone = d.phone), round) + 1 as next_round
-         from delivery d where id = $1"
+/// The delivery that this one, round by round, goes back to.
+async fn first_round(tx: &mut Tx, id: &DeliveryId) -> Result<DeliveryId, StoreError> {
+    const FIRST: Sql = sql!(
+        "with recursive earlier(id, resend_of) as (select id, resend_of from delivery where id = $1 and alert_id is null
+            union all select d.id, d.resend_of from earlier e join delivery d on d.id = e.resend_of)
+         select id from earlier where resend_of is null"
     );
-    let about: About = tx.one(ABOUT, args![&old.id]).await?;
+    Ok(tx
+        .optional_scalar(FIRST, args![id])
+        .await?
+        .unwrap_or_else(|| id.clone()))
+}
+
+/// All rounds of a message without an alert; $1: its first.
+const ROUNDS: &str = "with recursive rounds(id) as (select id from delivery where id = $1
+    union all select d.id from rounds r join delivery d on d.resend_of = r.id)";
+
+async fn next_round(tx: &mut Tx, old: &Delivery, root: &DeliveryId, now: Timestamp) -> Result<Birth, StoreError> {
+    const ABOUT: Sql = sql!(
+        ROUNDS,
+        " select channel, staff_id, role, name, segments, coalesce((select max(o.round) from delivery o
+            where o.alert_id = d.alert_id and o.channel = d.channel and o.phone = d.phone),
+            (select max(m.round) from rounds r join delivery m on m.id = r.id)) + 1 as next_round
+         from delivery d where id = $2"
+    );
+    let about: About = tx.one(ABOUT, args![root, &old.id]).await?;
     let channel = Channel::parse(&about.channel).ok_or_else(|| StoreError::Unreadable {
         what: "the channel".into(),
         value: about.channel.clone(),
@@ -90,22 +113,19 @@ async fn next_round(tx: &mut Tx, old: &Delivery, now: Timestamp) -> Result<Birth
 
 /// The state of a later round of the same delivery that tells the person, if there is one: a request that came twice must
 /// not be granted twice.
-async fn later_round_that_tells(tx: &mut Tx, old: &Delivery) -> Result<Option<State>, StoreError> {
+async fn later_round_that_tells(tx: &mut Tx, old: &Delivery, root: &DeliveryId) -> Result<Option<State>, StoreError> {
     const OF_ALERT: Sql = sql!(
         "select o.state from delivery o join delivery d on o.alert_id = d.alert_id and o.channel = d.channel
             and o.phone = d.phone and o.round > d.round
          where d.id = $1"
     );
-    // Nothing but the rounds themselves binds those together that have no alert.
     const OF_MESSAGE: Sql = sql!(
-        "with recursive later(id) as (select id from delivery where resend_of = $1
-            union all select d.id from later l join delivery d on d.resend_of = l.id)
-         select d.state from later l join delivery d on d.id = l.id"
+        ROUNDS,
+        " select m.state from rounds r join delivery m on m.id = r.id join delivery d on d.id = $2 and m.round > d.round"
     );
-    let later = match old.alert_id {
-        Some(_) => OF_ALERT,
-        None => OF_MESSAGE,
+    let states: Vec<State> = match old.alert_id {
+        Some(_) => tx.scalars(OF_ALERT, args![&old.id]).await?,
+        None => tx.scalars(OF_MESSAGE, args![root, &old.id]).await?,
     };
-    let states: Vec<State> = tx.scalars(later, args![&old.id]).await?;
     Ok(states.into_iter().find(|state| state.is_told()))
 }

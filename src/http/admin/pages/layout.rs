@@ -163,7 +163,8 @@ pub async fn problem_page(app: &AppState, viewer: &Viewer, problem: &Problem) ->
         notice: None,
         view,
     };
-    let mut response = match frame(app, viewer, false, page) {
+    let is_test_mode = app.store.test_mode().await.unwrap_or(false);
+    let mut response = match frame(app, viewer, is_test_mode, page) {
         Ok(html) => (status, Html(html)).into_response(),
         Err(_) => (status, problem.message()).into_response(),
     };

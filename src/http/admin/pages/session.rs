@@ -145,7 +145,13 @@ async fn identify(
     let Some(secret) = sent else { return Ok(None) };
     let now = now();
     let Some(session) = app.store.session(&secret.id(), now).await? else {
-        return Ok(None);
+        // Each costs a question to the database: a flood of cookies that we never gave is one of wrong tokens.
+        let unknown = Problem::new(Kind::Unauthorized, "this session has ended: log in again");
+        let problem = app.rate_limiter.refuse(headers, peer, unknown);
+        return match problem.kind() {
+            Kind::TooManyRequests => Err(problem),
+            _ => Ok(None),
+        };
     };
     let is_valid = app
         .admin_tokens
