@@ -123,6 +123,14 @@ impl Shown {
     pub fn query(&self) -> &'static [(&'static str, &'static str)] {
         if self.reveal { &[("reveal", "phone")] } else { &[] }
     }
+
+    /// The same beside those parameters that are given.
+    pub fn query_with<'a>(&self, given: &[(&'a str, &'a Option<String>)]) -> Vec<(&'a str, &'a str)> {
+        let given = given
+            .iter()
+            .filter_map(|(name, value)| Some((*name, value.as_deref()?)));
+        self.query().iter().copied().chain(given).collect()
+    }
 }
 
 /// An id, as it is listed: it becomes a part of an address.

@@ -95,12 +95,7 @@ impl List {
             ("phone", &self.phone),
             ("day", &self.day),
         ];
-        let mut query: Vec<(&str, &str)> = self.shown.query().to_vec();
-        query.extend(
-            given
-                .iter()
-                .filter_map(|(name, value)| Some((*name, value.as_deref()?))),
-        );
+        let query = self.shown.query_with(&given);
         let listed = Listed::read(admin, &["v1", "deliveries"], &query, usize::try_from(self.limit)?).await?;
         if self.shown.json {
             print_json(&listed.document())?;

@@ -49,6 +49,13 @@ pub const TRUSTED: Limits = Limits {
     drain: 16 * 1024 * 1024,
 };
 
+/// For the files that an admin imports: a quarter of a million numbers.
+pub const FILE: Limits = Limits {
+    size: 16 * 1024 * 1024,
+    wait: Duration::from_secs(120),
+    drain: 64 * 1024 * 1024,
+};
+
 /// The whole body. One that says that it is too large for us to read away is not read at all.
 pub async fn read(body: Body, limits: Limits) -> Result<Vec<u8>, Problem> {
     let too_large = || {

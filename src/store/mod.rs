@@ -59,7 +59,7 @@ pub use limits::LimitStatus;
 pub use lists::{AlertFilter, AlertState, AlertView, DeliveryFilter, DeliveryView};
 pub use opt_outs::{NewOptOut, OptOut};
 pub use outbox::{KeptReport, Mail, Mails, ReportParts, report_key};
-pub use overview::{MessageText, RecentAlarm, Ticket};
+pub use overview::{RecentAlarm, Ticket};
 pub use page::Page;
 pub use reports::Outcomes;
 pub use session::Limits;

@@ -1,4 +1,4 @@
-//! What the pages show beside the lists: what needs a person's attention, the facts of a ticket, the text of a message, and
+//! What the pages show beside the lists: what needs a person's attention, the facts of a ticket, and
 //! opt-outs with the newest first. Every question goes by an index and is bounded. Absent: anything that writes.
 
 use super::{
@@ -54,15 +54,6 @@ pub struct TicketFacts {
     /// When what it said of persons was deleted.
     #[sqlx(try_from = "MaybeMs")]
     pub stripped_at: Option<Timestamp>,
-}
-
-/// The text of a delivery, as it was or will be sent.
-#[derive(Serialize, sqlx::FromRow)]
-pub struct MessageText {
-    pub delivery_id: String,
-    /// Empty once it was deleted by clean-up.
-    pub text: String,
-    pub segments: i64,
 }
 
 /// A delivery that ended badly and stands in no report yet.
@@ -178,28 +169,6 @@ impl Db {
                      from alert where id = $1"
                 ),
                 args![alert_id],
-            )
-            .await
-    }
-
-    /// The texts of an alert's deliveries.
-    pub async fn messages_of_alert(&self, alert_id: &str) -> Result<Vec<MessageText>, StoreError> {
-        self.reads()
-            .all(
-                sql!(
-                    "select id as delivery_id, message as text, segments from delivery where alert_id = $1 order by id"
-                ),
-                args![alert_id],
-            )
-            .await
-    }
-
-    /// The text of a delivery.
-    pub async fn message_of(&self, delivery_id: &str) -> Result<Option<MessageText>, StoreError> {
-        self.reads()
-            .optional(
-                sql!("select id as delivery_id, message as text, segments from delivery where id = $1"),
-                args![delivery_id],
             )
             .await
     }

@@ -125,13 +125,13 @@ fn cells(opt_out: &OptOut) -> [String; 5] {
     path = "/v1/opt-outs.csv",
     operation_id = "importOptOuts",
     tag = "opt-outs",
-    request_body(content(("text/csv")), description = "At most 1 MiB of UTF-8"),
+    request_body(content(("text/csv")), description = "At most 16 MiB of UTF-8"),
     responses((status = 200, body = Import, description = "What became of the lines"), ForAdmins, FileBody),
     security(("admin" = []))
 )]
 pub async fn import(State(app): SharedState, headers: HeaderMap, raw: Body) -> Result<Json<Import>, Problem> {
     expect_csv(&headers)?;
-    let bytes = body::read(raw, body::TRUSTED).await?;
+    let bytes = body::read(raw, body::FILE).await?;
     import_file(&app, &bytes).await.map(Json)
 }
 

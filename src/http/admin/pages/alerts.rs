@@ -20,7 +20,6 @@ use crate::{
         error::Problem,
         state::{AppState, SharedState},
     },
-    store::MessageText,
 };
 use axum::{
     Extension,
@@ -136,7 +135,7 @@ async fn one(app: &AppState, viewer: &Viewer, id: &str, shown: Shown) -> Result<
         .as_str()
         .or(alert["ticket_id"].as_str())
         .unwrap_or_default();
-    let messages = by_text(app.store.messages_of_alert(id).await?, all);
+    let messages = by_text(all);
     let view = context! {
         alert => view(&alert),
         facts => app.store.ticket_facts(id).await?.map(|found| view(&found)),
@@ -155,24 +154,21 @@ async fn one(app: &AppState, viewer: &Viewer, id: &str, shown: Shown) -> Result<
 }
 
 /// The different texts among those of an alert's deliveries, each with the people that it is for.
-fn by_text(messages: Vec<MessageText>, deliveries: &[serde_json::Value]) -> Value {
-    let mut texts: Vec<(MessageText, Vec<String>)> = Vec::new();
-    for message in messages {
-        let delivery = deliveries
-            .iter()
-            .find(|delivery| delivery["id"] == message.delivery_id.as_str());
-        let person = delivery
-            .and_then(|delivery| delivery["recipient"]["name"].as_str())
-            .unwrap_or("somebody");
-        let same = texts.iter_mut().find(|(known, _)| known.text == message.text);
+fn by_text(deliveries: &[serde_json::Value]) -> Value {
+    let mut texts: Vec<(&serde_json::Value, Vec<&str>)> = Vec::new();
+    for delivery in deliveries {
+        let person = delivery["recipient"]["name"].as_str().unwrap_or("somebody");
+        let same = texts
+            .iter_mut()
+            .find(|(known, _)| known["message"] == delivery["message"]);
         match same {
-            Some((_, people)) if people.iter().any(|known| known == person) => {}
-            Some((_, people)) => people.push(person.to_owned()),
-            None => texts.push((message, vec![person.to_owned()])),
+            Some((_, people)) if people.contains(&person) => {}
+            Some((_, people)) => people.push(person),
+            None => texts.push((delivery, vec![person])),
         }
     }
-    let shown = texts.into_iter().map(
-        |(message, people)| json!({"text": message.text, "segments": message.segments, "people": people.join(", ")}),
-    );
+    let shown = texts.into_iter().map(|(delivery, people)| {
+        json!({"text": delivery["message"], "segments": delivery["segments"], "people": people.join(", ")})
+    });
     view(&shown.collect::<Vec<_>>())
 }

@@ -129,7 +129,6 @@ async fn one(
 ) -> Result<Response, Failure> {
     let delivery = found(app, id, revealed.as_ref()).await?;
     let view = context! {
-        message => app.store.message_of(id).await?.map(|found| view(&found)),
         path => format!("/admin/deliveries/{id}"),
         delivery => view(&delivery),
     };

@@ -73,7 +73,7 @@ mod tests {
             ("multipart/form-data; boundary=x", in_parts),
         ] {
             let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, kind.parse().unwrap())]);
-            let fields = Fields::read(&headers, Body::from(body), body::TRUSTED).await.unwrap();
+            let fields = Fields::read(&headers, Body::from(body), body::FILE).await.unwrap();
 
             assert_eq!(fields.text("a"), "1 & 2", "{kind}");
             assert_eq!(fields.bytes("csv"), b"+1\n", "{kind}");

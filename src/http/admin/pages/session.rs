@@ -91,7 +91,7 @@ async fn answer(viewer: &Viewer, request: Request, next: Next) -> Result<Respons
     }
     let (mut parts, mut raw) = request.into_parts();
     if parts.method == Method::POST {
-        let fields = Fields::read(&parts.headers, raw, body::TRUSTED).await?;
+        let fields = Fields::read(&parts.headers, raw, body::FILE).await?;
         raw = Body::empty();
         if !is_our_form(&fields, &viewer.secret, &parts.headers) {
             tracing::warn!("refused a form that is not from one of our pages");
