@@ -72,6 +72,7 @@ mod domain;
 mod http;
 mod intake;
 mod mail;
+mod source;
 mod store;
 mod supervise;
 mod telemetry;

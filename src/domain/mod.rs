@@ -22,4 +22,5 @@ pub mod source;
 pub mod spreadsheet;
 pub mod text;
 pub mod timeline;
+pub mod urgency;
 pub mod words;

@@ -1,0 +1,6 @@
+//! Helpdesks that are polled, each with what it says now. Absent: what is configured of every source (see
+//! `domain::source`), events that helpdesks post (see `http`), and what becomes of them (see `intake`).
+
+mod helpdesk;
+
+pub use helpdesk::{Changes, Helpdesk, HelpdeskError, SeenTicket};
