@@ -2,5 +2,9 @@
 //! `domain::source`), events that helpdesks post (see `http`), and what becomes of them (see `intake`).
 
 mod helpdesk;
+mod poll;
+mod settings;
 
-pub use helpdesk::{Changes, Helpdesk, HelpdeskError, SeenTicket};
+pub use helpdesk::Helpdesk;
+pub use poll::Poller;
+pub use settings::Settings;
