@@ -10,6 +10,7 @@ use crate::{
         message::Templates,
         phone::Region,
         route::{Channel, ChannelRules},
+        source::{Source, SourceLimits},
     },
     http::{self, AppState, Pages, RateLimiter, Tokens, Webhooks},
     intake::Intake,
@@ -183,6 +184,8 @@ pub fn make_nightly(config: &Config, store: &Db) -> Nightly {
 /// One worker for each channel that has a carrier.
 pub fn make_workers(config: &Config, store: &Db, carriers: &Carriers, owner: &str) -> Vec<Arc<Worker>> {
     let clock = Arc::default();
+    let limited = |(name, source): (&String, &Source)| Some((name.clone(), source.daily_limit?));
+    let source_limits = Arc::new(config.sources.iter().filter_map(limited).collect::<SourceLimits>());
     let open = config
         .carriers
         .channels()
@@ -197,6 +200,7 @@ pub fn make_workers(config: &Config, store: &Db, carriers: &Carriers, owner: &st
             calls: Arc::new(Semaphore::new(rules.max_in_flight)),
             time_zone: config.time_zone.clone(),
             daily_limit: config.daily_limit,
+            source_limits: Arc::clone(&source_limits),
             owner: owner.to_owned(),
             clock: Arc::clone(&clock),
             routes: routes.clone(),
