@@ -28,7 +28,11 @@ use tokio::sync::{Mutex, Semaphore};
 /// Makes the texts of messages as the configuration says.
 pub fn load_templates(config: &Config) -> Templates {
     let mut templates = Templates::built_in(config.sms.rules);
-    load_own(config, "sms/critical.txt", |source| templates.set_own(source));
+    load_own(config, "sms/critical.txt", |text| templates.set_own(text));
+    for source in config.sources.keys() {
+        let name = format!("sms/critical.{source}.txt");
+        load_own(config, &name, |text| templates.set_own_of(source, text));
+    }
     templates
 }
 
