@@ -35,22 +35,38 @@ pub struct Changes {
 pub struct HelpdeskError(pub String);
 
 /// A helpdesk that is polled.
-pub enum Helpdesk {}
+pub enum Helpdesk {
+    Redmine(Redmine),
+    RequestTracker(RequestTracker),
+    Zammad(Zammad),
+}
 
 impl Helpdesk {
     /// Tickets that changed after `position`, of whatever urgency, open or not; at most some hundred at once. Without a
     /// position, none: only where the helpdesk stands now, taken before anything else is asked.
-    pub async fn changes(&self, _position: Option<&str>) -> Result<Changes, HelpdeskError> {
-        match *self {}
+    pub async fn changes(&self, position: Option<&str>) -> Result<Changes, HelpdeskError> {
+        match self {
+            Self::Redmine(redmine) => redmine.changes(position).await,
+            Self::RequestTracker(rt) => rt.changes(position).await,
+            Self::Zammad(zammad) => zammad.changes(position).await,
+        }
     }
 
     /// All open tickets whose urgency is one of `critical` (as configured: words, numbers, or ranges like `>= 80`).
     pub async fn critical(&self) -> Result<Vec<SeenTicket>, HelpdeskError> {
-        match *self {}
+        match self {
+            Self::Redmine(redmine) => redmine.critical().await,
+            Self::RequestTracker(rt) => rt.critical().await,
+            Self::Zammad(zammad) => zammad.critical().await,
+        }
     }
 
     /// These tickets as they are now; those that are gone are left out.
-    pub async fn tickets(&self, _ids: &[String]) -> Result<Vec<SeenTicket>, HelpdeskError> {
-        match *self {}
+    pub async fn tickets(&self, ids: &[String]) -> Result<Vec<SeenTicket>, HelpdeskError> {
+        match self {
+            Self::Redmine(redmine) => redmine.tickets(ids).await,
+            Self::RequestTracker(rt) => rt.tickets(ids).await,
+            Self::Zammad(zammad) => zammad.tickets(ids).await,
+        }
     }
 }

@@ -2,5 +2,10 @@
 //! `domain::source`), events that helpdesks post (see `http`), and what becomes of them (see `intake`).
 
 mod helpdesk;
+mod redmine;
+mod rest;
+mod rt;
+mod walk;
+mod zammad;
 
 pub use helpdesk::{Changes, Helpdesk, HelpdeskError, SeenTicket};
