@@ -1,38 +1,15 @@
-//! What all polled helpdesks are asked, and how they answer. Absent: when they are asked, and which of it is an event (see
-//! `poll`).
+//! What all polled helpdesks are asked. Absent: how they answer (see `seen`), when they are asked, and which of it is an
+//! event (see `poll`).
 
-use serde_json::Value;
-
-/// A ticket as its helpdesk has it now.
-#[derive(Clone, Debug)]
-pub struct SeenTicket {
-    /// The helpdesk's own id of it, as webhooks name it too: a ticket has one alert, whoever tells of it.
-    pub id: String,
-    /// Whether somebody still has to work on it.
-    pub is_open: bool,
-    /// Its urgency in the helpdesk's own word or number.
-    pub urgency: String,
-    /// The rest of an event (product, section 2) as far as the helpdesk knows it: `ticket` without `id` and `urgency`,
-    /// `client`, `recipients`, `occurred_at`.
-    pub event: Value,
-}
-
-/// What has changed.
-#[derive(Debug)]
-pub struct Changes {
-    /// The oldest change first; a ticket may stand here again although nothing has changed.
-    pub tickets: Vec<SeenTicket>,
-    /// After which nothing was seen yet: to be kept, and handed in next time.
-    pub position: String,
-    /// Whether more waits to be read at once.
-    pub has_more: bool,
-}
-
-/// Why a helpdesk could not be asked, for a log and for admins: what, which value, what to do. Holds no secret and nothing
-/// of a ticket. It is asked again later in every case.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct HelpdeskError(pub String);
+use super::{
+    redmine::{self, Redmine},
+    rest::Client,
+    rt::{self, RequestTracker},
+    seen::{Changes, HelpdeskError, SeenTicket},
+    settings::{Access, Settings},
+    zammad::{self, Zammad},
+};
+use crate::domain::source::Source;
 
 /// A helpdesk that is polled.
 pub enum Helpdesk {
@@ -42,6 +19,30 @@ pub enum Helpdesk {
 }
 
 impl Helpdesk {
+    /// Makes what asks a helpdesk; nothing is asked yet. `None` if nobody knows how.
+    pub fn open(settings: &Settings, source: &Source) -> Result<Option<Self>, HelpdeskError> {
+        let name = &settings.source;
+        Ok(Some(match &settings.access {
+            Access::OsTicket { .. } => return Ok(None),
+            Access::Rt { url, token } => {
+                let client = Client::new(name, url, token, &rt::PRODUCT)?;
+                Self::RequestTracker(RequestTracker::new(client, source))
+            }
+            Access::Zammad { url, token } => {
+                let client = Client::new(name, url, token, &zammad::PRODUCT)?;
+                Self::Zammad(Zammad::new(client, source))
+            }
+            Access::Redmine {
+                url,
+                token,
+                phone_field,
+            } => {
+                let client = Client::new(name, url, token, &redmine::PRODUCT)?;
+                Self::Redmine(Redmine::new(client, source, phone_field))
+            }
+        }))
+    }
+
     /// Tickets that changed after `position`, of whatever urgency, open or not; at most some hundred at once. Without a
     /// position, none: only where the helpdesk stands now, taken before anything else is asked.
     pub async fn changes(&self, position: Option<&str>) -> Result<Changes, HelpdeskError> {

@@ -2,10 +2,15 @@
 //! `domain::source`), events that helpdesks post (see `http`), and what becomes of them (see `intake`).
 
 mod helpdesk;
+mod poll;
 mod redmine;
 mod rest;
 mod rt;
+mod seen;
+mod settings;
 mod walk;
 mod zammad;
 
-pub use helpdesk::{Changes, Helpdesk, HelpdeskError, SeenTicket};
+pub use helpdesk::Helpdesk;
+pub use poll::Poller;
+pub use settings::Settings;

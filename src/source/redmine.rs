@@ -4,20 +4,22 @@
 //! So each round begins with the question whose the key is.
 
 use super::{
-    helpdesk::{Changes, HelpdeskError, SeenTicket},
-    rest::{Client, Product, Reply, Settings, items, link, text, time},
+    rest::{Client, Product, Reply, items, text, time},
+    seen::{Changes, HelpdeskError, SeenTicket},
     walk::{PAGE, Row, Walk},
 };
-use crate::domain::urgency::{Level, Urgencies};
+use crate::domain::{
+    source::Source,
+    urgency::{Level, Urgencies},
+};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
 };
 use tokio::sync::Mutex;
-use url::Url;
 
-const PRODUCT: Product = Product {
+pub const PRODUCT: Product = Product {
     name: "Redmine",
     header: "x-redmine-api-key",
     prefix: "",
@@ -32,7 +34,8 @@ const ISSUES: &str = "issues.json";
 
 pub struct Redmine {
     client: Client,
-    base_url: Url,
+    /// What links to tickets begin with.
+    base_url: String,
     critical: Urgencies,
     /// The name of the users' own field that has their mobile number.
     phone_field: String,
@@ -41,14 +44,14 @@ pub struct Redmine {
 }
 
 impl Redmine {
-    pub fn new(settings: Settings, phone_field: String) -> Result<Self, HelpdeskError> {
-        Ok(Self {
-            client: Client::new(&settings, &PRODUCT)?,
-            base_url: settings.base_url,
-            critical: settings.critical,
-            phone_field,
+    pub fn new(client: Client, source: &Source, phone_field: &str) -> Self {
+        Self {
+            base_url: client.base_url(source.base_url.as_ref()),
+            client,
+            critical: source.urgencies.clone(),
+            phone_field: phone_field.to_owned(),
             users: Mutex::default(),
-        })
+        }
     }
 
     pub async fn changes(&self, position: Option<&str>) -> Result<Changes, HelpdeskError> {
@@ -192,7 +195,7 @@ impl Redmine {
             "ticket": {
                 "number": id,
                 "subject": text(issue, "subject").unwrap_or_default(),
-                "url": link(&self.base_url, &format!("issues/{id}")),
+                "url": format!("{}/issues/{id}", self.base_url),
                 "estimated_hours": issue.get("estimated_hours").and_then(Value::as_f64),
                 "group": issue.get("project").and_then(|project| text(project, "name")),
             },

@@ -2,8 +2,7 @@
 //! which key of the configuration mends it. Absent: what is asked, and what the answers mean (see `rt`, `zammad`,
 //! `redmine`).
 
-use super::helpdesk::HelpdeskError;
-use crate::domain::urgency::Urgencies;
+use super::seen::HelpdeskError;
 use jiff::Timestamp;
 use reqwest::{
     StatusCode,
@@ -20,19 +19,6 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
 /// Idle connections are dropped before most servers drop them, so that a question does not meet a dead one.
 const POOL_IDLE: Duration = Duration::from_secs(4);
-
-/// What every helpdesk that is asked over HTTP has in its section of the configuration.
-pub struct Settings {
-    /// The source's name: errors name its keys.
-    pub source: String,
-    /// Where the helpdesk's API is: the address of its start page.
-    pub url: Url,
-    pub token: SecretString,
-    /// What links to tickets begin with.
-    pub base_url: Url,
-    /// Which of its urgencies count as critical.
-    pub critical: Urgencies,
-}
 
 /// What is particular to a product.
 pub struct Product {
@@ -61,14 +47,18 @@ pub struct Reply {
 }
 
 impl Client {
-    pub fn new(settings: &Settings, product: &'static Product) -> Result<Self, HelpdeskError> {
-        let key = |member: &str| format!("sources.{}.{member}", settings.source);
-        let token = format!("{}{}", product.prefix, settings.token.expose_secret().trim());
+    /// For the source of this name: errors name its keys.
+    pub fn new(
+        source: &str,
+        url: &Url,
+        token: &SecretString,
+        product: &'static Product,
+    ) -> Result<Self, HelpdeskError> {
+        let token = format!("{}{}", product.prefix, token.expose_secret().trim());
         let mut token = HeaderValue::from_str(&token).map_err(|_| {
-            let key = key("token");
+            let wanted = product.token;
             HelpdeskError(format!(
-                "`{key}` has a character that no token has: copy {} again",
-                product.token
+                "`sources.{source}.token` has a character that no token has: set it to {wanted}"
             ))
         })?;
         token.set_sensitive(true);
@@ -85,17 +75,23 @@ impl Client {
             .pool_idle_timeout(POOL_IDLE)
             .build()
             .map_err(|error| HelpdeskError(format!("the HTTP client for {} cannot be made: {error}", product.name)))?;
-        let mut url = settings.url.clone();
+        let mut url = url.clone();
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
         Ok(Self {
             http,
             product,
-            source: settings.source.clone(),
+            source: source.to_owned(),
             url,
             token,
         })
+    }
+
+    /// What links to tickets begin with: this, or else where the API is. Ends without a slash.
+    pub fn base_url(&self, configured: Option<&Url>) -> String {
+        let base = configured.unwrap_or(&self.url).as_str();
+        base.trim_end_matches('/').to_owned()
     }
 
     /// Asks for `path`, which stands below the helpdesk's address.
@@ -253,8 +249,3 @@ pub fn figure(written: &str, max: f64) -> Option<f64> {
 
 /// Most hours that an event may carry.
 pub const MAX_HOURS: f64 = 100_000.0;
-
-/// A link to a ticket: what stands after the helpdesk's own address, which may be below a folder.
-pub fn link(base: &Url, rest: &str) -> String {
-    format!("{}/{rest}", base.as_str().trim_end_matches('/'))
-}

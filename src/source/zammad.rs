@@ -4,11 +4,14 @@
 //! words goes to Elasticsearch, which is behind by minutes on a busy day, and which small installations do not have.
 
 use super::{
-    helpdesk::{Changes, HelpdeskError, SeenTicket},
-    rest::{Client, Product, Reply, Settings, link, text, time},
+    rest::{Client, Product, Reply, text, time},
+    seen::{Changes, HelpdeskError, SeenTicket},
     walk::{PAGE, Row, Walk},
 };
-use crate::domain::urgency::{Level, Urgencies};
+use crate::domain::{
+    source::Source,
+    urgency::{Level, Urgencies},
+};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::{
@@ -16,9 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::Mutex;
-use url::Url;
 
-const PRODUCT: Product = Product {
+pub const PRODUCT: Product = Product {
     name: "Zammad",
     header: "authorization",
     prefix: "Token token=",
@@ -35,20 +37,21 @@ const NOBODY: &str = "1";
 
 pub struct Zammad {
     client: Client,
-    base_url: Url,
+    /// What links to tickets begin with.
+    base_url: String,
     critical: Urgencies,
     /// What was asked for once, by its path, and when.
     known: Mutex<HashMap<String, (Instant, Value)>>,
 }
 
 impl Zammad {
-    pub fn new(settings: Settings) -> Result<Self, HelpdeskError> {
-        Ok(Self {
-            client: Client::new(&settings, &PRODUCT)?,
-            base_url: settings.base_url,
-            critical: settings.critical,
+    pub fn new(client: Client, source: &Source) -> Self {
+        Self {
+            base_url: client.base_url(source.base_url.as_ref()),
+            client,
+            critical: source.urgencies.clone(),
             known: Mutex::default(),
-        })
+        }
     }
 
     pub async fn changes(&self, position: Option<&str>) -> Result<Changes, HelpdeskError> {
@@ -227,7 +230,7 @@ impl Zammad {
             "ticket": {
                 "number": text(ticket, "number"),
                 "subject": text(ticket, "title").unwrap_or_default(),
-                "url": link(&self.base_url, &format!("#ticket/zoom/{id}")),
+                "url": format!("{}/#ticket/zoom/{id}", self.base_url),
                 "group": text(ticket, "group"),
             },
             "client": {"name": name(&client), "organisation": text(ticket, "organization")},

@@ -4,22 +4,26 @@
 //! for changes names a time that is early enough in every zone of the world, and the walk through the answer, which has
 //! times in UTC, goes from the newest ticket back to where it was (see `walk`). The cursor could also be the id of the
 //! newest transaction; but a user who may not read some of them (comments, mails) gets pages with gaps, and no word of it.
+//!
+//! No search finds tickets that are deleted or merged into others: those are gone.
 
 mod people;
 
 use super::{
-    helpdesk::{Changes, HelpdeskError, SeenTicket},
-    rest::{Client, MAX_HOURS, Product, Reply, Settings, figure, items, link, text, time},
+    rest::{Client, MAX_HOURS, Product, Reply, figure, items, text, time},
+    seen::{Changes, HelpdeskError, SeenTicket},
     walk::{PAGE, Row, Walk},
 };
-use crate::domain::urgency::{Level, Matcher, Urgencies};
+use crate::domain::{
+    source::Source,
+    urgency::{Level, Matcher, Urgencies},
+};
 use jiff::{SignedDuration, Timestamp};
 use people::People;
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use url::Url;
 
-const PRODUCT: Product = Product {
+pub const PRODUCT: Product = Product {
     name: "Request Tracker",
     header: "authorization",
     prefix: "token ",
@@ -50,18 +54,19 @@ const PERSON: &str = "Name,RealName,EmailAddress,MobilePhone,WorkPhone";
 pub struct RequestTracker {
     client: Client,
     people: People,
-    base_url: Url,
+    /// What links to tickets begin with.
+    base_url: String,
     critical: Urgencies,
 }
 
 impl RequestTracker {
-    pub fn new(settings: Settings) -> Result<Self, HelpdeskError> {
-        Ok(Self {
-            client: Client::new(&settings, &PRODUCT)?,
+    pub fn new(client: Client, source: &Source) -> Self {
+        Self {
+            base_url: client.base_url(source.base_url.as_ref()),
+            client,
             people: People::default(),
-            base_url: settings.base_url,
-            critical: settings.critical,
-        })
+            critical: source.urgencies.clone(),
+        }
     }
 
     pub async fn changes(&self, position: Option<&str>) -> Result<Changes, HelpdeskError> {
@@ -121,7 +126,7 @@ impl RequestTracker {
             if wanted.is_empty() {
                 continue;
             }
-            let wanted = format!("({}) AND {WITH_DELETED}", wanted.join(" OR "));
+            let wanted = format!("({})", wanted.join(" OR "));
             let active = format!("{wanted} AND Status = '__Active__'");
             let active = self.search(&active, &[], 1).await?;
             let active: HashSet<String> = items(&active.body, "items")
@@ -197,7 +202,7 @@ impl RequestTracker {
             "ticket": {
                 "number": id,
                 "subject": text(item, "Subject").unwrap_or_default(),
-                "url": link(&self.base_url, &format!("Ticket/Display.html?id={id}")),
+                "url": format!("{}/Ticket/Display.html?id={id}", self.base_url),
                 "estimated_hours": estimated_hours(item),
                 "ai": {"confidence_percent": custom_field(item, "AI Confidence", 100.0)},
                 "group": item.get("Queue").and_then(|queue| text(queue, "Name")),
@@ -215,15 +220,13 @@ impl RequestTracker {
 }
 
 const TICKETS: &str = "REST/2.0/tickets";
-/// Deleted tickets are left out of every search that does not name their status.
-const WITH_DELETED: &str = "(Status = 'deleted' OR Status != 'deleted')";
 
 /// Asks for all tickets that changed since then, and for some that changed before.
 fn changed_since(since: Option<Timestamp>) -> String {
     let early = since.and_then(|since| since.checked_sub(ALL_ZONES).ok());
     match early.filter(|early| *early > Timestamp::UNIX_EPOCH) {
-        None => format!("id > 0 AND {WITH_DELETED}"),
-        Some(early) => format!("LastUpdated >= '{}' AND {WITH_DELETED}", early.strftime("%F %T")),
+        None => "id > 0".into(),
+        Some(early) => format!("LastUpdated >= '{}'", early.strftime("%F %T")),
     }
 }
 

@@ -2,8 +2,8 @@
 //! are the managers. A group among them is its members.
 
 use crate::source::{
-    helpdesk::HelpdeskError,
     rest::{Client, items, text},
+    seen::HelpdeskError,
 };
 use serde_json::{Value, json};
 use std::{
