@@ -36,6 +36,7 @@ mod provider_trouble;
 mod receipts;
 mod reconciling;
 mod replicas;
+mod request_tracker;
 mod retries;
 mod searches;
 mod sending;

@@ -218,7 +218,8 @@ impl Redmine {
         };
         let user = self.user(&id).await?.unwrap_or_default();
         let mut fields = items(&user, "custom_fields");
-        let is_phone = |field: &&Value| text(field, "name").is_some_and(|name| name.eq_ignore_ascii_case(&self.phone_field));
+        let is_phone =
+            |field: &&Value| text(field, "name").is_some_and(|name| name.eq_ignore_ascii_case(&self.phone_field));
         let phone = fields.find(is_phone).and_then(|field| text(field, "value"));
         Ok(Some(json!({
             "staff_id": id,

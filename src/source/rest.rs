@@ -112,7 +112,9 @@ impl Client {
     /// Writes to the helpdesk; what it answers is not looked at.
     pub async fn write(&self, method: reqwest::Method, path: &str, body: &Value) -> Result<(), HelpdeskError> {
         let request = self.http.request(method, self.address(path)?);
-        let request = request.header("content-type", "application/json").body(body.to_string());
+        let request = request
+            .header("content-type", "application/json")
+            .body(body.to_string());
         let reply = self.send(request).await?;
         match reply.status().is_success() {
             true => Ok(()),
@@ -203,9 +205,14 @@ impl Client {
             404 | 405 => format!(
                 "{name} at {place} has nothing at `/{path}` (HTTP {code}): set `{url}` to the address of its start page"
             ),
-            429 => format!("{name} at {place} says that it is asked too often (HTTP 429): raise `{}`", self.key("poll_every")),
+            429 => format!(
+                "{name} at {place} says that it is asked too often (HTTP 429): raise `{}`",
+                self.key("poll_every")
+            ),
             500..=599 => format!("{name} at {place} is in trouble (HTTP {code}): it is asked again; see its own log"),
-            _ => format!("{name} at {place} does not understand `/{path}` (HTTP {code}): check `{url}` and its version"),
+            _ => {
+                format!("{name} at {place} does not understand `/{path}` (HTTP {code}): check `{url}` and its version")
+            }
         })
     }
 }

@@ -151,7 +151,10 @@ mod tests {
         assert!(!walk.take(page, Some(at("09:05:10"))));
 
         let (rows, position) = walk.end();
-        assert_eq!((ids(&rows), position.as_str()), (vec!["2", "3"], "2026-11-20T09:05:00Z"));
+        assert_eq!(
+            (ids(&rows), position.as_str()),
+            (vec!["2", "3"], "2026-11-20T09:05:00Z")
+        );
     }
 
     #[test]

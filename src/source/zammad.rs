@@ -64,9 +64,13 @@ impl Zammad {
                 ("condition[ticket.updated_at][value]", &since),
             ];
             let order = ("updated_at", "desc");
-            let reply = self.search(&condition, order, walk.next_page(), walk.page_size()).await?;
+            let reply = self
+                .search(&condition, order, walk.next_page(), walk.page_size())
+                .await?;
             let tickets = reply.body.as_array().into_iter().flatten();
-            let rows = tickets.map(|ticket| self.row(ticket)).collect::<Result<Vec<Row>, _>>()?;
+            let rows = tickets
+                .map(|ticket| self.row(ticket))
+                .collect::<Result<Vec<Row>, _>>()?;
             if !walk.take(rows, reply.date) {
                 break;
             }
@@ -89,8 +93,16 @@ impl Zammad {
             ("condition[ticket.priority_id][operator]", "is"),
             ("condition[ticket.state_id][operator]", "is"),
         ];
-        condition.extend(priorities.iter().map(|id| ("condition[ticket.priority_id][value][]", id.as_str())));
-        condition.extend(states.iter().map(|id| ("condition[ticket.state_id][value][]", id.as_str())));
+        condition.extend(
+            priorities
+                .iter()
+                .map(|id| ("condition[ticket.priority_id][value][]", id.as_str())),
+        );
+        condition.extend(
+            states
+                .iter()
+                .map(|id| ("condition[ticket.state_id][value][]", id.as_str())),
+        );
         let mut tickets = Vec::new();
         for page in 1..=MAX_CRITICAL_PAGES {
             let reply = self.search(&condition, ("id", "asc"), page, PAGE).await?;

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod database;
 pub mod env;
 pub mod proxy;
+pub mod rt;
 pub mod service;
 pub mod smtp;
 pub mod twilio;
