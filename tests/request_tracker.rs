@@ -8,10 +8,23 @@ use crate::support::{
 };
 use serde_json::json;
 
-stories![
+stories![poll_and_scrip_together_text_once];
+
+/// On one database: a Request Tracker takes a while to start, and these are not about ours.
+macro_rules! once {
+    ($($name:ident),+ $(,)?) => {
+        mod once {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::support::database::Database::sqlite()).await;
+            })+
+        }
+    };
+}
+
+once![
     a_poll_texts_the_owner_and_the_managers,
     a_scrip_texts_the_owner_and_the_managers,
-    poll_and_scrip_together_text_once,
     what_happens_while_request_tracker_is_away_is_not_missed,
     a_priority_lowered_before_the_send_cancels,
 ];

@@ -4,7 +4,7 @@
 //! So each round begins with the question whose the key is.
 
 use super::{
-    rest::{Client, Product, Reply, items, text, time},
+    rest::{Client, Product, Reply, is_number, items, text, time},
     seen::{Changes, HelpdeskError, SeenTicket},
     walk::{PAGE, Row, Walk},
 };
@@ -115,7 +115,11 @@ impl Redmine {
         let mut tickets = Vec::new();
         for ids in ids.chunks(PAGE) {
             let size = PAGE.to_string();
-            let wanted = ids.join(",");
+            let numbers = ids.iter().map(String::as_str).filter(|id| is_number(id));
+            let wanted = numbers.collect::<Vec<_>>().join(",");
+            if wanted.is_empty() {
+                continue;
+            }
             let query = [("status_id", "*"), ("issue_id", wanted.as_str()), ("limit", &size)];
             let reply = self.ask(&query).await?;
             for issue in items(&reply.body, "issues") {
@@ -127,6 +131,9 @@ impl Redmine {
 
     /// Adds a private note to an issue.
     pub async fn note(&self, ticket_id: &str, note: &str) -> Result<(), HelpdeskError> {
+        if !is_number(ticket_id) {
+            return Err(self.client.foreign(ticket_id));
+        }
         let body = json!({"issue": {"notes": note, "private_notes": true}});
         let path = format!("issues/{ticket_id}.json");
         self.client.write(reqwest::Method::PUT, &path, &body).await

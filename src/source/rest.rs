@@ -132,6 +132,14 @@ impl Client {
         ))
     }
 
+    /// An error about a ticket that this helpdesk cannot have.
+    pub fn foreign(&self, ticket_id: &str) -> HelpdeskError {
+        HelpdeskError(format!(
+            "the ticket `{ticket_id}` is none of {}'s, whose ids are numbers",
+            self.product.name
+        ))
+    }
+
     /// The name of a key of this source.
     pub fn key(&self, member: &str) -> String {
         format!("sources.{}.{member}", self.source)
@@ -236,6 +244,11 @@ pub fn text(value: &Value, member: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
+/// Whether this is an id as these helpdesks give them: others would be read as something else in an address or a search.
+pub fn is_number(id: &str) -> bool {
+    !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// A member that is a time.
 pub fn time(value: &Value, member: &str) -> Option<Timestamp> {
     value.get(member)?.as_str()?.parse().ok()
@@ -256,3 +269,6 @@ pub fn figure(written: &str, max: f64) -> Option<f64> {
 
 /// Most hours that an event may carry.
 pub const MAX_HOURS: f64 = 100_000.0;
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //! words goes to Elasticsearch, which is behind by minutes on a busy day, and which small installations do not have.
 
 use super::{
-    rest::{Client, Product, Reply, text, time},
+    rest::{Client, Product, Reply, is_number, text, time},
     seen::{Changes, HelpdeskError, SeenTicket},
     walk::{PAGE, Row, Walk},
 };
@@ -126,7 +126,7 @@ impl Zammad {
 
     pub async fn tickets(&self, ids: &[String]) -> Result<Vec<SeenTicket>, HelpdeskError> {
         let mut tickets = Vec::new();
-        for id in ids {
+        for id in ids.iter().filter(|id| is_number(id)) {
             let path = format!("api/v1/tickets/{id}");
             if let Some(reply) = self.client.find(&path, &[("expand", "true")]).await? {
                 tickets.push(self.read(&reply.body).await?);
@@ -137,10 +137,9 @@ impl Zammad {
 
     /// Adds an internal note to a ticket: its customer does not see that.
     pub async fn note(&self, ticket_id: &str, note: &str) -> Result<(), HelpdeskError> {
-        let ticket_id: u64 = ticket_id.parse().map_err(|_| {
-            let what = "a ticket whose id is no number";
-            self.client.unreadable("api/v1/ticket_articles", what)
-        })?;
+        let Ok(ticket_id) = ticket_id.parse::<u64>() else {
+            return Err(self.client.foreign(ticket_id));
+        };
         let body = json!({"ticket_id": ticket_id, "body": note, "content_type": "text/plain", "type": "note", "internal": true});
         let path = "api/v1/ticket_articles";
         self.client.write(reqwest::Method::POST, path, &body).await

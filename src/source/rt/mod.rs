@@ -10,7 +10,7 @@
 mod people;
 
 use super::{
-    rest::{Client, MAX_HOURS, Product, Reply, figure, items, text, time},
+    rest::{Client, MAX_HOURS, Product, Reply, figure, is_number, items, text, time},
     seen::{Changes, HelpdeskError, SeenTicket},
     walk::{PAGE, Row, Walk},
 };
@@ -121,7 +121,7 @@ impl RequestTracker {
         let mut tickets = Vec::new();
         for ids in ids.chunks(AT_ONCE) {
             // What was no number would be read as TicketSQL; Request Tracker has no such id.
-            let numbers = ids.iter().filter(|id| id.bytes().all(|byte| byte.is_ascii_digit()));
+            let numbers = ids.iter().filter(|id| is_number(id));
             let wanted: Vec<String> = numbers.map(|id| format!("id = {id}")).collect();
             if wanted.is_empty() {
                 continue;
@@ -147,6 +147,9 @@ impl RequestTracker {
 
     /// Comments on a ticket: its customer does not see that.
     pub async fn note(&self, ticket_id: &str, note: &str) -> Result<(), HelpdeskError> {
+        if !is_number(ticket_id) {
+            return Err(self.client.foreign(ticket_id));
+        }
         let body = json!({"Content": note, "ContentType": "text/plain"});
         let path = format!("REST/2.0/ticket/{ticket_id}/comment");
         self.client.write(reqwest::Method::POST, &path, &body).await
