@@ -22,6 +22,7 @@ mod commands;
 mod connections;
 mod crashes;
 mod demo;
+mod hooks;
 mod intake;
 mod limits;
 mod messages;
