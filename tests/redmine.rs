@@ -53,5 +53,7 @@ async fn polled(redmine: &Redmine, key: &str) -> TestEnv {
 async fn a_key_that_redmine_does_not_know_is_said_in_the_log(redmine: &Redmine) {
     let env = polled(redmine, "0123456789abcdef0123456789abcdef01234567").await;
 
-    env.service.logged("refuses the token (HTTP 401): set `sources.redmine.token`").await;
+    env.service
+        .logged("refuses the token (HTTP 401): set `sources.redmine.token`")
+        .await;
 }

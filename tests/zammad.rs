@@ -44,14 +44,23 @@ async fn a_poll_texts_the_owner_of_a_ticket_of_high_priority(database: Database)
 
     let message = &env.twilio.accepted(1).await[0];
     assert_eq!(message.to, "+46701234567");
-    for part in ["#311", "Oven too hot", "Bakers Ltd", &format!("{}/#ticket/zoom/1", zammad.url)] {
+    for part in [
+        "#311",
+        "Oven too hot",
+        "Bakers Ltd",
+        &format!("{}/#ticket/zoom/1", zammad.url),
+    ] {
         assert!(message.body.contains(part), "{part} is not in {}", message.body);
     }
     let alert = alert(&env, 1).await;
     zammad.change(1, "state_id", json!(4));
     eventually("the alert to be closed", async || {
         let alert = env.get(&format!("/v1/alerts/{alert}")).await;
-        if alert["closed_at"].is_null() { Err(alert) } else { Ok(()) }
+        if alert["closed_at"].is_null() {
+            Err(alert)
+        } else {
+            Ok(())
+        }
     })
     .await;
     // Its owner and its customer, once.
@@ -61,7 +70,10 @@ async fn a_poll_texts_the_owner_of_a_ticket_of_high_priority(database: Database)
 async fn a_change_that_the_poll_cannot_see_is_found_by_looking_at_everything(database: Database) {
     let zammad = Zammad::start().await;
     zammad.create(1, "1 low");
-    let env = polled(database, &zammad).set("SOURCES__ACME__SWEEP_EVERY", "300ms").build().await;
+    let env = polled(database, &zammad)
+        .set("SOURCES__ACME__SWEEP_EVERY", "300ms")
+        .build()
+        .await;
     env.service.logged("is polled from now on").await;
 
     zammad.change_unseen(1, "priority", json!("3 high"));
@@ -71,16 +83,26 @@ async fn a_change_that_the_poll_cannot_see_is_found_by_looking_at_everything(dat
     let alert = alert(&env, 1).await;
     eventually("the alert to be closed", async || {
         let alert = env.get(&format!("/v1/alerts/{alert}")).await;
-        if alert["closed_at"].is_null() { Err(alert) } else { Ok(()) }
+        if alert["closed_at"].is_null() {
+            Err(alert)
+        } else {
+            Ok(())
+        }
     })
     .await;
 }
 
 async fn a_wrong_token_is_said_in_the_log(database: Database) {
     let zammad = Zammad::start().await;
-    let env = polled(database, &zammad).set("SOURCES__ACME__TOKEN", "an-old-token").build().await;
+    let env = polled(database, &zammad)
+        .set("SOURCES__ACME__TOKEN", "an-old-token")
+        .build()
+        .await;
 
-    let log = env.service.logged("refuses the token (HTTP 401): set `sources.acme.token`").await;
+    let log = env
+        .service
+        .logged("refuses the token (HTTP 401): set `sources.acme.token`")
+        .await;
 
     assert!(!log.contains("an-old-token"), "{log}");
 }

@@ -32,14 +32,22 @@ impl Redmine {
         }
         let folder = Folder::new();
         let said = copy(folder.path());
-        let find = |name: &str| said.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+        let find = |name: &str| {
+            said.lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap()
+                .to_owned()
+        };
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = port.local_addr().unwrap().port();
         // Ends with this process, however it went.
         let serve = format!(
             "ruby bin/rails server -u webrick -e production -b 127.0.0.1 -p {port} >server.log 2>&1 & cat >/dev/null; kill $!; wait"
         );
-        let server = command("sh", folder.path()).args(["-c", &serve]).stdin(Stdio::piped()).spawn();
+        let server = command("sh", folder.path())
+            .args(["-c", &serve])
+            .stdin(Stdio::piped())
+            .spawn();
         let redmine = Self {
             url: format!("http://127.0.0.1:{port}"),
             key: find("key "),
@@ -69,14 +77,18 @@ impl Redmine {
     }
 
     async fn priority(&self, name: &str) -> Value {
-        let list = self.call(Method::GET, "enumerations/issue_priorities.json", &Value::Null).await;
+        let list = self
+            .call(Method::GET, "enumerations/issue_priorities.json", &Value::Null)
+            .await;
         let priorities = list["issue_priorities"].as_array().unwrap();
         priorities.iter().find(|priority| priority["name"] == name).unwrap()["id"].clone()
     }
 
     async fn call(&self, method: Method, path: &str, body: &Value) -> Value {
         let request = self.client.request(method, format!("{}/{path}", self.url));
-        let request = request.header("x-redmine-api-key", &self.key).header("content-type", "application/json");
+        let request = request
+            .header("x-redmine-api-key", &self.key)
+            .header("content-type", "application/json");
         let answer = request.body(body.to_string()).send().await.unwrap();
         let (status, text) = (answer.status(), answer.text().await.unwrap());
         assert!(status.is_success(), "{path}: {status} {text}");
@@ -114,8 +126,15 @@ fn copy(folder: &Path) -> String {
         echo \"gem 'webrick'\" >>Gemfile
         bundle lock --local && ruby -S rake db:migrate redmine:load_default_data story"
     );
-    let done = command("sh", folder).args(["-c", &prepare]).stdin(Stdio::null()).output().unwrap();
-    let (out, errors) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    let done = command("sh", folder)
+        .args(["-c", &prepare])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let (out, errors) = (
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr),
+    );
     assert!(done.status.success(), "{out}\n{errors}");
     out.into_owned()
 }

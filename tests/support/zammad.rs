@@ -85,7 +85,11 @@ fn priority_id(name: &str) -> u64 {
 fn check(headers: &HeaderMap) -> Result<(), StatusCode> {
     let given = headers.get("authorization").and_then(|value| value.to_str().ok());
     let is_right = given == Some(&format!("Token token={TOKEN}"));
-    if is_right { Ok(()) } else { Err(StatusCode::UNAUTHORIZED) }
+    if is_right {
+        Ok(())
+    } else {
+        Err(StatusCode::UNAUTHORIZED)
+    }
 }
 
 async fn search(State(state): Shared, headers: HeaderMap, Query(query): Query<Vec<(String, String)>>) -> Answer {
@@ -99,7 +103,14 @@ async fn search(State(state): Shared, headers: HeaderMap, Query(query): Query<Ve
     let mut tickets = state.lock().unwrap().tickets.clone();
     if one("condition[ticket.updated_at][operator]") == "after (absolute)" {
         let since: jiff::Timestamp = one("condition[ticket.updated_at][value]").parse().unwrap();
-        tickets.retain(|ticket| ticket["updated_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap() >= since);
+        tickets.retain(|ticket| {
+            ticket["updated_at"]
+                .as_str()
+                .unwrap()
+                .parse::<jiff::Timestamp>()
+                .unwrap()
+                >= since
+        });
     }
     for member in ["priority_id", "state_id"] {
         if one(&format!("condition[ticket.{member}][operator]")) == "is" {
@@ -126,22 +137,36 @@ async fn ticket(State(state): Shared, headers: HeaderMap, Path(id): Path<u64>) -
 async fn priorities(headers: HeaderMap) -> Answer {
     check(&headers)?;
     let names = ["1 low", "2 normal", "3 high"];
-    Ok(Json(names.iter().map(|name| json!({"id": priority_id(name), "name": name, "active": true})).collect()))
+    Ok(Json(
+        names
+            .iter()
+            .map(|name| json!({"id": priority_id(name), "name": name, "active": true}))
+            .collect(),
+    ))
 }
 
 async fn states(headers: HeaderMap) -> Answer {
     check(&headers)?;
     let state = |id: u64, name: &str, kind: &str| json!({"id": id, "name": name, "state_type": kind});
-    Ok(Json(json!([state(1, "new", "new"), state(2, "open", "open"), state(4, "done and paid", "closed"), state(5, "merged", "merged")])))
+    Ok(Json(json!([
+        state(1, "new", "new"),
+        state(2, "open", "open"),
+        state(4, "done and paid", "closed"),
+        state(5, "merged", "merged")
+    ])))
 }
 
 async fn user(State(state): Shared, headers: HeaderMap, Path(id): Path<u64>) -> Answer {
     check(&headers)?;
     state.lock().unwrap().users += 1;
     match id {
-        5 => Ok(Json(json!({"id": 5, "login": "emil@example.test", "email": "emil@example.test", "firstname": "Emil", "lastname": "Ek",
-            "phone": "+4687654321", "mobile": "+46701234567"}))),
-        8 => Ok(Json(json!({"id": 8, "login": "ina@client.test", "firstname": "Ina", "lastname": "", "phone": ""}))),
+        5 => Ok(Json(
+            json!({"id": 5, "login": "emil@example.test", "email": "emil@example.test", "firstname": "Emil", "lastname": "Ek",
+            "phone": "+4687654321", "mobile": "+46701234567"}),
+        )),
+        8 => Ok(Json(
+            json!({"id": 8, "login": "ina@client.test", "firstname": "Ina", "lastname": "", "phone": ""}),
+        )),
         _ => Err(StatusCode::NOT_FOUND),
     }
 }
