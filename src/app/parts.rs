@@ -122,12 +122,18 @@ fn make_intake(config: &Config, store: &Db) -> Intake {
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A job for each helpdesk that is polled.
-pub fn make_polls(config: &Config, store: &Db) -> Vec<TimedJob> {
+pub fn make_polls(config: &Config, store: &Db) -> anyhow::Result<Vec<TimedJob>> {
     let intake = Arc::new(make_intake(config, store));
-    let make = |settings: &source::Settings| {
-        let source = config.sources.get(&settings.source)?.clone();
+    let mut jobs = Vec::new();
+    for settings in &config.polled {
+        let Some(source) = config.sources.get(&settings.source).cloned() else {
+            continue;
+        };
+        let Some(helpdesk) = Helpdesk::open(settings, &source)? else {
+            continue;
+        };
         let poller = Arc::new(Poller {
-            helpdesk: Helpdesk::open(&settings.access, &source)?,
+            helpdesk,
             source,
             settings: settings.clone(),
             intake: Arc::clone(&intake),
@@ -137,11 +143,11 @@ pub fn make_polls(config: &Config, store: &Db) -> Vec<TimedJob> {
         // A handful for the whole life of the process.
         let name = format!("poll the helpdesk `{}`", settings.source).leak();
         let every = settings.every.unsigned_abs().min(LOOK_EVERY);
-        Some(TimedJob::new(name, every, &poller, |poller| async move {
+        jobs.push(TimedJob::new(name, every, &poller, |poller| async move {
             poller.round().await
-        }))
-    };
-    config.polled.iter().filter_map(make).collect()
+        }));
+    }
+    Ok(jobs)
 }
 
 fn make_pages(config: &Config, effective: Effective) -> Pages {

@@ -144,7 +144,7 @@ impl Opened {
         let others = workers.collect();
         let longest_call = config.carriers.channels().map(|(_, rules)| rules.timeout).max();
         let drain = (longest_call.unwrap_or_default() + SEND_DRAIN).unsigned_abs();
-        let polls = make_polls(&config, &worker_store);
+        let polls = make_polls(&config, &worker_store)?;
         let mut idle = stopping.clone();
         let mut sending = tokio::spawn(async move {
             if role == Role::Intake {

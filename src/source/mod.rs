@@ -3,7 +3,13 @@
 
 mod helpdesk;
 mod poll;
+mod redmine;
+mod rest;
+mod rt;
+mod seen;
 mod settings;
+mod walk;
+mod zammad;
 
 pub use helpdesk::Helpdesk;
 pub use poll::Poller;

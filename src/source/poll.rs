@@ -4,7 +4,8 @@
 //! `helpdesk`), and who is told (see `intake`).
 
 use super::{
-    helpdesk::{Helpdesk, HelpdeskError, SeenTicket},
+    helpdesk::Helpdesk,
+    seen::{HelpdeskError, SeenTicket},
     settings::Settings,
 };
 use crate::{

@@ -5,9 +5,12 @@ pub mod clock;
 pub mod database;
 pub mod env;
 pub mod proxy;
+pub mod redmine;
+pub mod rt;
 pub mod service;
 pub mod smtp;
 pub mod twilio;
+pub mod zammad;
 
 use std::time::Duration;
 
