@@ -2,5 +2,6 @@
 //! `domain::source`), events that helpdesks post (see `http`), and what becomes of them (see `intake`).
 
 mod helpdesk;
+pub mod osticket;
 
 pub use helpdesk::{Changes, Helpdesk, HelpdeskError, SeenTicket};
