@@ -5,6 +5,7 @@ use crate::{
     carrier::Carriers,
     config::Effective,
     domain::{
+        day::to_millisecond,
         event::Recipient,
         message::Templates,
         phone::Region,
@@ -13,12 +14,14 @@ use crate::{
     http::{self, AppState, Pages, RateLimiter, Tokens, Webhooks},
     intake::Intake,
     mail::{self, Mailer},
+    source::{self, Helpdesk, Poller},
     store::Db,
-    worker::{Nightly, NightlyRules, Worker},
+    worker::{Nightly, NightlyRules, TimedJob, Worker},
 };
 use anyhow::Context;
+use jiff::Timestamp;
 use secrecy::SecretString;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{Mutex, Semaphore};
 
 /// Makes the texts of messages as the configuration says.
@@ -85,7 +88,7 @@ pub fn make_app_state(
     let twilio = &config.carriers.sections.twilio;
     Ok(AppState {
         store: store.clone(),
-        intake: Intake::new(store.clone(), config.sources.clone(), load_templates(config)),
+        intake: make_intake(config, store),
         intake_tokens,
         admin_tokens,
         rate_limiter: RateLimiter::new(config.http_per_second, config.trusted_proxies.clone()),
@@ -104,6 +107,42 @@ pub fn make_app_state(
         has_mail: config.nightly.mail.is_some(),
         pages: make_pages(config, effective),
     })
+}
+
+fn make_intake(config: &Config, store: &Db) -> Intake {
+    Intake::new(store.clone(), config.sources.clone(), load_templates(config))
+}
+
+/// How often it is looked whether a helpdesk is to be asked.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A job for each helpdesk that is polled.
+pub fn make_polls(config: &Config, store: &Db) -> anyhow::Result<Vec<TimedJob>> {
+    let intake = Arc::new(make_intake(config, store));
+    let mut jobs = Vec::new();
+    for settings in &config.polled {
+        let Some(source) = config.sources.get(&settings.source).cloned() else {
+            continue;
+        };
+        let Some(helpdesk) = Helpdesk::open(settings, &source)? else {
+            continue;
+        };
+        let poller = Arc::new(Poller {
+            helpdesk,
+            source,
+            settings: settings.clone(),
+            intake: Arc::clone(&intake),
+            store: store.clone(),
+            clock: || to_millisecond(Timestamp::now()),
+        });
+        // A handful for the whole life of the process.
+        let name = format!("poll the helpdesk `{}`", settings.source).leak();
+        let every = settings.every.unsigned_abs().min(LOOK_EVERY);
+        jobs.push(TimedJob::new(name, every, &poller, |poller| async move {
+            poller.round().await
+        }));
+    }
+    Ok(jobs)
 }
 
 fn make_pages(config: &Config, effective: Effective) -> Pages {

@@ -1,7 +1,7 @@
 //! Runs the service until it is to stop, and stops it in order.
 
 use super::{
-    parts::{make_app_state, make_missing_tokens, make_nightly, make_workers},
+    parts::{make_app_state, make_missing_tokens, make_nightly, make_polls, make_workers},
     settings::{Config, Loaded},
 };
 use crate::{
@@ -144,12 +144,13 @@ impl Opened {
         let others = workers.collect();
         let longest_call = config.carriers.channels().map(|(_, rules)| rules.timeout).max();
         let drain = (longest_call.unwrap_or_default() + SEND_DRAIN).unsigned_abs();
+        let polls = make_polls(&config, &worker_store)?;
         let mut idle = stopping.clone();
         let mut sending = tokio::spawn(async move {
             if role == Role::Intake {
                 let _ = idle.wait_for(|stop| *stop).await;
             } else {
-                worker::run(worker, others, nightly, idle, drain).await;
+                worker::run(worker, others, nightly, polls, idle, drain).await;
             }
         });
         let endpoints = match role {

@@ -6,6 +6,7 @@ use crate::{
     carrier,
     config::{Effective, Fault, Log, Nightly, Reader, Sms, read_sources},
     domain::{database_url::DatabaseUrl, source::Source},
+    source,
 };
 use axum::http::HeaderName;
 use ipnet::IpNet;
@@ -43,6 +44,8 @@ pub struct Config {
     pub templates_dir: Option<PathBuf>,
     pub log: Log,
     pub sources: BTreeMap<String, Source>,
+    /// Those of them that are polled.
+    pub polled: Vec<source::Settings>,
 }
 
 /// What was read, and what is wrong with it.
@@ -138,6 +141,8 @@ fn read(reader: &mut Reader) -> Config {
     }
     let log = Log::read(reader);
     let sources = read_sources(reader, sms.default_region);
+    let read_polled = |(name, source): (&String, &Source)| source::Settings::read(reader, name, source);
+    let polled = sources.iter().filter_map(read_polled).collect();
 
     let has_intake_tokens = !intake_tokens.is_empty() || sources.values().any(|source| !source.tokens.is_empty());
     if !listen.ip().is_loopback() && !has_intake_tokens {
@@ -164,6 +169,7 @@ fn read(reader: &mut Reader) -> Config {
         templates_dir,
         log,
         sources,
+        polled,
     }
 }
 

@@ -3,11 +3,12 @@
 use super::common::{FAILED, print, print_json, with_admin, with_good_configuration};
 use crate::{
     app::{self, Access, Loaded, Part, TakeOver, TakenOver},
-    domain::{event::DEFAULT_SOURCE, phone::Region, report::plural, urgency::Urgencies},
-    source::osticket::{self, read_old_sms},
+    domain::{event::DEFAULT_SOURCE, phone::Region, report::plural},
+    source::osticket::{self, Connection, read_old_sms},
 };
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
+use secrecy::SecretString;
 use std::{path::PathBuf, process::ExitCode};
 
 #[derive(Args)]
@@ -85,10 +86,8 @@ impl OsticketSms {
             Some(Only::Alerts) => &[osticket::Part::Alerts],
             Some(Only::OptOuts) => &[osticket::Part::OptOuts],
         };
-        let settings = self.settings()?;
-        let old = read_old_sms(&settings, parts)
-            .await
-            .map_err(|error| anyhow!("{error}"))?;
+        let connection = self.connection(loaded)?;
+        let old = read_old_sms(&connection, parts).await?;
         let take_over = TakeOver {
             source: name,
             region: self.region.unwrap_or(source.region),
@@ -97,14 +96,21 @@ impl OsticketSms {
         take_over.run(admin, old).await
     }
 
-    fn settings(&self) -> anyhow::Result<osticket::Settings> {
-        let url = self.url.as_deref();
-        let url = url.ok_or_else(|| wrong("osTicket's database is not named: see `--url`".to_owned()))?;
-        Ok(osticket::Settings {
-            url: url.into(),
-            table_prefix: self.table_prefix.clone().unwrap_or_else(|| "ost_".to_owned()),
-            base_url: None,
-            critical: Urgencies::default(),
+    /// To the database that is named here, else to the one that the source is polled from.
+    fn connection(&self, loaded: &Loaded) -> anyhow::Result<Connection> {
+        let mut polled = loaded.config.polled.iter();
+        let settings = polled.find(|settings| settings.source == self.source);
+        let configured = settings.and_then(|settings| settings.osticket_database());
+        let given = self.url.as_deref().map(SecretString::from);
+        let url = given.as_ref().or(configured.map(|(url, _)| url));
+        let url = url.ok_or_else(|| {
+            let name = &self.source;
+            wrong(format!("osTicket's database is not named: set `sources.{name}.kind = \"osticket\"` and `sources.{name}.url`, or see `--url`"))
+        })?;
+        let prefix = self.table_prefix.as_deref().or(configured.map(|(_, prefix)| prefix));
+        Connection::new(url, prefix.unwrap_or("ost_")).map_err(|error| {
+            let option = error.name.replace('_', "-");
+            wrong(format!("`--{option}` {}", error.problem))
         })
     }
 

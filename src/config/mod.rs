@@ -4,6 +4,7 @@
 mod channel;
 mod log;
 mod nightly;
+mod presets;
 mod reader;
 mod sms;
 mod sources;

@@ -48,8 +48,17 @@ pub type Effective = Vec<(String, Option<String>)>;
 
 struct Setting {
     value: Value,
-    from_environment: bool,
+    origin: Origin,
     used: bool,
+}
+
+/// Where a setting is from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// A preset that the admin named.
+    Preset,
+    File,
+    Environment,
 }
 
 #[derive(Default)]
@@ -72,7 +81,7 @@ impl Reader {
             }
         };
         match text.parse::<toml::Table>() {
-            Ok(table) => self.flatten("", table),
+            Ok(table) => self.flatten("", table, Origin::File),
             // The parser's own message quotes the line, which may hold a secret.
             Err(error) => {
                 let start = error.span().map_or(0, |span| span.start.min(text.len()));
@@ -82,19 +91,30 @@ impl Reader {
         }
     }
 
-    fn flatten(&mut self, prefix: &str, table: toml::Table) {
+    /// Puts settings of ours below `prefix`, under those that the admin has written.
+    pub fn put_preset(&mut self, prefix: &str, text: &str) {
+        #[expect(clippy::expect_used, reason = "a constant, which a test reads")]
+        let table = text.parse::<toml::Table>().expect("a preset that can be read");
+        let mut preset = Self::default();
+        preset.flatten(&format!("{prefix}."), table, Origin::Preset);
+        for (key, setting) in preset.settings {
+            self.settings.entry(key).or_insert(setting);
+        }
+    }
+
+    fn flatten(&mut self, prefix: &str, table: toml::Table, origin: Origin) {
         for (name, value) in table {
             match value {
-                Value::Table(table) => self.flatten(&format!("{prefix}{name}."), table),
-                value => self.put(format!("{prefix}{name}"), value, false),
+                Value::Table(table) => self.flatten(&format!("{prefix}{name}."), table, origin),
+                value => self.put(format!("{prefix}{name}"), value, origin),
             }
         }
     }
 
-    fn put(&mut self, key: String, value: Value, from_environment: bool) {
+    fn put(&mut self, key: String, value: Value, origin: Origin) {
         let setting = Setting {
             value,
-            from_environment,
+            origin,
             used: false,
         };
         self.settings.insert(key, setting);
@@ -109,7 +129,7 @@ impl Reader {
         variables.sort();
         for (name, value) in variables {
             let key = name[PREFIX.len()..].to_lowercase().replace("__", ".");
-            self.put(key, Value::String(value), true);
+            self.put(key, Value::String(value), Origin::Environment);
         }
     }
 
@@ -127,7 +147,7 @@ impl Reader {
             } else {
                 String::new()
             };
-            if setting.from_environment {
+            if setting.origin == Origin::Environment {
                 let variable = format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"));
                 self.warnings.push(format!(
                     "the environment variable `{variable}` is not a setting of Nightbell and is ignored{hint}"
@@ -183,6 +203,11 @@ impl Reader {
         self.settings.contains_key(key)
     }
 
+    /// What the setting is, read elsewhere.
+    pub fn peek(&self, key: &str) -> Option<String> {
+        self.settings.get(key)?.value.as_str().map(str::to_owned)
+    }
+
     /// The names one level below `prefix`.
     pub fn names_below(&self, prefix: &str) -> BTreeSet<String> {
         let prefix = format!("{prefix}.");
@@ -190,6 +215,29 @@ impl Reader {
             .keys()
             .filter_map(|key| key.strip_prefix(&prefix)?.split('.').next().map(str::to_owned))
             .collect()
+    }
+
+    /// Everything below `prefix`, each with its texts: what the admin has written comes after what a preset has.
+    pub fn entries_below(&mut self, prefix: &str) -> Vec<(String, Vec<String>)> {
+        let prefix = format!("{prefix}.");
+        let below = self.settings.iter().filter(|(key, _)| key.starts_with(&prefix));
+        let mut keys: Vec<(bool, String)> = below
+            .map(|(key, setting)| (setting.origin != Origin::Preset, key.clone()))
+            .collect();
+        keys.sort();
+        let read = |(_, key): (bool, String)| (key[prefix.len()..].to_owned(), self.alternatives(&key));
+        keys.into_iter().map(read).collect()
+    }
+
+    /// A text, or a list of them; no text is split at commas.
+    fn alternatives(&mut self, key: &str) -> Vec<String> {
+        let texts = if self.is_list(key) {
+            self.strings(key)
+        } else {
+            self.raw(key).into_iter().collect()
+        };
+        self.show(key, Some(texts.join(" | ")).filter(|shown| !shown.is_empty()));
+        texts
     }
 
     fn take(&mut self, key: &str) -> Option<Value> {
@@ -367,15 +415,29 @@ impl Reader {
     /// The address of a database, shown without its password.
     pub fn address(&mut self, key: &str, default: &str) -> SecretString {
         let text = self.secret_text(key).unwrap_or_else(|| default.to_owned());
+        self.show_address(key, &text);
+        text.into()
+    }
+
+    /// The same where there is no default.
+    pub fn database_address(&mut self, key: &str) -> Option<SecretString> {
+        let text = self.secret_text(key);
+        match &text {
+            Some(text) => self.show_address(key, text),
+            None => self.show(key, None),
+        }
+        text.map(SecretString::from)
+    }
+
+    fn show_address(&mut self, key: &str, text: &str) {
         let shown = match (text.find("://"), text.rfind('@')) {
             (Some(start), Some(end)) if start < end => {
                 let user = text[start + 3..end].split(':').next().unwrap_or_default();
                 format!("{}{user}:****{}", &text[..start + 3], &text[end..])
             }
-            _ => text.clone(),
+            _ => text.to_owned(),
         };
         self.show(key, Some(shown));
-        text.into()
     }
 
     /// A list, or texts separated by commas.

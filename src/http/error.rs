@@ -139,6 +139,9 @@ sets! {
     /// Where a file is read.
     FileBody = InvalidFile, IncompleteBody, SlowBody, TooLarge, UnsupportedMediaType;
     ForEvents = Unauthorized, WrongSource, TooManyRequests, Internal, DatabaseUnavailable;
+    /// Beside those of events: how a webhook may be wrong.
+    ForHooks = InvalidJson, InvalidSignature, NotFound, SlowBody, TooLarge, InvalidFields;
+    ForChallenges = NotFound, TooManyRequests;
     ForCallbacks = IncompleteBody, InvalidSignature, SlowBody, TooLarge, NotACallback, TooManyRequests, Internal,
         DatabaseUnavailable;
     ForCancel = TooLateToCancel;

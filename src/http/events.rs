@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     domain::{event, json::Fault, text::clean_line},
-    intake::Outcome,
+    intake::{Outcome, Via},
 };
 use axum::{
     Extension, Json,
@@ -27,7 +27,7 @@ use utoipa::{
 };
 
 /// Said when the database does not answer at all.
-const NO_ANSWER: &str = "the database did not answer in time; it may or may not have been stored, so send it again: what was stored is answered as a duplicate";
+pub const NO_ANSWER: &str = "the database did not answer in time; it may or may not have been stored, so send it again: what was stored is answered as a duplicate";
 
 /// Takes an event
 ///
@@ -79,17 +79,28 @@ async fn take(
     // A source that is not configured is answered as such, whatever the token is for.
     let speaks_for_another = allowed.source.is_some_and(|source| source != event.source);
     if speaks_for_another && app.intake.has_source(&event.source) {
-        let detail = format!("this token may not speak for the source `{}`", event.source);
-        return Err(Problem::new(Kind::WrongSource, detail));
+        return Err(wrong_source(&event.source));
     }
-    let outcome = in_time(app.intake.take(&event, now), NO_ANSWER)
+    let outcome = in_time(app.intake.take(&event, Via::Webhook, now), NO_ANSWER)
         .await?
         .ok_or_else(|| Problem::fields(vec![unknown_source(&event.source)]))?;
-    let status = match outcome {
+    Ok((status(&outcome), Json(outcome)))
+}
+
+/// What an outcome is answered with.
+pub fn status(outcome: &Outcome) -> StatusCode {
+    match outcome {
         Outcome::Accepted { .. } => StatusCode::ACCEPTED,
         Outcome::Duplicate { .. } | Outcome::Resolved { .. } | Outcome::Ignored(_) => StatusCode::OK,
-    };
-    Ok((status, Json(outcome)))
+    }
+}
+
+/// For a token that is bound to another source.
+pub fn wrong_source(name: &str) -> Problem {
+    Problem::new(
+        Kind::WrongSource,
+        format!("this token may not speak for the source `{name}`"),
+    )
 }
 
 /// What a helpdesk says about a ticket. Members that are not listed here are ignored, and `null` counts as absent.

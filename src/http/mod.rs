@@ -11,6 +11,7 @@ mod endpoints;
 mod error;
 mod events;
 mod health;
+mod hooks;
 mod in_process;
 mod public;
 mod quota;

@@ -1,11 +1,12 @@
 //! The endpoints that need no admin token: what helpdesks and providers call, and what load balancers ask.
 
-use super::{endpoints::endpoints, events, health, twilio};
+use super::{endpoints::endpoints, events, health, hooks, twilio};
 
 endpoints! {
     /// What helpdesks and providers call.
     Callers {
         "/v1/events": post events::post;
+        "/v1/hooks/{source}": post hooks::post, get hooks::challenge;
         "/twilio/status": post twilio::receipts::post;
     }
 }

@@ -57,6 +57,15 @@ pub enum Ignored {
     },
 }
 
+/// How an event came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// The helpdesk said so by itself.
+    Webhook,
+    /// The helpdesk was asked.
+    Poll,
+}
+
 /// Takes events.
 pub struct Intake {
     store: Db,
@@ -78,28 +87,50 @@ impl Intake {
         self.sources.contains_key(name)
     }
 
+    /// The source of this name, if it is configured.
+    pub fn source(&self, name: &str) -> Option<&Source> {
+        self.sources.get(name)
+    }
+
+    /// All sources that are configured, by name.
+    pub fn sources(&self) -> &BTreeMap<String, Source> {
+        &self.sources
+    }
+
     /// Does what an event asks for; `None` if its source is not configured. Its outcome is durable when this returns; after
     /// an error nothing is half-stored, and the same event may be taken again.
-    pub async fn take(&self, event: &Event, now: Timestamp) -> Result<Option<Outcome>, StoreError> {
+    pub async fn take(&self, event: &Event, via: Via, now: Timestamp) -> Result<Option<Outcome>, StoreError> {
         let Some(source) = self.sources.get(&event.source) else {
             return Ok(None);
         };
-        let outcome = match &event.meaning {
-            Meaning::Critical => self.raise(source, event, now).await,
+        let meaning = source.meaning(&event.meaning);
+        let outcome = match meaning {
+            Meaning::Critical => self.raise(source, event, now).await?,
             // Boxed: they would make the future of every request ten times as large.
-            Meaning::Over => Box::pin(self.close(event, Ignored::TicketClosed, now)).await,
-            Meaning::Lower => Box::pin(self.close(event, Ignored::NotCritical, now)).await,
-            Meaning::UnknownUrgency(urgency) => {
-                tracing::warn!(source = %event.source, %urgency, "ignored an event with an unknown urgency: send `critical`, `high`, `normal` or `low`");
-                Ok(Outcome::Ignored(Ignored::UnknownUrgency {
-                    urgency: urgency.clone(),
-                    detail: format!(
-                        "Nightbell does not know the urgency `{urgency}`: send `critical`, `high`, `normal` or `low`"
-                    ),
-                }))
-            }
+            Meaning::Over => Box::pin(self.close(event, Ignored::TicketClosed, now)).await?,
+            Meaning::Lower => Box::pin(self.close(event, Ignored::NotCritical, now)).await?,
+            Meaning::UnknownUrgency(urgency) => Box::pin(self.ignore(event, urgency, now)).await?,
         };
-        outcome.map(Some)
+        if via == Via::Webhook
+            && source.is_polled
+            && matches!(outcome, Outcome::Accepted { .. } | Outcome::Duplicate { .. })
+        {
+            Box::pin(self.store.note_heard(&event.source, &event.ticket.id, now)).await?;
+        }
+        Ok(Some(outcome))
+    }
+
+    /// Nobody has said what this urgency means: counted and named, so that an admin finds it.
+    async fn ignore(&self, event: &Event, urgency: String, now: Timestamp) -> Result<Outcome, StoreError> {
+        self.store.note_unknown_urgency(&event.source, &urgency, now).await?;
+        let source = &event.source;
+        tracing::warn!(%source, %urgency, "ignored an event with an unknown urgency: send `critical`, `high`, `normal` or `low`, or say in `sources.{source}.urgency` what it means");
+        Ok(Outcome::Ignored(Ignored::UnknownUrgency {
+            detail: format!(
+                "Nightbell does not know the urgency `{urgency}`: send `critical`, `high`, `normal` or `low`, or say in `sources.{source}.urgency` what it means"
+            ),
+            urgency,
+        }))
     }
 
     /// A text that somebody wrote themselves, as it can be carried; or by how many characters it is too long.

@@ -3,5 +3,10 @@
 
 mod helpdesk;
 pub mod osticket;
+mod poll;
+mod seen;
+mod settings;
 
-pub use helpdesk::{Changes, Helpdesk, HelpdeskError, SeenTicket};
+pub use helpdesk::Helpdesk;
+pub use poll::Poller;
+pub use settings::Settings;

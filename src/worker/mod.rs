@@ -24,3 +24,4 @@ pub use context::Worker;
 pub use nightly::{Nightly, NightlyRules};
 pub use outbox::Mailed;
 pub use run::run;
+pub use workers::TimedJob;

@@ -6,7 +6,7 @@ use super::{
     listener,
     nightly::{self, Nightly},
     outbox, probe, reconcile, sweep,
-    workers::Workers,
+    workers::{TimedJob, Workers},
 };
 use crate::store::{Db, Mails, StoreError};
 use std::{sync::Arc, time::Duration};
@@ -17,12 +17,14 @@ const BEGIN_AGAIN: Duration = Duration::from_secs(1);
 /// How long giving claims back may take at a stop; where that fails, their leases end by themselves.
 const GIVE_BACK: Duration = Duration::from_secs(2);
 
-/// Runs all jobs, with a worker for each carrier, until `stop` turns true; then finishes the calls under way, at most for
-/// `drain`, and gives back what was claimed and not begun. What there is once, the `first` worker has.
+/// Runs all jobs, with a worker for each carrier and those that were `added`, until `stop` turns true; then finishes the
+/// calls under way, at most for `drain`, and gives back what was claimed and not begun. What there is once, the `first` worker
+/// has.
 pub async fn run(
     first: Arc<Worker>,
     others: Vec<Arc<Worker>>,
     nightly: Arc<Nightly>,
+    added: Vec<TimedJob>,
     stop: watch::Receiver<bool>,
     drain: Duration,
 ) {
@@ -61,7 +63,8 @@ pub async fn run(
         outbox::job("send mail", &nightly, Mails::Others),
         cleanup::job(&nightly, &first.clock),
     ];
-    jobs.into_iter().fold(workers, Workers::timed).run().await;
+    let jobs = jobs.into_iter().chain(added);
+    jobs.fold(workers, Workers::timed).run().await;
     match tokio::time::timeout(GIVE_BACK, first.store.give_back_all(&first.owner)).await {
         Ok(Ok(0)) => {}
         Ok(Ok(given_back)) => tracing::info!(deliveries = given_back, "gave back claims that had not begun"),

@@ -1,7 +1,7 @@
 //! The connection to osTicket's database: one, made when it is needed and dropped after whatever went wrong. Every question
 //! has a time limit, on the server too, and an error says in plain words what to do. Absent: the questions.
 
-use crate::source::helpdesk::HelpdeskError;
+use crate::source::seen::HelpdeskError;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection as _, FromRow,
@@ -24,48 +24,43 @@ pub struct WrongSetting {
     pub problem: String,
 }
 
-/// What the tables of an installation begin with: a part of the text of every statement, so nothing but a name.
-#[derive(Clone, Debug)]
-pub struct TablePrefix(String);
-
-impl TablePrefix {
-    pub fn parse(text: &str) -> Result<Self, WrongSetting> {
-        let is_name = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        // The longest name of a table has 64 characters, osTicket's own longest has 24.
-        if is_name && text.len() <= 40 {
-            return Ok(Self(text.to_owned()));
-        }
-        Err(WrongSetting {
-            name: "table_prefix",
-            problem: "is no table prefix: write it as in osTicket's `include/ost-config.php`, like `ost_`; it has letters, digits and underscores".to_owned(),
-        })
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
+impl From<WrongSetting> for HelpdeskError {
+    fn from(wrong: WrongSetting) -> Self {
+        Self(format!("`{}` {}", wrong.name, wrong.problem))
     }
 }
 
 /// The way to osTicket's database.
 pub struct Connection {
     options: MySqlConnectOptions,
-    prefix: TablePrefix,
+    prefix: String,
     kept: Mutex<Option<MySqlConnection>>,
 }
 
 impl Connection {
-    /// Connects to nothing yet.
-    pub fn new(url: &SecretString, prefix: TablePrefix) -> Result<Self, WrongSetting> {
+    /// Checks the settings of a source, `url` (`mysql://USER:PASSWORD@HOST/DATABASE`) and `table_prefix` (usually `ost_`);
+    /// connects to nothing yet.
+    pub fn new(url: &SecretString, table_prefix: &str) -> Result<Self, WrongSetting> {
         let options = read_url(url).map_err(|problem| WrongSetting { name: "url", problem })?;
+        // It becomes a part of the text of every statement, so it is nothing but a name. That of a table has at most 64
+        // characters, of which osTicket's own take 24.
+        let is_name = table_prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !is_name || table_prefix.len() > 40 {
+            return Err(WrongSetting {
+                name: "table_prefix",
+                problem: "is no table prefix: write it as in osTicket's `include/ost-config.php`, like `ost_`; it has letters, digits and underscores".to_owned(),
+            });
+        }
         Ok(Self {
             options,
-            prefix,
+            prefix: table_prefix.to_owned(),
             kept: Mutex::default(),
         })
     }
 
+    /// What the names of the tables begin with.
     pub fn prefix(&self) -> &str {
-        self.prefix.as_str()
+        &self.prefix
     }
 
     /// All rows of a question, which must hold nothing that came from outside but numbers: it is sent as it stands, since
@@ -232,4 +227,52 @@ fn read_url(url: &SecretString) -> Result<MySqlConnectOptions, String> {
     let options = options.timezone("SYSTEM".to_owned());
     let options = options.pipes_as_concat(false).no_engine_substitution(false);
     Ok(options.disable_statement_logging())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_setting_is_named_without_what_is_secret_in_it() {
+        let wrong = |url: &str, prefix: &str| {
+            let wrong = Connection::new(&url.into(), prefix).err();
+            wrong.map(|wrong| (wrong.name, wrong.problem)).unwrap_or_default()
+        };
+
+        assert_eq!(wrong("mysql://sms_ro:hush@127.0.0.1/osticket", "ost_").0, "");
+        assert_eq!(wrong("mariadb://sms_ro@[::1]:3307/osticket", "").0, "");
+        for url in [
+            "127.0.0.1/hush",
+            "postgres://sms_ro:hush@db/osticket",
+            "mysql://sms_ro:hush@db",
+            "mysql://sms_ro:hush@db/",
+            "mysql://sms_ro:hu/sh@db/osticket",
+            "mysql://sms_ro:hush@db/osticket?ssl-mode=hush",
+        ] {
+            let (name, problem) = wrong(url, "ost_");
+            assert!(name == "url" && !problem.contains("hu"), "{url}: {name} {problem}");
+        }
+        for prefix in ["ost-", "ost_; drop table x", "`", "o st"] {
+            assert_eq!(wrong("mysql://db/osticket", prefix).0, "table_prefix", "{prefix}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_what_to_do_and_nothing_of_what_the_server_said() {
+        let connection = Connection::new(&"mysql://sms_ro:hush@db/osticket".into(), "ost_").unwrap();
+        let said = |number, message: &str| connection.explain_number(number, message);
+
+        assert_eq!(
+            said(1146, "Table 'osticket.ost_ticket_priority' doesn't exist"),
+            "has no table `ost_ticket_priority`: is `table_prefix` (`ost_`) right?"
+        );
+        assert_eq!(
+            said(1142, "SELECT command denied to user 'sms_ro'@'localhost' for table `osticket`.`ost_staff`"),
+            "does not let the user in `url` read `ost_staff`: `GRANT SELECT` on it"
+        );
+        assert!(said(1045, "Access denied for user 'sms_ro'").contains("refuses the user or the password"));
+        assert!(said(1049, "Unknown database 'osticket'").contains("no database `osticket`"));
+        assert_eq!(said(4711, "a row says: Printer on fire"), "answers with error 4711");
+    }
 }

@@ -11,6 +11,6 @@ mod poll;
 mod questions;
 mod tickets;
 
-pub use connection::WrongSetting;
+pub use connection::Connection;
 pub use old_sms::{OldAlert, OldOptOut, OldSms, OldTable, Part, read as read_old_sms};
-pub use poll::{OsTicket, Settings};
+pub use poll::OsTicket;

@@ -2,11 +2,8 @@
 //! out. Nobody described these two tables, so their columns are looked up by what such columns are usually called, and what
 //! was found is told. Absent: what becomes of it (see `app::take_over`).
 
-use super::{
-    connection::{Connection, TablePrefix},
-    poll::Settings,
-};
-use crate::source::helpdesk::HelpdeskError;
+use super::connection::Connection;
+use crate::source::seen::HelpdeskError;
 use jiff::Timestamp;
 use sqlx::FromRow;
 
@@ -109,10 +106,7 @@ struct ColumnRow {
 }
 
 /// Reads the tables; nothing is changed there.
-pub async fn read(settings: &Settings, parts: &[Part]) -> Result<OldSms, HelpdeskError> {
-    let wrong = |error: super::WrongSetting| HelpdeskError(format!("`{}` {}", error.name, error.problem));
-    let prefix = TablePrefix::parse(&settings.table_prefix).map_err(wrong)?;
-    let connection = Connection::new(&settings.url, prefix).map_err(wrong)?;
+pub async fn read(connection: &Connection, parts: &[Part]) -> Result<OldSms, HelpdeskError> {
     let mut old = OldSms {
         alerts: None,
         opt_outs: None,
@@ -120,12 +114,12 @@ pub async fn read(settings: &Settings, parts: &[Part]) -> Result<OldSms, Helpdes
     for part in parts {
         match part {
             Part::Alerts => {
-                let table = find_table(&connection, "ticket_sms_alert", &OF_ALERTS).await?;
-                old.alerts = Some(table.read(&connection, alert).await?);
+                let table = find_table(connection, "ticket_sms_alert", &OF_ALERTS).await?;
+                old.alerts = Some(table.read(connection, alert).await?);
             }
             Part::OptOuts => {
-                let table = find_table(&connection, "twilio_sms_optout", &OF_OPT_OUTS).await?;
-                old.opt_outs = Some(table.read(&connection, opt_out).await?);
+                let table = find_table(connection, "twilio_sms_optout", &OF_OPT_OUTS).await?;
+                old.opt_outs = Some(table.read(connection, opt_out).await?);
             }
         }
     }

@@ -1,33 +1,23 @@
 //! osTicket as every polled helpdesk answers. Absent: when it is asked (see `source::poll`).
 
 use super::{
-    connection::{Connection, TablePrefix, WrongSetting},
+    connection::Connection,
     questions::{EventRow, MOST_EVENTS, OVERLAP, PriorityRow, Questions, StaffRow},
     tickets::{People, Seen},
 };
 use crate::{
-    domain::urgency::{Level, Urgencies},
-    source::helpdesk::{Changes, HelpdeskError, SeenTicket},
+    domain::{
+        source::Source,
+        urgency::{Level, Urgencies},
+    },
+    source::seen::{Changes, HelpdeskError, SeenTicket},
 };
 use jiff::Timestamp;
-use secrecy::SecretString;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use url::Url;
 
 /// Tickets that are asked for at once.
 const AT_ONCE: usize = 500;
-
-/// What is configured of it.
-pub struct Settings {
-    /// `mysql://USER:PASSWORD@HOST/DATABASE`.
-    pub url: SecretString,
-    /// Usually `ost_`.
-    pub table_prefix: String,
-    /// Where its pages are, for links to tickets.
-    pub base_url: Option<Url>,
-    /// What its names of priorities mean.
-    pub critical: Urgencies,
-}
 
 /// An osTicket that is polled.
 pub struct OsTicket {
@@ -37,14 +27,12 @@ pub struct OsTicket {
 }
 
 impl OsTicket {
-    /// Checks the settings; nothing is asked yet.
-    pub fn new(settings: Settings) -> Result<Self, WrongSetting> {
-        let prefix = TablePrefix::parse(&settings.table_prefix)?;
-        Ok(Self {
-            connection: Connection::new(&settings.url, prefix)?,
-            base_url: settings.base_url,
-            urgencies: settings.critical,
-        })
+    pub fn new(connection: Connection, source: &Source) -> Self {
+        Self {
+            connection,
+            base_url: source.base_url.clone(),
+            urgencies: source.urgencies.clone(),
+        }
     }
 
     /// The tickets of all events after `position`, an event's id, and of some before it (see [`OVERLAP`]): as they are now,
@@ -206,36 +194,5 @@ mod tests {
 
         let dated = |id, at| (id, Some(Timestamp::from_second(at).unwrap()));
         assert_eq!(changed, [(2, None), dated(3, 11), dated(1, 13)]);
-    }
-
-    #[test]
-    fn a_wrong_setting_is_named_without_what_is_secret_in_it() {
-        let wrong = |url: &str, prefix: &str| {
-            let settings = Settings {
-                url: url.into(),
-                table_prefix: prefix.to_owned(),
-                base_url: None,
-                critical: Urgencies::default(),
-            };
-            let wrong = OsTicket::new(settings).err();
-            wrong.map(|wrong| (wrong.name, wrong.problem)).unwrap_or_default()
-        };
-
-        assert_eq!(wrong("mysql://sms_ro:hush@127.0.0.1/osticket", "ost_").0, "");
-        assert_eq!(wrong("mariadb://sms_ro@[::1]:3307/osticket", "").0, "");
-        for url in [
-            "127.0.0.1/hush",
-            "postgres://sms_ro:hush@db/osticket",
-            "mysql://sms_ro:hush@db",
-            "mysql://sms_ro:hush@db/",
-            "mysql://sms_ro:hu/sh@db/osticket",
-            "mysql://sms_ro:hush@db/osticket?ssl-mode=hush",
-        ] {
-            let (name, problem) = wrong(url, "ost_");
-            assert!(name == "url" && !problem.contains("hu"), "{url}: {name} {problem}");
-        }
-        for prefix in ["ost-", "ost_; drop table x", "`", "o st"] {
-            assert_eq!(wrong("mysql://db/osticket", prefix).0, "table_prefix", "{prefix}");
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Puts the rows of osTicket's database together to tickets with the people who work on them. Absent: asking for the rows.
 
 use super::questions::{AnswerRow, MemberRow, StaffRow, TicketRow};
-use crate::source::helpdesk::SeenTicket;
+use crate::source::seen::SeenTicket;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
