@@ -17,6 +17,7 @@ mod receipt;
 mod send_test;
 mod shapes;
 mod sms;
+mod source;
 mod story;
 mod table;
 
@@ -52,6 +53,9 @@ enum Command {
     /// Look at texts
     #[command(subcommand)]
     Sms(sms::Command),
+    /// Look at helpdesks
+    #[command(subcommand)]
+    Source(source::Command),
     /// Look at receipts
     #[command(subcommand)]
     Receipt(receipt::Command),
@@ -99,6 +103,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Demo(_) => Ok(ExitCode::SUCCESS),
         Command::Config(config::Command::Check { json }) => config::check(&loaded, json),
         Command::Sms(sms::Command::Preview(preview)) => sms::preview(&loaded, &preview),
+        Command::Source(command) => source::run(loaded, command),
         Command::Receipt(receipt::Command::Verify(request)) => receipt::verify(&loaded, &request),
         Command::Nightly(nightly) => nightly::run(loaded, nightly),
         Command::Explain(request) => explain::run(loaded, request),

@@ -71,6 +71,62 @@ pub struct DailyLimit {
     pub deferred: i64,
 }
 
+#[derive(Deserialize)]
+pub struct Sources {
+    pub items: Vec<SourceStatus>,
+}
+
+#[derive(Deserialize)]
+pub struct SourceStatus {
+    pub name: String,
+    pub kind: String,
+    pub signed: bool,
+    pub webhook: bool,
+    pub poll: Option<PollStatus>,
+    pub unknown_urgencies: Vec<UnknownUrgency>,
+}
+
+#[derive(Deserialize)]
+pub struct PollStatus {
+    pub polled_at: Option<Timestamp>,
+    pub failing_since: Option<Timestamp>,
+    pub last_error: Option<String>,
+    pub seen: i64,
+    pub missed: i64,
+}
+
+#[derive(Deserialize)]
+pub struct UnknownUrgency {
+    pub word: String,
+}
+
+impl SourceStatus {
+    /// Whether it says by itself what happens, and what that missed.
+    pub fn webhook_in_words(&self) -> String {
+        let how = match (self.signed, self.webhook) {
+            (true, _) => "signed",
+            (false, true) => "with its token",
+            (false, false) => "with any intake token",
+        };
+        match &self.poll {
+            Some(poll) if poll.missed > 0 => format!("{how}; missed {} of {}", poll.missed, poll.seen),
+            Some(_) | None => how.to_owned(),
+        }
+    }
+
+    /// Whether it answers.
+    pub fn poll_in_words(&self) -> String {
+        let Some(poll) = &self.poll else {
+            return "-".to_owned();
+        };
+        match (poll.failing_since, poll.polled_at) {
+            (Some(since), _) => format!("failing since {since}: {}", poll.last_error.as_deref().unwrap_or("unknown")),
+            (None, Some(at)) => format!("ok at {at}"),
+            (None, None) => "not yet".to_owned(),
+        }
+    }
+}
+
 impl Delivery {
     /// The state, if it is one that this version knows.
     pub fn state(&self) -> Option<State> {

@@ -104,7 +104,18 @@ impl Scheme {
         Ok(())
     }
 
-    /// What of Standard Webhooks is the default of every part.
+    /// A signature of the body alone, without an id or a time.
+    pub fn plain() -> Self {
+        Self {
+            prefix: String::new(),
+            timestamp_header: None,
+            id_header: None,
+            signed: vec![Part::Body],
+            ..Self::standard()
+        }
+    }
+
+    /// That of Standard Webhooks.
     pub fn standard() -> Self {
         Self {
             header: "webhook-signature".into(),

@@ -1,6 +1,9 @@
 //! `GET /healthz` and `GET /readyz`: whether the process runs, and whether it can do its work.
 
-use super::state::{AppState, SharedState};
+use super::{
+    deadline::now,
+    state::{AppState, SharedState},
+};
 use crate::store::Held;
 use axum::{
     Json,
@@ -46,6 +49,43 @@ pub struct Details {
     database: DatabaseStatus,
     provider: ProviderStatus,
     mail: MailStatus,
+    /// Helpdesks that are polled.
+    sources: Vec<PolledSource>,
+}
+
+/// Whether a helpdesk that is polled answers.
+#[derive(Serialize, ToSchema)]
+pub struct PolledSource {
+    name: String,
+    /// `ok`, or what is wrong and since when.
+    #[schema(examples("ok"))]
+    status: String,
+    /// For how many seconds nothing was heard of it; `null` before its first answer.
+    #[schema(required, minimum = 0)]
+    lag_s: Option<i64>,
+}
+
+/// How the helpdesks are that are polled. Why one does not answer may name it, so only admins see that.
+async fn polled_sources(app: &AppState, is_admin: bool) -> Vec<PolledSource> {
+    let now = now();
+    let mut polled = Vec::new();
+    for (name, _) in app.intake.sources().iter().filter(|(_, source)| source.is_polled) {
+        let (status, lag_s) = match app.store.poll_status(name, now).await {
+            Err(_) => ("unknown".to_owned(), None),
+            Ok(poll) => {
+                let lag_s = poll.polled_at.map(|at| now.duration_since(at).as_secs().max(0));
+                let why = poll.last_error.filter(|_| is_admin).map(|why| format!(": {why}"));
+                let status = match (poll.failing_since, poll.polled_at) {
+                    (Some(since), _) => format!("cannot be asked since {since}{}", why.unwrap_or_default()),
+                    (None, Some(_)) => "ok".to_owned(),
+                    (None, None) => "not asked yet".to_owned(),
+                };
+                (status, lag_s)
+            }
+        };
+        polled.push(PolledSource { name: name.clone(), status, lag_s });
+    }
+    polled
 }
 
 #[derive(Serialize, ToSchema)]
@@ -132,11 +172,15 @@ async fn provider_status(app: &AppState) -> String {
 )]
 pub async fn ready(State(app): SharedState, headers: HeaderMap) -> (StatusCode, Json<ReadinessAnswer>) {
     let conditions = app.readiness.check(&app.store).await;
-    let (provider, mail) = if conditions.writable {
+    let (provider, mail, sources) = if conditions.writable {
         let is_admin = app.admin_tokens.has(&headers);
-        (provider_status(&app).await, MailStatus::find_out(&app, is_admin).await)
+        (
+            provider_status(&app).await,
+            MailStatus::find_out(&app, is_admin).await,
+            polled_sources(&app, is_admin).await,
+        )
     } else {
-        ("unknown".into(), MailStatus::plain("unknown"))
+        ("unknown".into(), MailStatus::plain("unknown"), Vec::new())
     };
     let (code, status) = if conditions.hold() {
         (StatusCode::OK, "ready")
@@ -153,6 +197,7 @@ pub async fn ready(State(app): SharedState, headers: HeaderMap) -> (StatusCode, 
             status: provider,
         },
         mail,
+        sources,
     };
     (code, Json(ReadinessAnswer { status, details }))
 }

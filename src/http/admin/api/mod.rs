@@ -11,6 +11,7 @@ pub mod opt_outs;
 pub mod query;
 mod receipts;
 pub mod reports;
+pub mod sources;
 pub mod test_mode;
 
 use crate::http::endpoints::endpoints;
@@ -31,6 +32,7 @@ endpoints! {
         "/v1/opt-outs.csv": get opt_out_files::export, post opt_out_files::import;
         "/v1/opt-outs/{phone}": get opt_outs::show, delete opt_outs::remove;
         "/v1/limit": get limit::show, put limit::set;
+        "/v1/sources": get sources::list;
         "/v1/test-mode": get test_mode::show, put test_mode::set;
         "/v1/receipts/rejected": get receipts::list_rejected;
         "/v1/reports": get reports::list;
