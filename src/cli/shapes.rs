@@ -120,7 +120,10 @@ impl SourceStatus {
             return "-".to_owned();
         };
         match (poll.failing_since, poll.polled_at) {
-            (Some(since), _) => format!("failing since {since}: {}", poll.last_error.as_deref().unwrap_or("unknown")),
+            (Some(since), _) => format!(
+                "failing since {since}: {}",
+                poll.last_error.as_deref().unwrap_or("unknown")
+            ),
             (None, Some(at)) => format!("ok at {at}"),
             (None, None) => "not yet".to_owned(),
         }

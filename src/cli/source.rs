@@ -109,7 +109,9 @@ fn show(loaded: &Loaded, source: &Source, reading: &Reading, as_json: bool) -> a
     let message = (meaning == Meaning::Critical).then(|| {
         let warn = |error: &_| eprintln!("the template failed and the built-in one is used: {error:#}");
         let templates = app::load_templates(&loaded.config);
-        templates.compose(&reading.event, reading.event.recipients.first(), warn).text
+        templates
+            .compose(&reading.event, reading.event.recipients.first(), warn)
+            .text
     });
     if as_json {
         print_json(&json!({
@@ -129,7 +131,10 @@ fn describe(source: &Source, reading: &Reading, words: &str, message: Option<&st
             writeln!(text, "  {field:32} {rule}")?;
         }
         for (field, misses) in &mapped.missing {
-            let tried: Vec<String> = misses.iter().map(|miss| format!("{} at {}", miss.found, miss.place)).collect();
+            let tried: Vec<String> = misses
+                .iter()
+                .map(|miss| format!("{} at {}", miss.found, miss.place))
+                .collect();
             writeln!(text, "  {field:32} not there: {}", tried.join(", "))?;
         }
         writeln!(text)?;
@@ -137,7 +142,11 @@ fn describe(source: &Source, reading: &Reading, words: &str, message: Option<&st
     for fault in &reading.left_out {
         writeln!(text, "Left out: {}: {}", fault.pointer, fault.detail)?;
     }
-    writeln!(text, "The event:\n{}\n", serde_json::to_string_pretty(&reading.document)?)?;
+    writeln!(
+        text,
+        "The event:\n{}\n",
+        serde_json::to_string_pretty(&reading.document)?
+    )?;
     writeln!(text, "{words}")?;
     write_people(&mut text, source, &reading.event)?;
     if let Some(message) = message {
@@ -148,7 +157,11 @@ fn describe(source: &Source, reading: &Reading, words: &str, message: Option<&st
 
 fn write_people(text: &mut String, source: &Source, event: &Event) -> std::fmt::Result {
     for person in &event.recipients {
-        let who = person.name.as_deref().or(person.staff_id.as_deref()).unwrap_or("somebody");
+        let who = person
+            .name
+            .as_deref()
+            .or(person.staff_id.as_deref())
+            .unwrap_or("somebody");
         let role = person.role.as_deref().unwrap_or("no role");
         let phone = match person.read_phone(source.region) {
             Ok(phone) => phone::mask(phone.as_e164()),
@@ -159,7 +172,10 @@ fn write_people(text: &mut String, source: &Source, event: &Event) -> std::fmt::
     }
     if event.recipients.is_empty() {
         let count = source.fallback_recipients.len();
-        writeln!(text, "  it names nobody: the {count} fallback recipients of the source are told")?;
+        writeln!(
+            text,
+            "  it names nobody: the {count} fallback recipients of the source are told"
+        )?;
     }
     Ok(())
 }
@@ -169,7 +185,9 @@ fn in_words(meaning: &Meaning, raw: Option<&str>, source: &str) -> String {
     match meaning {
         Meaning::Critical => format!("By {urgency} it is critical: an alert is raised, unless the ticket has one."),
         Meaning::Over => "The ticket is over: its alert is closed, and what was not sent yet is canceled.".to_owned(),
-        Meaning::Lower => format!("By {urgency} it is not critical: nothing is sent, and an alert of the ticket is closed."),
+        Meaning::Lower => {
+            format!("By {urgency} it is not critical: nothing is sent, and an alert of the ticket is closed.")
+        }
         Meaning::UnknownUrgency(word) => format!(
             "Nobody has said what the urgency `{word}` means, so it is ignored: add it to `sources.{source}.urgency`, like `\"{word}\" = \"critical\"`."
         ),

@@ -84,7 +84,11 @@ fn read_verifier(reader: &mut Reader, prefix: &str) -> Option<Verifier> {
     let secrets = reader.secret_list(&key("secret"));
     // A scheme is read also without a secret, so that a fault in it is said.
     let has_scheme = reader.has(&key("verify.header"));
-    let mut scheme = if has_scheme { Scheme::plain() } else { Scheme::standard() };
+    let mut scheme = if has_scheme {
+        Scheme::plain()
+    } else {
+        Scheme::standard()
+    };
     if let Some(header) = reader.text(&key("verify.header")) {
         scheme.header = header.to_lowercase();
     }

@@ -83,7 +83,11 @@ async fn polled_sources(app: &AppState, is_admin: bool) -> Vec<PolledSource> {
                 (status, lag_s)
             }
         };
-        polled.push(PolledSource { name: name.clone(), status, lag_s });
+        polled.push(PolledSource {
+            name: name.clone(),
+            status,
+            lag_s,
+        });
     }
     polled
 }

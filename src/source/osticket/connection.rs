@@ -44,7 +44,9 @@ impl Connection {
         let options = read_url(url).map_err(|problem| WrongSetting { name: "url", problem })?;
         // It becomes a part of the text of every statement, so it is nothing but a name. That of a table has at most 64
         // characters, of which osTicket's own take 24.
-        let is_name = table_prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let is_name = table_prefix
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if !is_name || table_prefix.len() > 40 {
             return Err(WrongSetting {
                 name: "table_prefix",
@@ -268,7 +270,10 @@ mod tests {
             "has no table `ost_ticket_priority`: is `table_prefix` (`ost_`) right?"
         );
         assert_eq!(
-            said(1142, "SELECT command denied to user 'sms_ro'@'localhost' for table `osticket`.`ost_staff`"),
+            said(
+                1142,
+                "SELECT command denied to user 'sms_ro'@'localhost' for table `osticket`.`ost_staff`"
+            ),
             "does not let the user in `url` read `ost_staff`: `GRANT SELECT` on it"
         );
         assert!(said(1045, "Access denied for user 'sms_ro'").contains("refuses the user or the password"));

@@ -69,7 +69,9 @@ impl SourceStatus {
     security(("admin" = []))
 )]
 pub async fn list(State(app): SharedState) -> Result<Json<List>, Problem> {
-    Ok(Json(List { items: all(&app).await? }))
+    Ok(Json(List {
+        items: all(&app).await?,
+    }))
 }
 
 /// All sources and how they are.
