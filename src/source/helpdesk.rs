@@ -69,6 +69,17 @@ impl Helpdesk {
         }
     }
 
+    /// Writes a note on a ticket that only its staff can read.
+    pub async fn note(&self, ticket_id: &str, text: &str) -> Result<(), HelpdeskError> {
+        match self {
+            // The settings allow none: its tables are only read.
+            Self::OsTicket(_) => Ok(()),
+            Self::Redmine(redmine) => redmine.note(ticket_id, text).await,
+            Self::RequestTracker(rt) => rt.note(ticket_id, text).await,
+            Self::Zammad(zammad) => zammad.note(ticket_id, text).await,
+        }
+    }
+
     /// These tickets as they are now; those that are gone are left out.
     pub async fn tickets(&self, ids: &[String]) -> Result<Vec<SeenTicket>, HelpdeskError> {
         match self {
