@@ -10,6 +10,7 @@ use crate::{
         message::Templates,
         phone::Region,
         route::{Channel, ChannelRules},
+        source::{Source, SourceLimits},
     },
     http::{self, AppState, Pages, RateLimiter, Tokens, Webhooks},
     intake::Intake,
@@ -27,7 +28,11 @@ use tokio::sync::{Mutex, Semaphore};
 /// Makes the texts of messages as the configuration says.
 pub fn load_templates(config: &Config) -> Templates {
     let mut templates = Templates::built_in(config.sms.rules);
-    load_own(config, "sms/critical.txt", |source| templates.set_own(source));
+    load_own(config, "sms/critical.txt", |text| templates.set_own(text));
+    for source in config.sources.keys() {
+        let name = format!("sms/critical.{source}.txt");
+        load_own(config, &name, |text| templates.set_own_of(source, text));
+    }
     templates
 }
 
@@ -189,6 +194,8 @@ pub fn make_nightly(config: &Config, store: &Db) -> Nightly {
 /// One worker for each channel that has a carrier.
 pub fn make_workers(config: &Config, store: &Db, carriers: &Carriers, owner: &str) -> Vec<Arc<Worker>> {
     let clock = Arc::default();
+    let limited = |(name, source): (&String, &Source)| Some((name.clone(), source.daily_limit?));
+    let source_limits = Arc::new(config.sources.iter().filter_map(limited).collect::<SourceLimits>());
     let open = config
         .carriers
         .channels()
@@ -203,6 +210,7 @@ pub fn make_workers(config: &Config, store: &Db, carriers: &Carriers, owner: &st
             calls: Arc::new(Semaphore::new(rules.max_in_flight)),
             time_zone: config.time_zone.clone(),
             daily_limit: config.daily_limit,
+            source_limits: Arc::clone(&source_limits),
             owner: owner.to_owned(),
             clock: Arc::clone(&clock),
             routes: routes.clone(),

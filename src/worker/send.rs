@@ -95,6 +95,7 @@ pub fn begin_rules(worker: &Worker, now: jiff::Timestamp) -> BeginRules {
         day,
         tomorrow: day.end(&worker.time_zone),
         configured_limit: worker.daily_limit,
+        source_limits: Arc::clone(&worker.source_limits),
         lease: rules.lease,
         expire_after: worker.clock.expire_after(rules.expire_after),
         uptime: uptime(),
