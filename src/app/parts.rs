@@ -15,7 +15,7 @@ use crate::{
     http::{self, AppState, Pages, RateLimiter, Tokens, Webhooks},
     intake::Intake,
     mail::{self, Mailer},
-    source::{self, Helpdesk, Poller},
+    source::{Helpdesk, Poller},
     store::Db,
     worker::{Nightly, NightlyRules, TimedJob, Worker},
 };

@@ -370,7 +370,13 @@ mod tests {
         let first = |templates: &Templates, source: &str| {
             let mut event = example();
             event.source = source.into();
-            templates.compose(&event, None, |_| ()).text.lines().next().unwrap().to_owned()
+            templates
+                .compose(&event, None, |_| ())
+                .text
+                .lines()
+                .next()
+                .unwrap()
+                .to_owned()
         };
 
         templates.set_own("all {{ number }}".into()).unwrap();

@@ -39,7 +39,9 @@ fn is_whole(request: &[u8]) -> bool {
     let Some((head, body)) = request.split_once("\r\n\r\n") else {
         return false;
     };
-    let length = head.split_once("content-length: ").map_or("0", |(_, rest)| rest.lines().next().unwrap());
+    let length = head
+        .split_once("content-length: ")
+        .map_or("0", |(_, rest)| rest.lines().next().unwrap());
     body.len() >= length.parse().unwrap()
 }
 
@@ -180,8 +182,15 @@ async fn a_note_that_is_not_taken_says_what_may_be_wrong() {
     let url = answering("HTTP/1.1 422 No\r\n\r\n").await;
 
     let note = json!({"note": "Everyone was reached"});
-    let error = client(&url).write(reqwest::Method::POST, "ticket/3/comment", &note).await.unwrap_err().0;
+    let error = client(&url)
+        .write(reqwest::Method::POST, "ticket/3/comment", &note)
+        .await
+        .unwrap_err()
+        .0;
 
-    assert!(error.contains("did not take a note (HTTP 422)") && error.contains("`sources.acme.token`"), "{error}");
+    assert!(
+        error.contains("did not take a note (HTTP 422)") && error.contains("`sources.acme.token`"),
+        "{error}"
+    );
     assert!(!error.contains("reached"), "{error}");
 }
