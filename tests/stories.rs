@@ -31,6 +31,8 @@ mod nightly;
 mod numbers;
 mod openapi;
 mod opt_outs;
+mod osticket;
+mod osticket_import;
 mod pages;
 mod plans;
 mod provider_trouble;

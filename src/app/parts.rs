@@ -129,9 +129,7 @@ pub fn make_polls(config: &Config, store: &Db) -> anyhow::Result<Vec<TimedJob>> 
         let Some(source) = config.sources.get(&settings.source).cloned() else {
             continue;
         };
-        let Some(helpdesk) = Helpdesk::open(settings, &source)? else {
-            continue;
-        };
+        let helpdesk = Arc::new(Helpdesk::open(settings, &source)?);
         let poller = Arc::new(Poller {
             helpdesk,
             source,

@@ -127,6 +127,7 @@ fn states(alert: &Alert) -> String {
     }
     let counted = counts.iter().map(|(state, count)| format!("{count} {state}"));
     match counted.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() && alert.imported_at.is_some() => "told by the system before".to_owned(),
         none if none.is_empty() => "nobody to tell".to_owned(),
         counted => counted,
     }

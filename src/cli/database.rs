@@ -1,4 +1,4 @@
-//! `migrate`, `backup`, `export` and `import`.
+//! `migrate`, `backup` and `export`. Absent: `import`, which has more than one kind.
 
 use super::common::with_good_configuration;
 use crate::app::{self, Loaded};
@@ -17,8 +17,6 @@ pub enum Command {
     Backup { file: PathBuf },
     /// Write everything to a file that `import` reads; the service must not run
     Export { file: PathBuf },
-    /// Read an export into an empty database, of either kind
-    Import { file: PathBuf },
 }
 
 pub fn run(loaded: Loaded, command: Command) -> anyhow::Result<ExitCode> {
@@ -26,6 +24,5 @@ pub fn run(loaded: Loaded, command: Command) -> anyhow::Result<ExitCode> {
         Command::Migrate { dry_run } => app::migrate(&loaded.config, dry_run).await,
         Command::Backup { file } => app::backup(&loaded.config, &file).await,
         Command::Export { file } => app::export(&loaded.config, &file).await,
-        Command::Import { file } => app::import(&loaded.config, &file).await,
     })
 }

@@ -161,7 +161,12 @@ fn tell(alerts: &[Value], now: &Now, loaded: &Loaded) -> anyhow::Result<String> 
     for alert in alerts {
         let alert = Alert::deserialize(alert)?;
         let mut text = story::head(&alert, zone);
-        if alert.deliveries.is_empty() {
+        if let Some(at) = alert.imported_at {
+            text += &format!(
+                "\nThe system before Nightbell texted for this ticket (taken over {}), so it never causes a message again.\n",
+                local(at, zone)
+            );
+        } else if alert.deliveries.is_empty() {
             text += "\nThe event named nobody, and the source has no `fallback_recipients`: there is nobody to tell.\n";
         }
         for delivery in &alert.deliveries {
@@ -222,6 +227,9 @@ fn in_one_sentence(alert: &Alert) -> String {
     let open = count(State::is_open);
     let ended = alert.deliveries.len() - delivered - open;
     match (alert.deliveries.len(), delivered, open) {
+        (0, ..) if alert.imported_at.is_some() => {
+            "In short: the system before texted, and Nightbell does not.".to_owned()
+        }
         (0, ..) => "In short: nobody was texted.".to_owned(),
         (_, 0, 0) => "In short: no message reached anybody.".to_owned(),
         (_, delivered, open) => {

@@ -8,6 +8,7 @@ mod database;
 mod delivery;
 mod demo;
 mod explain;
+mod import;
 mod limit;
 mod manual;
 mod nightly;
@@ -78,6 +79,8 @@ enum Command {
     SendTest(send_test::SendTest),
     #[command(flatten)]
     Database(database::Command),
+    /// Read an export into an empty database, or take over what was there before Nightbell
+    Import(import::Import),
     /// Print what completes these commands in a shell
     Completions(manual::Completions),
     /// Print the manual page
@@ -110,6 +113,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Limit(command) => limit::run(loaded, command),
         Command::SendTest(test) => send_test::run(loaded, test),
         Command::Database(command) => database::run(loaded, command),
+        Command::Import(request) => import::run(loaded, request),
         Command::Completions(request) => manual::complete(Cli::command(), &request),
         Command::Man(request) => manual::man(Cli::command(), &request),
     }

@@ -18,6 +18,8 @@ pub struct Alert {
     pub subject: Option<String>,
     pub received_at: Timestamp,
     pub closed_at: Option<Timestamp>,
+    /// When it was taken over from the system before.
+    pub imported_at: Option<Timestamp>,
     pub deliveries: Vec<Delivery>,
 }
 

@@ -42,14 +42,16 @@ fn quoted(text: &str) -> String {
 /// What an alert is about.
 pub fn head(alert: &Alert, zone: &TimeZone) -> String {
     let number = alert.ticket_number.as_deref().unwrap_or(&alert.ticket_id);
-    let subject = alert
-        .subject
-        .as_deref()
-        .unwrap_or("(the subject was removed by the clean-up)");
+    let no_subject = match alert.imported_at {
+        None => "(the subject was removed by the clean-up)",
+        Some(_) => "(the system before told of it)",
+    };
+    let subject = alert.subject.as_deref().unwrap_or(no_subject);
     let came = local(alert.received_at, zone);
-    let ended = match alert.closed_at {
-        None => "the ticket is still critical, as far as the helpdesk said".to_owned(),
-        Some(at) => format!("no longer critical since {}", local(at, zone)),
+    let ended = match (alert.imported_at, alert.closed_at) {
+        (Some(at), _) => format!("taken over from the system before {}", local(at, zone)),
+        (None, None) => "the ticket is still critical, as far as the helpdesk said".to_owned(),
+        (None, Some(at)) => format!("no longer critical since {}", local(at, zone)),
     };
     format!(
         "Ticket {} (id {}, source {}): {}\nAlert {}: came {came}; {ended}\n",

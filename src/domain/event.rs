@@ -218,7 +218,7 @@ fn line(place: &Reader<'_>, faults: &mut Vec<Fault>, max: usize) -> Option<Strin
 }
 
 /// A cleaned id; blank counts as absent. A long one is refused, not cut: two tickets must not become one.
-fn id(place: &Reader<'_>, faults: &mut Vec<Fault>) -> Option<String> {
+pub fn id(place: &Reader<'_>, faults: &mut Vec<Fault>) -> Option<String> {
     let id = clean_line(&place.id(faults)?, usize::MAX);
     at_most(MAX_ID, id, place, faults).filter(|id| !id.is_empty())
 }

@@ -2,6 +2,7 @@
 //! `domain::source`), events that helpdesks post (see `http`), and what becomes of them (see `intake`).
 
 mod helpdesk;
+pub mod osticket;
 mod poll;
 mod redmine;
 mod rest;

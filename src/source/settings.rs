@@ -1,6 +1,7 @@
 //! What polling a helpdesk needs: `sources.<name>.url` and those beside it. Absent: what every source has (see
 //! `config::sources`).
 
+use super::osticket;
 use crate::{
     config::Reader,
     domain::source::{Kind, Source},
@@ -70,6 +71,14 @@ impl Settings {
         })
     }
 
+    /// The address of osTicket's database, and what its tables begin with.
+    pub fn osticket_database(&self) -> Option<(&SecretString, &str)> {
+        match &self.access {
+            Access::OsTicket { url, table_prefix } => Some((url, table_prefix)),
+            Access::Rt { .. } | Access::Zammad { .. } | Access::Redmine { .. } => None,
+        }
+    }
+
     fn read_access(reader: &mut Reader, name: &str, kind: Kind) -> Option<Access> {
         let key = |member: &str| format!("sources.{name}.{member}");
         let (url_key, token_key) = (key("url"), key("token"));
@@ -84,10 +93,12 @@ impl Settings {
                     is_plain.then(|| text.to_owned())
                 },
             );
-            return Some(Access::OsTicket {
-                url: url?,
-                table_prefix,
-            });
+            let url = url?;
+            if let Err(wrong) = osticket::Connection::new(&url, &table_prefix) {
+                reader.fault_secret(&key(wrong.name), &wrong.problem);
+                return None;
+            }
+            return Some(Access::OsTicket { url, table_prefix });
         }
         let url = reader.optional(
             &url_key,

@@ -219,6 +219,7 @@ struct Alert {
     stripped_at: Option<i64>,
     event_id: Option<String>,
     close_occurred_at: Option<i64>,
+    imported_at: Option<i64>,
 }
 
 impl Alert {
@@ -244,7 +245,7 @@ async fn lock(tx: &mut Tx, event: &Event) -> Result<Option<Alert>, StoreError> {
     tx.optional(
         sql!(
             "update alert set closed_at = closed_at where source = $1 and ticket_id = $2
-         returning id, closed_at, stripped_at, event_id, close_occurred_at"
+         returning id, closed_at, stripped_at, event_id, close_occurred_at, imported_at"
         ),
         args![&event.source, &event.ticket.id],
     )
@@ -312,6 +313,10 @@ pub async fn revisit(tx: &mut Tx, raise: &Raise) -> Result<Raised, StoreError> {
     let duplicate = Raised::Duplicate {
         alert_id: alert.id.clone(),
     };
+    // Its people were told by the system before, which is all that is known of them.
+    if alert.imported_at.is_some() {
+        return Ok(duplicate);
+    }
     if let Some(id) = &event.id
         && (alert.event_id.as_ref() == Some(id) || !note_event(tx, &alert.id, CRITICAL, id, now).await?)
     {

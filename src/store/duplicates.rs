@@ -58,7 +58,9 @@ struct Found {
     place: usize,
     id: AlertId,
     closed_at: Option<i64>,
-    state: String,
+    imported_at: Option<i64>,
+    /// `None` of an alert without deliveries.
+    state: Option<String>,
     seen: i64,
 }
 
@@ -67,13 +69,13 @@ row! {
 }
 
 const FIND: Sql = sql!(
-    "select r.place as place, a.id, a.closed_at, d.state,
+    "select r.place as place, a.id, a.closed_at, a.imported_at, d.state,
         (select count(*) from alert_event e where e.alert_id = a.id and e.kind = 'critical'
             and e.event_id = r.event_id) + case when a.event_id = r.event_id then 1 else 0 end as seen
      from ",
     QueryRow::ROWS,
-    " cross join alert a cross join delivery d
-     where a.source = r.source and a.ticket_id = r.ticket_id and d.alert_id = a.id"
+    " cross join alert a left join delivery d on d.alert_id = a.id
+     where a.source = r.source and a.ticket_id = r.ticket_id"
 );
 
 /// The alerts of tickets to which these events certainly add nothing.
@@ -90,8 +92,9 @@ pub async fn find(engine: &Engine, queries: &[Arc<DuplicateQuery>]) -> Result<Ve
         let (Some(query), Some(duplicate)) = (queries.get(found.place), duplicates.get_mut(found.place)) else {
             continue;
         };
-        let is_told = found.closed_at.is_none() && State::parse(&found.state).is_some_and(State::is_told);
-        if found.seen > 0 || (is_told && query.told_is_enough) {
+        let state = found.state.as_deref().and_then(State::parse);
+        let is_told = found.closed_at.is_none() && state.is_some_and(State::is_told);
+        if found.seen > 0 || found.imported_at.is_some() || (is_told && query.told_is_enough) {
             *duplicate = Some(found.id);
         }
     }

@@ -141,6 +141,10 @@ pub struct AlertView {
     #[sqlx(try_from = "MaybeMs")]
     #[schema(required)]
     pub closed_at: Option<Timestamp>,
+    /// When it was taken over from the system before, which told its people; it was received when that told them.
+    #[sqlx(try_from = "MaybeMs")]
+    #[schema(required)]
+    pub imported_at: Option<Timestamp>,
     /// Read and shown apart.
     #[sqlx(skip)]
     #[serde(skip)]
@@ -242,7 +246,7 @@ pub struct TimelineEntry {
 
 const ALERT: &str =
     "select a.id, a.source, a.ticket_id, a.ticket_number, a.subject, a.url, a.occurred_at, a.received_at,
-    a.closed_at from alert a where 1 = 1";
+    a.closed_at, a.imported_at from alert a where 1 = 1";
 /// What single views show of a delivery.
 const DELIVERY_IN_FULL: &str = const_format::concatcp!("select d.message, ", DELIVERY_COLUMNS);
 const DELIVERY: &str = const_format::concatcp!("select ", DELIVERY_COLUMNS);

@@ -20,6 +20,7 @@ mod duplicates;
 mod engine;
 mod error;
 mod holds;
+mod imported;
 mod job_runs;
 mod jobs;
 mod ledger;
@@ -51,6 +52,7 @@ pub use cleanup::{Ages, Batch, Old};
 pub use db::Db;
 pub use error::{OpenError, StoreError};
 pub use holds::{Held, Probed, Trials};
+pub use imported::ImportedAlert;
 pub use job_runs::{Asker, Run, RunState};
 pub use jobs::{
     Addition, AnswerRules, Answered, BeginRules, Begun, BegunBatch, Claimed, NewDelivery, Raised, Recorded, Sending,

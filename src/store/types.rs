@@ -99,3 +99,11 @@ pub fn at(ms: i64) -> Timestamp {
 pub fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
+
+/// A new id that sorts as if it had been made then.
+pub fn id_made_at(at: Timestamp) -> String {
+    let seconds = u64::try_from(at.as_second()).unwrap_or(0);
+    let nanoseconds = u32::try_from(at.subsec_nanosecond()).unwrap_or(0);
+    let time = uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanoseconds);
+    uuid::Uuid::new_v7(time).to_string()
+}

@@ -295,6 +295,7 @@ mod tests {
             calls: Arc::new(Semaphore::new(RULES.max_in_flight)),
             time_zone: TimeZone::UTC,
             daily_limit: 10,
+            source_limits: Arc::default(),
             owner: "test".into(),
             clock: Arc::default(),
             routes: Vec::new(),

@@ -95,10 +95,10 @@ fn way_back<'a>(edges: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &'a str) -> 
 }
 
 /// Where a library is named outside of the folder that alone may know it. Its helpers (`apalis_core`) are meant as well.
-pub fn named_outside(sources: &Sources, library: &str, folder: &str) -> Vec<String> {
+pub fn named_outside(sources: &Sources, library: &str, folders: &[&str]) -> Vec<String> {
     sources
         .words()
-        .filter(|(file, word)| word.text.starts_with(library) && !file.starts_with(folder))
+        .filter(|(file, word)| word.text.starts_with(library) && !folders.iter().any(|folder| file.starts_with(folder)))
         .map(|(file, word)| format!("{file}:{} names `{}`", word.line, word.text))
         .collect()
 }

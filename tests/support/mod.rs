@@ -4,6 +4,8 @@ pub mod browser;
 pub mod clock;
 pub mod database;
 pub mod env;
+pub mod mariadb;
+pub mod osticket;
 pub mod proxy;
 pub mod redmine;
 pub mod rt;

@@ -3,6 +3,7 @@
 
 pub mod alerts;
 pub mod deliveries;
+mod imported_alerts;
 pub mod limit;
 mod messages;
 pub mod opt_out_files;
@@ -19,6 +20,7 @@ endpoints! {
     /// What admins may ask for.
     Admins {
         "/v1/alerts": get alerts::list;
+        "/v1/alerts/imported": post imported_alerts::import;
         "/v1/alerts/{id}": get alerts::show;
         "/v1/alerts/{id}/cancel": post alerts::cancel;
         "/v1/deliveries": get deliveries::list;
