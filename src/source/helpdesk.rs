@@ -82,6 +82,8 @@ impl Helpdesk {
     /// Writes a note on a ticket, for those who work on it: customers do not see it.
     pub async fn note(&self, ticket_id: &str, note: &str) -> Result<(), HelpdeskError> {
         match self {
+            // Its API can only create tickets, and its database is read with a user who may not write.
+            Self::OsTicket(_) => Err(HelpdeskError("osTicket takes no notes from outside".into())),
             Self::Redmine(redmine) => redmine.note(ticket_id, note).await,
             Self::RequestTracker(rt) => rt.note(ticket_id, note).await,
             Self::Zammad(zammad) => zammad.note(ticket_id, note).await,
@@ -110,7 +112,7 @@ mod tests {
             sweep_every: SignedDuration::from_mins(5),
             alerts_at_first: false,
         };
-        Helpdesk::open(&settings, &sources["default"]).unwrap().unwrap()
+        Helpdesk::open(&settings, &sources["default"]).unwrap()
     }
 
     /// The forms were tried on a real Request Tracker 5.0.3 and a real Redmine 5.0.4; Zammad's is that of its documentation.
