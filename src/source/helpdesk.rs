@@ -89,4 +89,78 @@ impl Helpdesk {
             Self::Zammad(zammad) => zammad.tickets(ids).await,
         }
     }
+
+    /// Writes a note on a ticket, for those who work on it: customers do not see it.
+    pub async fn note(&self, ticket_id: &str, note: &str) -> Result<(), HelpdeskError> {
+        match self {
+            // Its API can only create tickets, and its database is read with a user who may not write.
+            Self::OsTicket(_) => Err(HelpdeskError("osTicket takes no notes from outside".into())),
+            Self::Redmine(redmine) => redmine.note(ticket_id, note).await,
+            Self::RequestTracker(rt) => rt.note(ticket_id, note).await,
+            Self::Zammad(zammad) => zammad.note(ticket_id, note).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Reader, read_sources},
+        domain::phone::Region,
+        source::rest::tests::listening,
+    };
+    use jiff::SignedDuration;
+    use url::Url;
+
+    fn open(access: Access) -> Helpdesk {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let sources = read_sources(&mut Reader::with(&[]), Region::parse("US").unwrap());
+        let settings = Settings {
+            source: "acme".into(),
+            access,
+            every: SignedDuration::from_secs(15),
+            sweep_every: SignedDuration::from_mins(5),
+            alerts_at_first: false,
+        };
+        Helpdesk::open(&settings, &sources["default"]).unwrap()
+    }
+
+    /// The forms were tried on a real Request Tracker 5.0.3 and a real Redmine 5.0.4; Zammad's is that of its documentation.
+    #[tokio::test]
+    async fn a_note_is_one_that_customers_do_not_see() {
+        let token = || "secret".to_owned().into();
+        let rt = |url: Url| Access::Rt { url, token: token() };
+        let redmine = |url: Url| Access::Redmine {
+            url,
+            token: token(),
+            phone_field: "Mobile".into(),
+        };
+        let zammad = |url: Url| Access::Zammad { url, token: token() };
+        type Make<'a> = &'a dyn Fn(Url) -> Access;
+        let cases: [(Make, &str, &str); 3] = [
+            (
+                &rt,
+                "POST /help/REST/2.0/ticket/12/comment",
+                r#"{"Content":"Everyone was reached","ContentType":"text/plain"}"#,
+            ),
+            (
+                &redmine,
+                "PUT /help/issues/12.json",
+                r#"{"issue":{"notes":"Everyone was reached","private_notes":true}}"#,
+            ),
+            (&zammad, "POST /help/api/v1/ticket_articles", r#""internal":true"#),
+        ];
+        for (make, wanted, body) in cases {
+            let (url, heard) = listening("HTTP/1.1 201 Yes\r\n\r\n").await;
+
+            open(make(url)).note("12", "Everyone was reached").await.unwrap();
+
+            let heard = heard.lock().unwrap();
+            assert!(heard.starts_with(wanted) && heard.contains(body), "{heard}");
+        }
+        let (url, heard) = listening("HTTP/1.1 201 Yes\r\n\r\n").await;
+        open(rt(url)).note("12/../34", "x").await.unwrap_err();
+        assert_eq!(*heard.lock().unwrap(), "");
+    }
 }

@@ -116,9 +116,18 @@ impl Client {
             .header("content-type", "application/json")
             .body(body.to_string());
         let reply = self.send(request).await?;
-        match reply.status().is_success() {
-            true => Ok(()),
-            false => Err(self.refused(path, reply.status())),
+        let status = reply.status();
+        match status.as_u16() {
+            200..=299 => Ok(()),
+            // Request Tracker says 400 and Redmine 422 where others say 403 or 404.
+            400 | 403 | 404 | 422 => Err(HelpdeskError(format!(
+                "{} at {} did not take a note (HTTP {}): the ticket is gone, or the user of `{}` may not write notes on it",
+                self.product.name,
+                self.place(),
+                status.as_u16(),
+                self.key("token")
+            ))),
+            _ => Err(self.refused(path, status)),
         }
     }
 
@@ -271,4 +280,4 @@ pub fn figure(written: &str, max: f64) -> Option<f64> {
 pub const MAX_HOURS: f64 = 100_000.0;
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

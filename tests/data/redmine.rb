@@ -1,7 +1,7 @@
 # Fills a private Redmine for stories: a user with a phone, a project, and the keys of the REST interface.
 Setting.rest_api_enabled = '1'
 admin = User.find_by_login('admin')
-admin.update!(must_change_passwd: false)
+admin.update_column(:must_change_passwd, false)
 phone = UserCustomField.create!(name: 'Mobile', field_format: 'string')
 ruben = User.new(firstname: 'Ruben', lastname: 'Roth', mail: 'ruben@example.test')
 ruben.login = 'ruben'

@@ -115,7 +115,7 @@ fn copy(folder: &Path) -> String {
     let place = folder.display();
     let task = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/redmine.rb");
     let task = task.display();
-    // The copy has links to Debian's configuration that lead nowhere, about which `cp` complains.
+    // One process migrates and another fills: what has migrated still believes in the old columns. The copy has links to Debian's configuration that lead nowhere, about which `cp` complains.
     let prepare = format!(
         "for part in app bin config db extra lib public Gemfile Rakefile config.ru; do cp -rL {PLACE}/$part {place}/ 2>/dev/null; done
         cd {place} && mkdir -p tmp log files plugins && for part in config tmp log files plugins public; do mkdir -p instances/default/$part; done
@@ -124,7 +124,7 @@ fn copy(folder: &Path) -> String {
         echo \"task(:story => :environment) {{ load '{task}' }}\" >lib/tasks/story.rake
         sed -i \"s#^Dir\\['.*database.yml'\\]#Dir['{place}/instances/default/config/database.yml']#; /^group :test do/,/^end/d\" Gemfile
         echo \"gem 'webrick'\" >>Gemfile
-        bundle lock --local && ruby -S rake db:migrate redmine:load_default_data story"
+        bundle lock --local && ruby -S rake db:migrate && ruby -S rake redmine:load_default_data story"
     );
     let done = command("sh", folder)
         .args(["-c", &prepare])

@@ -1,5 +1,6 @@
 use super::*;
 use serde_json::json;
+use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const PRODUCT: Product = Product {
@@ -11,16 +12,37 @@ const PRODUCT: Product = Product {
 
 /// A helpdesk that gives this answer to whoever asks, and then hangs up.
 async fn answering(answer: &str) -> Url {
+    listening(answer).await.0
+}
+
+/// The same, with the last request.
+pub async fn listening(answer: &str) -> (Url, Arc<Mutex<String>>) {
+    let heard = Arc::new(Mutex::new(String::new()));
+    let hears = Arc::clone(&heard);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/help", listener.local_addr().unwrap());
     let answer = answer.to_owned();
     tokio::spawn(async move {
         while let Ok((mut connection, _)) = listener.accept().await {
-            let _ = connection.read(&mut [0; 4096]).await;
+            // Head and body may come in two parts.
+            let mut request = Vec::new();
+            while !is_whole(&request) && connection.read_buf(&mut request).await.is_ok_and(|read| read > 0) {}
+            *hears.lock().unwrap() = String::from_utf8(request).unwrap();
             let _ = connection.write_all(answer.as_bytes()).await;
         }
     });
-    url.parse().unwrap()
+    (url.parse().unwrap(), heard)
+}
+
+fn is_whole(request: &[u8]) -> bool {
+    let request = String::from_utf8_lossy(request).to_lowercase();
+    let Some((head, body)) = request.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head
+        .split_once("content-length: ")
+        .map_or("0", |(_, rest)| rest.lines().next().unwrap());
+    body.len() >= length.parse().unwrap()
 }
 
 fn client(url: &Url) -> Client {
@@ -153,4 +175,22 @@ fn members_are_read_whatever_they_are() {
         [Some("x".into()), Some("7".into()), None, None, None]
     );
     assert_eq!((items(&value, "e").count(), items(&value, "a").count()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_note_that_is_not_taken_says_what_may_be_wrong() {
+    let url = answering("HTTP/1.1 422 No\r\n\r\n").await;
+
+    let note = json!({"note": "Everyone was reached"});
+    let error = client(&url)
+        .write(reqwest::Method::POST, "ticket/3/comment", &note)
+        .await
+        .unwrap_err()
+        .0;
+
+    assert!(
+        error.contains("did not take a note (HTTP 422)") && error.contains("`sources.acme.token`"),
+        "{error}"
+    );
+    assert!(!error.contains("reached"), "{error}");
 }
