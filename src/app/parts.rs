@@ -121,6 +121,9 @@ fn make_intake(config: &Config, store: &Db) -> Intake {
 /// How often it is looked whether a helpdesk is to be asked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a round under way at a stop may take to end: cut off, it would keep others waiting for its lease, and a note
+/// might be written twice.
+const HELPDESK_DRAIN: Duration = Duration::from_secs(5);
 /// How often it is looked whether there is something to write on a ticket.
 const NOTE_EVERY: Duration = Duration::from_secs(2);
 
@@ -143,9 +146,8 @@ pub fn make_polls(config: &Config, store: &Db) -> anyhow::Result<Vec<TimedJob>> 
                 clock,
             });
             let name = format!("write notes for `{}`", settings.source).leak();
-            jobs.push(TimedJob::new(name, NOTE_EVERY, &write_back, |notes| async move {
-                notes.round().await
-            }));
+            let write = TimedJob::new(name, NOTE_EVERY, &write_back, |notes| async move { notes.round().await });
+            jobs.push(write.drained_for(HELPDESK_DRAIN));
         }
         let poller = Arc::new(Poller {
             helpdesk,
@@ -158,9 +160,8 @@ pub fn make_polls(config: &Config, store: &Db) -> anyhow::Result<Vec<TimedJob>> 
         // A handful for the whole life of the process.
         let name = format!("poll the helpdesk `{}`", settings.source).leak();
         let every = settings.every.unsigned_abs().min(LOOK_EVERY);
-        jobs.push(TimedJob::new(name, every, &poller, |poller| async move {
-            poller.round().await
-        }));
+        let poll = TimedJob::new(name, every, &poller, |poller| async move { poller.round().await });
+        jobs.push(poll.drained_for(HELPDESK_DRAIN));
     }
     Ok(jobs)
 }
