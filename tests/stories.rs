@@ -39,6 +39,7 @@ mod replicas;
 mod retries;
 mod searches;
 mod sending;
+mod staff;
 mod test_mode;
 mod torture;
 mod trouble;

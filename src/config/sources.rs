@@ -29,6 +29,7 @@ pub fn read_sources(reader: &mut Reader, default_region: Region) -> BTreeMap<Str
                 "untold",
                 &[("untold", LaterRecipients::Untold), ("each", LaterRecipients::Each)],
             ),
+            trusts_phones: reader.flag(&key("trust_phones"), true),
         };
         sources.insert(name, source);
     }
@@ -46,6 +47,7 @@ fn read_recipients(reader: &mut Reader, key: &str, default_region: Region) -> Ve
             name: member("name"),
             phone: member("phone"),
             region: member("region").map(|name| Region::parse(&name).unwrap_or(Region::UNKNOWN)),
+            ..Recipient::default()
         };
         if recipient.read_phone(default_region).is_ok() {
             recipients.push(recipient);
@@ -67,6 +69,7 @@ mod tests {
             ("SOURCES__ACME__REGION", "de"),
             ("SOURCES__ACME__FALLBACK_RECIPIENTS", "+14155550101,+14155550102"),
             ("SOURCES__ACME__LATER_RECIPIENTS", "each"),
+            ("SOURCES__ACME__TRUST_PHONES", "false"),
         ]);
 
         let sources = read_sources(&mut reader, Region::parse("US").unwrap());
@@ -82,5 +85,6 @@ mod tests {
             (2, "DE".to_owned(), 2)
         );
         assert!(acme.later_recipients == LaterRecipients::Each && sources.contains_key("default"));
+        assert!(!acme.trusts_phones && sources["default"].trusts_phones);
     }
 }

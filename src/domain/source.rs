@@ -13,6 +13,8 @@ pub struct Source {
     /// Who is told when an event names nobody with a usable number.
     pub fallback_recipients: Vec<Recipient>,
     pub later_recipients: LaterRecipients,
+    /// Whether the phones in its events count; else only those of the staff directory do.
+    pub trusts_phones: bool,
 }
 
 /// What a later critical event may add to an alert.
@@ -22,4 +24,18 @@ pub enum LaterRecipients {
     Untold,
     /// Each newly named number of an open alert, once.
     Each,
+}
+
+#[cfg(test)]
+impl Source {
+    /// One that is configured by its name only.
+    pub fn for_test() -> Self {
+        Self {
+            tokens: Vec::new(),
+            region: Region::UNKNOWN,
+            fallback_recipients: Vec::new(),
+            later_recipients: LaterRecipients::Untold,
+            trusts_phones: true,
+        }
+    }
 }

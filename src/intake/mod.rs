@@ -1,5 +1,5 @@
 //! What becomes of an event, wherever it comes from: HTTP now; hooks, pollers and commands later. Looks its source up,
-//! decides who is to be told (see `compose`), and raises or closes the alert. Absent: reading events and checking tokens,
+//! decides who is to be told (see `domain::staff` and `compose`), and raises or closes the alert. Absent: reading events and checking tokens,
 //! which is the caller's, and SQL.
 
 mod compose;
@@ -9,7 +9,9 @@ use crate::{
         event::{Event, Meaning},
         id::AlertId,
         message::{Message, Templates},
+        phone::Region,
         source::Source,
+        staff,
     },
     store::{self, Addition, Db, Raised, StoreError},
 };
@@ -78,6 +80,11 @@ impl Intake {
         self.sources.contains_key(name)
     }
 
+    /// The sources that are configured, and each one's region for numbers that bring none of their own.
+    pub fn sources(&self) -> impl Iterator<Item = (&str, Region)> {
+        self.sources.iter().map(|(name, source)| (name.as_str(), source.region))
+    }
+
     /// Does what an event asks for; `None` if its source is not configured. Its outcome is durable when this returns; after
     /// an error nothing is half-stored, and the same event may be taken again.
     pub async fn take(&self, event: &Event, now: Timestamp) -> Result<Option<Outcome>, StoreError> {
@@ -108,7 +115,16 @@ impl Intake {
     }
 
     async fn raise(&self, source: &Source, event: &Event, now: Timestamp) -> Result<Outcome, StoreError> {
-        let compose = || compose::deliveries(&self.templates, source, event);
+        let compose = async || {
+            let mut people = staff::named(event, source);
+            let keys = staff::keys_wanted(event, &people);
+            if !keys.is_empty() {
+                // Boxed: most events ask nothing, and their future need not have room for it.
+                let found = Box::pin(self.store.find_staff(&event.source, keys)).await?;
+                people = staff::resolve(event, people, &found);
+            }
+            Ok(compose::deliveries(&self.templates, source, event, &people))
+        };
         let raised = self.store.raise(event, source.later_recipients, now, compose).await?;
         Ok(match raised {
             Raised::New { alert_id, deliveries } => {
