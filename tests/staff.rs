@@ -508,7 +508,7 @@ async fn the_page_adds_changes_and_removes_people(database: Database) {
         .submit(PATH, &with(&[("action", "add"), ("name", "Another")]))
         .await;
     assert_eq!(twice.status, 422);
-    twice.has("somebody with this id is in the directory already");
+    twice.has("Somebody with this id is in the directory already");
 
     let listed = browser.get(PATH).await;
     listed.has("&lt;script&gt;");

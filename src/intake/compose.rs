@@ -14,16 +14,15 @@ use crate::{
 
 /// One delivery for each of `people`: the same number twice is one. If no number can be used, the source's fallback
 /// recipients are told as well.
-pub fn deliveries(templates: &Templates, source: &Source, event: &Event, people: &[Addressee<'_>]) -> Vec<NewDelivery> {
+pub fn deliveries(
+    templates: &Templates,
+    source: &Source,
+    event: &Event,
+    people: Vec<Addressee<'_>>,
+) -> Vec<NewDelivery> {
     let mut deliveries = Vec::with_capacity(people.len());
-    for person in people {
-        add(
-            &mut deliveries,
-            &person.recipient,
-            person.phone.clone(),
-            templates,
-            event,
-        );
+    for Addressee { recipient, phone } in people {
+        add(&mut deliveries, &recipient, phone, templates, event);
     }
     if !deliveries.iter().any(|delivery| delivery.phone.is_ok()) {
         for recipient in &source.fallback_recipients {

@@ -123,7 +123,7 @@ impl Intake {
                 let found = Box::pin(self.store.find_staff(&event.source, keys)).await?;
                 people = staff::resolve(event, people, &found);
             }
-            Ok(compose::deliveries(&self.templates, source, event, &people))
+            Ok(compose::deliveries(&self.templates, source, event, people))
         };
         let raised = self.store.raise(event, source.later_recipients, now, compose).await?;
         Ok(match raised {

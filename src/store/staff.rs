@@ -43,7 +43,7 @@ pub struct StaffMember {
     pub region: Option<String>,
     /// The groups of whose critical tickets this person is told too; `*` is every group.
     #[sqlx(try_from = "String")]
-    #[schema(value_type = Vec<String>, examples(json!(["Billing"])))]
+    #[schema(value_type = Vec<String>, examples("Billing"))]
     pub manages: Groups,
     #[sqlx(try_from = "Ms")]
     pub created_at: Timestamp,

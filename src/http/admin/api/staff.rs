@@ -283,7 +283,7 @@ pub struct StaffBody {
     region: Option<String>,
     /// The groups (queues, departments, teams) of whose critical tickets this person is told too, in the role `manager`; `*`
     /// is every group. A comma separates two groups.
-    #[schema(max_items = 100, examples(json!(["Billing"])))]
+    #[schema(max_items = 100, examples("Billing"))]
     manages: Option<Vec<String>>,
 }
 
@@ -299,7 +299,10 @@ mod tests {
         let members = schema["properties"].as_object().unwrap();
         let example: Value = members
             .iter()
-            .map(|(name, member)| (name.clone(), member["examples"][0].clone()))
+            .map(|(name, member)| match &member["items"] {
+                Value::Null => (name.clone(), member["examples"][0].clone()),
+                items => (name.clone(), json!([items["examples"][0]])),
+            })
             .collect();
         let read = |document: &Value| {
             let draft = read_body("2".to_owned(), document)?;
