@@ -3,7 +3,7 @@
 use crate::support::{
     browser::{Browser, Look},
     database::Database,
-    env::{ADMIN, TestEnv, critical, person},
+    env::{ADMIN, Plan, TestEnv, critical, person},
     eventually, left_out,
 };
 use reqwest::Method;
@@ -217,7 +217,9 @@ async fn no_page_breaks_a_rule_of_accessibility() {
         return left_out("axe", story);
     };
     let checker = std::fs::read_to_string(checker).unwrap();
-    let env = TestEnv::on(Database::sqlite()).await;
+    // With a second source, so that pages ask for one.
+    let plan = Plan::on(Database::sqlite()).set("SOURCES__ACME__REGION", "DE");
+    let env = plan.build().await;
     let alert = undelivered(&env).await;
     let delivery = env.deliveries(&alert).await[0]["id"].as_str().unwrap().to_owned();
     let opt_out = json!({"phone": "+14155550102", "reason": "asked by mail"});
@@ -260,6 +262,16 @@ async fn no_page_breaks_a_rule_of_accessibility() {
             browser.goto(&path).await;
             check(&browser, &checker, name, page).await;
         }
+        browser.goto("/admin/staff/edit").await;
+        for (field, text) in [("#staff_id", "9"), ("#phone", "12"), ("#region", "Mars")] {
+            browser.fill(field, text).await;
+        }
+        browser.press("#save").await;
+        check(&browser, &checker, name, "staff-refused").await;
+        browser.goto("/admin/staff").await;
+        browser.fill("#lines", "staff_id,phone\n9,12").await;
+        browser.press("#import-button").await;
+        check(&browser, &checker, name, "staff-imported").await;
         browser.close().await;
     }
 }
