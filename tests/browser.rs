@@ -3,7 +3,7 @@
 use crate::support::{
     browser::{Browser, Look},
     database::Database,
-    env::{ADMIN, TestEnv, critical, person},
+    env::{ADMIN, Plan, TestEnv, critical, person},
     eventually, left_out,
 };
 use reqwest::Method;
@@ -55,6 +55,7 @@ async fn walk(database: Database, look: Look, story: &str) {
     looks_around(&browser, &alert).await;
     sends_again(&browser, &env, &alert).await;
     keeps_opt_outs(&browser, &env).await;
+    keeps_staff(&browser, &env).await;
     sets_the_limit(&browser, &env).await;
     browser.press("#log-out").await;
     browser.goto("/admin/alerts").await;
@@ -76,6 +77,7 @@ async fn looks_around(browser: &Browser, alert: &str) {
         ("/admin/alerts", "Alerts"),
         ("/admin/deliveries", "Deliveries"),
         ("/admin/opt-outs", "Opt-outs"),
+        ("/admin/staff", "Staff"),
         ("/admin/reports", "Reports"),
         ("/admin/settings", "Settings"),
     ] {
@@ -137,6 +139,32 @@ async fn keeps_opt_outs(browser: &Browser, env: &TestEnv) {
     assert_eq!(listed().await, ["+14155550103"]);
 }
 
+async fn keeps_staff(browser: &Browser, env: &TestEnv) {
+    browser.goto("/admin/staff").await;
+    browser.press("#add-person").await;
+    browser.fill("#staff_id", "7").await;
+    browser.fill("#name", "Bo").await;
+    browser.fill("#phone", "12").await;
+    browser.press("#save").await;
+    assert!(browser.text().await.contains("not one phone number"));
+    browser.fill("#phone", "(415) 555-0107").await;
+    browser.press("#save").await;
+    assert_eq!(env.get("/v1/staff/default/7").await["name"], "Bo");
+    browser.press("td a[href^='/admin/staff/edit']").await;
+    browser.fill("#name", "Bo Client").await;
+    browser.press("#save").await;
+    let kept = env.get("/v1/staff/default/7?reveal=phone").await;
+    assert_eq!(
+        (&kept["name"], &kept["phone"]),
+        (&json!("Bo Client"), &json!("+14155550107"))
+    );
+    browser.press("button[value=reveal]").await;
+    assert!(browser.text().await.contains("+14155550107"));
+    browser.press("td a[href^='/admin/staff/remove']").await;
+    browser.press("#remove").await;
+    assert!(browser.text().await.contains("Nobody is in the directory yet"));
+}
+
 async fn sets_the_limit(browser: &Browser, env: &TestEnv) {
     browser.goto("/admin/settings").await;
     browser.fill("#new-limit", "7").await;
@@ -189,11 +217,14 @@ async fn no_page_breaks_a_rule_of_accessibility() {
         return left_out("axe", story);
     };
     let checker = std::fs::read_to_string(checker).unwrap();
-    let env = TestEnv::on(Database::sqlite()).await;
+    // With a second source, so that pages ask for one.
+    let plan = Plan::on(Database::sqlite()).set("SOURCES__ACME__REGION", "DE");
+    let env = plan.build().await;
     let alert = undelivered(&env).await;
     let delivery = env.deliveries(&alert).await[0]["id"].as_str().unwrap().to_owned();
     let opt_out = json!({"phone": "+14155550102", "reason": "asked by mail"});
     env.admin(Method::POST, "/v1/opt-outs", Some(opt_out)).await;
+    keep_staff(&env).await;
     for (name, is_dark, width) in [("light", false, 1200), ("dark", true, 1200), ("phone", false, 390)] {
         let look = Look {
             has_scripts: true,
@@ -214,6 +245,14 @@ async fn no_page_breaks_a_rule_of_accessibility() {
             ("deliveries", "/admin/deliveries".to_owned()),
             ("delivery", format!("/admin/deliveries/{delivery}")),
             ("opt-outs", "/admin/opt-outs".to_owned()),
+            ("staff", "/admin/staff".to_owned()),
+            ("staff-nobody", "/admin/staff?q=nobody".to_owned()),
+            ("staff-add", "/admin/staff/edit".to_owned()),
+            ("staff-change", "/admin/staff/edit?source=default&staff_id=2".to_owned()),
+            (
+                "staff-remove",
+                "/admin/staff/remove?source=default&staff_id=2".to_owned(),
+            ),
             ("reports", "/admin/reports".to_owned()),
             ("settings", "/admin/settings".to_owned()),
             ("absent", "/admin/nothing-here".to_owned()),
@@ -223,7 +262,40 @@ async fn no_page_breaks_a_rule_of_accessibility() {
             browser.goto(&path).await;
             check(&browser, &checker, name, page).await;
         }
+        browser.goto("/admin/staff/edit").await;
+        for (field, text) in [("#staff_id", "9"), ("#phone", "12"), ("#region", "Mars")] {
+            browser.fill(field, text).await;
+        }
+        browser.press("#save").await;
+        check(&browser, &checker, name, "staff-refused").await;
+        browser.goto("/admin/staff").await;
+        browser.fill("#lines", "staff_id,phone\n9,12").await;
+        browser.press("#import-button").await;
+        check(&browser, &checker, name, "staff-imported").await;
         browser.close().await;
+    }
+}
+
+/// People in the directory, with little said of them and with much.
+async fn keep_staff(env: &TestEnv) {
+    for (staff_id, person) in [
+        (
+            "2",
+            json!({"phone": "+14155550102", "name": "Grace Hopper", "email": "grace.hopper@acme.example", "login": "grace",
+            "role": "project_manager", "manages": ["Billing", "Network operations", "Sales"]}),
+        ),
+        (
+            "3",
+            json!({"phone": "+14155550103", "name": "Mona Meyer", "manages": ["*"]}),
+        ),
+        (
+            "a-long-id-as-some-helpdesks-have-them-5b1c",
+            json!({"phone": "+14155550104"}),
+        ),
+    ] {
+        let path = format!("/v1/staff/default/{staff_id}");
+        let reply = env.admin(Method::PUT, &path, Some(person)).await;
+        assert_eq!(reply.status, 201, "{reply:?}");
     }
 }
 

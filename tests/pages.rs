@@ -51,12 +51,12 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn leads_to(&self) -> &str {
+    pub fn leads_to(&self) -> &str {
         self.headers.get("location").map_or("", |place| place.to_str().unwrap())
     }
 
     #[track_caller]
-    fn has(&self, text: &str) {
+    pub fn has(&self, text: &str) {
         assert!(
             self.text.contains(text),
             "no {text:?} in {}: {}",
@@ -66,7 +66,7 @@ impl Answer {
     }
 
     #[track_caller]
-    fn has_not(&self, text: &str) {
+    pub fn has_not(&self, text: &str) {
         assert!(!self.text.contains(text), "{text:?} in {}: {}", self.status, self.text);
     }
 
@@ -131,7 +131,7 @@ impl Browser {
     }
 
     /// Looks at a page, and sends one of its forms to the same address.
-    async fn submit(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
+    pub async fn submit(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let csrf = self.get(path).await.field("csrf");
         let fields: Vec<_> = fields.iter().copied().chain([("csrf", csrf.as_str())]).collect();
         self.post(path, &fields).await

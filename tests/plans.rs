@@ -15,10 +15,20 @@ use std::collections::BTreeSet;
 stories![
     no_statement_on_the_path_of_an_event_reads_a_whole_table,
     no_search_reads_a_whole_table,
+    nobody_is_looked_for_by_reading_the_whole_directory,
 ];
 
-/// The tables that grow with every event.
-const GROWING: [&str; 6] = ["alert", "alert_event", "delivery", "attempt", "timeline", "receipt"];
+/// The tables that grow with every event, and those of the staff directory, which may be large.
+const GROWING: [&str; 8] = [
+    "alert",
+    "alert_event",
+    "delivery",
+    "attempt",
+    "timeline",
+    "receipt",
+    "staff",
+    "staff_key",
+];
 
 async fn no_statement_on_the_path_of_an_event_reads_a_whole_table(database: Database) {
     let env = Plan::on(database)
@@ -152,6 +162,37 @@ async fn no_search_reads_a_whole_table(database: Database) {
             assert!(!reads_everything(line), "{line}\nof {plan:#?}\nfor {statement}");
         }
     }
+}
+
+async fn nobody_is_looked_for_by_reading_the_whole_directory(database: Database) {
+    let env = Plan::on(database)
+        .set("LOG__FILTER", "sqlx::query=debug")
+        .set("LOG__FORMAT", "json")
+        .build()
+        .await;
+    for _ in 0..2 {
+        let entry = serde_json::json!({"phone": "+14155550101", "name": "Grace", "manages": ["Billing"]});
+        env.admin(reqwest::Method::PUT, "/v1/staff/default/2", Some(entry))
+            .await;
+    }
+    let mut event = critical("1", &[serde_json::json!({"name": "Grace"})]);
+    event["ticket"]["group"] = serde_json::json!("Billing");
+    let alert = env.raise(&event).await;
+    env.stand(&alert, &["accepted"]).await;
+    env.admin(reqwest::Method::DELETE, "/v1/staff/default/2", None).await;
+
+    let all = statements(&env.service.log());
+    let of_staff = all.iter().filter(|statement| statement.contains(" staff"));
+    let (mut looks, mut writes) = (0, 0);
+    for statement in of_staff {
+        let plan = env.database.plan(statement).await;
+        for line in &plan {
+            assert!(!reads_everything(line), "{line}\nof {plan:#?}\nfor {statement}");
+        }
+        looks += usize::from(statement.starts_with("select k.key"));
+        writes += usize::from(!statement.starts_with("select"));
+    }
+    assert!(looks == 1 && writes >= 6, "{looks} {writes} of {all:#?}");
 }
 
 /// What the service ran, each once: scripts taken apart, set-up left out.

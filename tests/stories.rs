@@ -44,6 +44,7 @@ mod request_tracker;
 mod retries;
 mod searches;
 mod sending;
+mod staff;
 mod test_mode;
 mod torture;
 mod trouble;

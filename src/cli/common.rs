@@ -1,4 +1,4 @@
-//! What commands have in common: exit codes, faults of the configuration, the runtime, and what they print.
+//! What commands have in common: exit codes, faults of the configuration, the runtime, and what they read and print.
 
 use crate::{
     app::{Access, Admin, AdminError, Loaded},
@@ -6,7 +6,14 @@ use crate::{
     domain::report::plural,
     telemetry,
 };
-use std::{io::Write, num::NonZeroUsize, process::ExitCode};
+use anyhow::Context;
+use std::{
+    fs::File,
+    io::{Read, Write},
+    num::NonZeroUsize,
+    path::Path,
+    process::ExitCode,
+};
 
 /// What still runs on other threads at the end of a command may take this long.
 const LAST_WORK: std::time::Duration = std::time::Duration::from_secs(1);
@@ -105,6 +112,36 @@ pub fn print(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
 /// Prints one JSON document on a line of its own.
 pub fn print_json(document: &impl serde::Serialize) -> anyhow::Result<()> {
     print(serde_json::to_string(document)? + "\n")
+}
+
+/// A file that is named on the command line; `-` is standard input.
+pub fn read_input(file: &Path) -> anyhow::Result<Vec<u8>> {
+    if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut bytes)?;
+        return Ok(bytes);
+    }
+    std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+/// Writes a new file, or to standard output where none is named.
+pub fn write_output(file: Option<&Path>, bytes: &[u8]) -> anyhow::Result<ExitCode> {
+    let Some(path) = file else {
+        print(bytes)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let failed = || {
+        format!(
+            "cannot write {}: name a new file in a folder that is there",
+            path.display()
+        )
+    };
+    let mut file = File::create_new(path).with_context(failed)?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .with_context(failed)?;
+    eprintln!("wrote {}", path.display());
+    Ok(ExitCode::SUCCESS)
 }
 
 /// How an answer is shown.

@@ -18,6 +18,7 @@ mod send_test;
 mod shapes;
 mod sms;
 mod source;
+mod staff;
 mod story;
 mod table;
 
@@ -72,6 +73,9 @@ enum Command {
     /// Look at and change the numbers that must not be texted
     #[command(subcommand)]
     OptOut(opt_out::Command),
+    /// Look at and change the people whom helpdesks name without telling their phones
+    #[command(subcommand)]
+    Staff(staff::Command),
     /// Look at and set how many messages may be sent in a day
     #[command(subcommand)]
     Limit(limit::Command),
@@ -110,6 +114,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Alert(command) => alert::run(loaded, command),
         Command::Delivery(command) => delivery::run(loaded, command),
         Command::OptOut(command) => opt_out::run(loaded, command),
+        Command::Staff(command) => staff::run(loaded, command),
         Command::Limit(command) => limit::run(loaded, command),
         Command::SendTest(test) => send_test::run(loaded, test),
         Command::Database(command) => database::run(loaded, command),

@@ -1,7 +1,7 @@
 //! `opt-out`: numbers that must not be texted.
 
 use super::{
-    common::{FAILED, Shown, print, print_json, read_phone, with_admin},
+    common::{FAILED, Shown, print, print_json, read_input, read_phone, with_admin, write_output},
     shapes::OptOut,
     table::{Listed, local, or_dash, table},
 };
@@ -9,14 +9,11 @@ use crate::{
     app::{Access, Admin, Content, Loaded},
     domain::{phone, report::plural, text::clean_line},
 };
-use anyhow::Context;
 use clap::Subcommand;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
-    fs::File,
-    io::{Read, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -87,7 +84,8 @@ pub fn run(loaded: Loaded, command: Command) -> anyhow::Result<ExitCode> {
             import(admin, &file, json).await
         }),
         Command::Export { file } => with_admin(loaded, Access::Read, async |admin, _| {
-            export(admin, file.as_deref()).await
+            let answer = admin.get(&["v1", "opt-outs.csv"], &[]).await?.good()?;
+            write_output(file.as_deref(), &answer.body)
         }),
     }
 }
@@ -172,7 +170,7 @@ struct RefusedLine {
 }
 
 async fn import(admin: &Admin, file: &Path, as_json: bool) -> anyhow::Result<ExitCode> {
-    let bytes = read_file(file)?;
+    let bytes = read_input(file)?;
     let path = ["v1", "opt-outs.csv"];
     let answer = admin
         .ask(Method::POST, &path, &[], Content::Csv(&bytes))
@@ -203,33 +201,4 @@ fn text_before(phone: &str) -> String {
         "" => String::new(),
         phone => format!("`{}`: ", clean_line(phone, 40)),
     }
-}
-
-fn read_file(file: &Path) -> anyhow::Result<Vec<u8>> {
-    if file == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes)?;
-        return Ok(bytes);
-    }
-    std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
-}
-
-async fn export(admin: &Admin, file: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let answer = admin.get(&["v1", "opt-outs.csv"], &[]).await?.good()?;
-    let Some(path) = file else {
-        print(answer.body)?;
-        return Ok(ExitCode::SUCCESS);
-    };
-    let failed = || {
-        format!(
-            "cannot write {}: name a new file in a folder that is there",
-            path.display()
-        )
-    };
-    let mut file = File::create_new(path).with_context(failed)?;
-    file.write_all(&answer.body)
-        .and_then(|()| file.sync_all())
-        .with_context(failed)?;
-    eprintln!("wrote {}", path.display());
-    Ok(ExitCode::SUCCESS)
 }

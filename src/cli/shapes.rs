@@ -63,6 +63,18 @@ pub struct OptOut {
 }
 
 #[derive(Deserialize)]
+pub struct StaffMember {
+    pub source: String,
+    pub staff_id: String,
+    pub name: Option<String>,
+    /// Masked, unless it was asked for in full.
+    pub phone: String,
+    pub email: Option<String>,
+    pub login: Option<String>,
+    pub manages: Vec<String>,
+}
+
+#[derive(Deserialize)]
 pub struct DailyLimit {
     pub day: String,
     pub time_zone: String,

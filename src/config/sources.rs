@@ -61,6 +61,7 @@ fn read_source(reader: &mut Reader, name: &str, default_region: Region) -> Sourc
             text.parse().ok().filter(|limit| (0..=10_000_000).contains(limit))
         }),
         is_polled: kind.is_polled() && reader.has(&key("url")),
+        trusts_phones: reader.flag(&key("trust_phones"), true),
     }
 }
 
@@ -198,6 +199,7 @@ fn read_recipients(reader: &mut Reader, key: &str, default_region: Region) -> Ve
             name: member("name"),
             phone: member("phone"),
             region: member("region").map(|name| Region::parse(&name).unwrap_or(Region::UNKNOWN)),
+            ..Recipient::default()
         };
         if recipient.read_phone(default_region).is_ok() {
             recipients.push(recipient);
@@ -219,6 +221,7 @@ mod tests {
             ("SOURCES__ACME__REGION", "de"),
             ("SOURCES__ACME__FALLBACK_RECIPIENTS", "+14155550101,+14155550102"),
             ("SOURCES__ACME__LATER_RECIPIENTS", "each"),
+            ("SOURCES__ACME__TRUST_PHONES", "false"),
         ]);
 
         let sources = read_sources(&mut reader, Region::parse("US").unwrap());
@@ -234,5 +237,6 @@ mod tests {
             (2, "DE".to_owned(), 2)
         );
         assert!(acme.later_recipients == LaterRecipients::Each && sources.contains_key("default"));
+        assert!(!acme.trusts_phones && sources["default"].trusts_phones);
     }
 }

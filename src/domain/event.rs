@@ -59,6 +59,8 @@ pub struct Ticket {
     pub url: Option<String>,
     pub estimated_hours: Option<f64>,
     pub confidence_percent: Option<f64>,
+    /// The queue, department, team or group that the ticket is in: its managers stand in the staff directory.
+    pub group: Option<String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -68,9 +70,11 @@ pub struct Client {
 }
 
 /// A person to be told, as the source names them. The phone is not judged yet: an unusable one gets a visible delivery.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Recipient {
     pub staff_id: Option<String>,
+    pub login: Option<String>,
+    pub email: Option<String>,
     pub role: Option<String>,
     pub name: Option<String>,
     pub phone: Option<String>,
@@ -172,6 +176,7 @@ fn read_ticket(ticket: &Reader<'_>, meaning: Option<&Meaning>, faults: &mut Vec<
         url: read_url(&ticket.member("url"), faults),
         estimated_hours: ticket.member("estimated_hours").number(faults, 100_000.0),
         confidence_percent: ai.member("confidence_percent").number(faults, 100.0),
+        group: line(&ticket.member("group"), faults, MAX_NAME),
     }
 }
 
@@ -201,6 +206,8 @@ fn read_recipient(recipient: &Reader<'_>, faults: &mut Vec<Fault>) -> Recipient 
     recipient.expect_object(faults);
     Recipient {
         staff_id: id(&recipient.member("staff_id"), faults),
+        login: line(&recipient.member("login"), faults, MAX_NAME),
+        email: line(&recipient.member("email"), faults, MAX_NAME),
         role: line(&recipient.member("role"), faults, MAX_NAME),
         name: line(&recipient.member("name"), faults, MAX_NAME),
         // As it is: the reader of numbers cleans it by its own rules, and a number that was cut would be another one.

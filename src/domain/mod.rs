@@ -21,6 +21,7 @@ pub mod search;
 pub mod sms;
 pub mod source;
 pub mod spreadsheet;
+pub mod staff;
 pub mod text;
 pub mod timeline;
 pub mod urgency;

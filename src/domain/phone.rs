@@ -14,6 +14,9 @@ use written::Written;
 /// North America's, `0011` Australia's), and Japan's, with which all of Korea's mobile numbers begin: there it is none.
 const WELL_KNOWN_PREFIXES: [(&str, bool); 4] = [("00", true), ("011", true), ("0011", true), ("010", false)];
 
+/// What to do about a text that is not a phone number.
+pub const NO_PHONE: &str = "this is not one phone number: write it with `+`, country code and number, like `+14155550101`, and without an extension";
+
 /// The country whose rules read a number written without a country code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region(Option<country::Id>);

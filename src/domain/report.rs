@@ -179,7 +179,7 @@ impl Explanation {
             ),
             (_, Some(Reason::NoNumber)) => (
                 "The helpdesk named this person without a number.",
-                "Add a mobile number to the person's profile in the helpdesk.",
+                "Add a mobile number to the person's profile in the helpdesk, or the person to the staff directory (`/admin/staff`).",
             ),
             (_, Some(Reason::OptedOut)) => (
                 "This person opted out of texts.",

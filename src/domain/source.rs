@@ -92,6 +92,8 @@ pub struct Source {
     pub daily_limit: Option<i64>,
     /// Whether it is asked for its tickets, beside what it says by itself.
     pub is_polled: bool,
+    /// Whether the phones in its events count; else only those of the staff directory do.
+    pub trusts_phones: bool,
 }
 
 /// The daily limits of sources that have one, by name.
@@ -248,4 +250,27 @@ fn remove(document: &mut Value, faults: &[Fault]) -> bool {
         }
     }
     has_removed
+}
+
+#[cfg(test)]
+impl Source {
+    /// One that is configured by its name only.
+    pub fn for_test() -> Self {
+        Self {
+            kind: Kind::Native,
+            base_url: None,
+            tokens: Vec::new(),
+            verifier: None,
+            answers_challenges: false,
+            delivery_header: None,
+            mapping: Mapping::default(),
+            urgencies: Urgencies::default(),
+            region: Region::UNKNOWN,
+            fallback_recipients: Vec::new(),
+            later_recipients: LaterRecipients::Untold,
+            daily_limit: None,
+            is_polled: false,
+            trusts_phones: true,
+        }
+    }
 }

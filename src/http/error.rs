@@ -58,7 +58,8 @@ kinds! {
     InvalidJson = BAD_REQUEST "invalid-json" "The body is not valid JSON";
     /// The connection broke before the whole body was there. Nothing was stored: send it again.
     IncompleteBody = BAD_REQUEST "incomplete-body" "The body is incomplete";
-    /// The file is not UTF-8 from the line that `detail` names, so nothing of it was read. Save it as "CSV UTF-8".
+    /// The file is not UTF-8 from the line that `detail` names (save it as "CSV UTF-8"), or its first line does not name the
+    /// columns that are needed. Nothing of it was read.
     InvalidFile = BAD_REQUEST "invalid-file" "The file cannot be read";
     /// The `Idempotency-Key` is empty, too long, not ASCII, or there twice. Send one text of your own for each message, a UUID
     /// for example.

@@ -146,6 +146,9 @@ pub struct EventTicket {
     url: Option<String>,
     #[schema(minimum = 0, maximum = 100000, examples(4.5))]
     estimated_hours: Option<f64>,
+    /// The queue, department, team or group that the ticket is in: whoever manages it by the staff directory is told too.
+    #[schema(examples("Billing"))]
+    group: Option<String>,
     ai: Option<EventJudgement>,
 }
 
@@ -171,8 +174,13 @@ pub struct EventClient {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "as above")]
 pub struct EventRecipient {
-    /// The helpdesk's own id of the person.
+    /// The helpdesk's own id of the person. Whoever comes without a usable phone is looked up in the staff directory: by
+    /// this, else by login, e-mail or name.
     staff_id: Option<Id>,
+    #[schema(examples("grace"))]
+    login: Option<String>,
+    #[schema(examples("grace@acme.example"))]
+    email: Option<String>,
     /// `assignee`, `project_manager`, `manager`, `team`, `watcher`, or the helpdesk's own word.
     #[schema(examples("assignee"))]
     role: Option<String>,

@@ -1,5 +1,5 @@
 //! What becomes of an event, wherever it comes from: HTTP now; hooks, pollers and commands later. Looks its source up,
-//! decides who is to be told (see `compose`), and raises or closes the alert. Absent: reading events and checking tokens,
+//! decides who is to be told (see `domain::staff` and `compose`), and raises or closes the alert. Absent: reading events and checking tokens,
 //! which is the caller's, and SQL.
 
 mod compose;
@@ -10,6 +10,7 @@ use crate::{
         id::AlertId,
         message::{Message, Templates},
         source::Source,
+        staff,
     },
     store::{self, Addition, Db, Raised, StoreError},
 };
@@ -139,7 +140,16 @@ impl Intake {
     }
 
     async fn raise(&self, source: &Source, event: &Event, now: Timestamp) -> Result<Outcome, StoreError> {
-        let compose = || compose::deliveries(&self.templates, source, event);
+        let compose = async || {
+            let mut people = staff::named(event, source);
+            let keys = staff::keys_wanted(event, &people);
+            if !keys.is_empty() {
+                // Boxed: most events ask nothing, and their future need not have room for it.
+                let found = Box::pin(self.store.find_staff(&event.source, keys)).await?;
+                people = staff::resolve(event, people, &found);
+            }
+            Ok(compose::deliveries(&self.templates, source, event, people))
+        };
         let raised = self.store.raise(event, source.later_recipients, now, compose).await?;
         Ok(match raised {
             Raised::New { alert_id, deliveries } => {

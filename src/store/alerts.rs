@@ -40,7 +40,7 @@ impl Db {
         event: &Event,
         later: LaterRecipients,
         now: Timestamp,
-        compose: impl FnOnce() -> Vec<NewDelivery>,
+        compose: impl AsyncFnOnce() -> Result<Vec<NewDelivery>, StoreError>,
     ) -> Result<Raised, StoreError> {
         let (source, ticket_id) = (&event.source, &event.ticket.id);
         let was_seen = self.seen.has(source, ticket_id);
@@ -50,7 +50,7 @@ impl Db {
         let raise = Arc::new(Raise {
             alert_id: new_id().into(),
             event: event.clone(),
-            deliveries: compose().into_iter().map(|new| (new_id().into(), new)).collect(),
+            deliveries: compose().await?.into_iter().map(|new| (new_id().into(), new)).collect(),
             later,
             at: now,
         });

@@ -4,7 +4,7 @@
 //! Absent: any call to the outside. No transaction is open while a provider is called.
 //!
 //! From below: `session` and `single` (connections), `engine`, `tx` (a transaction, and what follows its commit), `query`,
-//! `sql`; tables of their own (`alarms`, `holds`, `limits`, `opt_outs`, `contact`, …); `ledger` (the only writer of deliveries,
+//! `sql`; tables of their own (`alarms`, `holds`, `limits`, `opt_outs`, `staff`, `contact`, …); `ledger` (the only writer of deliveries,
 //! attempts and timelines); `alerts`, `duplicates`; `jobs`, `batcher`, `writes` (group commit); `db`, `open`. Beside them what
 //! only reads (`lists`, `reports`, `overview`), and what the nightly jobs need (`job_runs`, `outbox`, `cleanup`).
 //!
@@ -41,6 +41,7 @@ mod sessions;
 mod single;
 mod sources;
 mod sql;
+mod staff;
 mod test_mode;
 mod transfer;
 mod tx;
@@ -70,6 +71,7 @@ pub use reports::Outcomes;
 pub use session::Limits;
 pub use sessions::Session;
 pub use sources::{KnownTicket, PollStatus, TicketState, Turn, UnknownUrgency};
+pub use staff::{PutStaff, StaffFilter, StaffMember};
 pub use transfer::{PAGE, SUPERSEDED, TABLES};
 pub use types::{Recipient, new_id};
 pub use waits::Wait;

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 /// Every table, in the order in which rows may be inserted: what others refer to comes first. Not `route_pace`, which is
 /// the old server's time of day, nor `admin_session`: who is logged in there logs in here anew.
-pub const TABLES: [&str; 15] = [
+pub const TABLES: [&str; 17] = [
     "alert",
     "alert_event",
     "delivery",
@@ -24,6 +24,8 @@ pub const TABLES: [&str; 15] = [
     "message_request",
     "receipt",
     "opt_out",
+    "staff",
+    "staff_key",
     "daily_count",
     "setting",
     "route_hold",

@@ -280,7 +280,7 @@ mod tests {
             segments: 1,
         };
         let Raised::New { deliveries, .. } = store
-            .raise(&event, LaterRecipients::Untold, now(), || vec![delivery])
+            .raise(&event, LaterRecipients::Untold, now(), async || Ok(vec![delivery]))
             .await
             .unwrap()
         else {

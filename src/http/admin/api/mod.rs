@@ -2,6 +2,7 @@
 //! views of `store`, whose members bear the contract's names. Here: the routes. Absent: pages.
 
 pub mod alerts;
+mod csv_files;
 pub mod deliveries;
 mod imported_alerts;
 pub mod limit;
@@ -12,6 +13,8 @@ pub mod query;
 mod receipts;
 pub mod reports;
 pub mod sources;
+pub mod staff;
+pub mod staff_files;
 pub mod test_mode;
 
 use crate::http::endpoints::endpoints;
@@ -31,6 +34,9 @@ endpoints! {
         "/v1/opt-outs": get opt_outs::list, post opt_outs::add;
         "/v1/opt-outs.csv": get opt_out_files::export, post opt_out_files::import;
         "/v1/opt-outs/{phone}": get opt_outs::show, delete opt_outs::remove;
+        "/v1/staff": get staff::list;
+        "/v1/staff.csv": get staff_files::export, post staff_files::import;
+        "/v1/staff/{source}/{staff_id}": get staff::show, put staff::put, delete staff::remove;
         "/v1/limit": get limit::show, put limit::set;
         "/v1/sources": get sources::list;
         "/v1/test-mode": get test_mode::show, put test_mode::set;

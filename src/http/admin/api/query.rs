@@ -1,6 +1,7 @@
 //! Reads the query of an address into a type, and the parameters that several lists share. A parameter without a value
 //! counts as not given, of one that is given twice the last counts, and unknown ones are ignored.
 
+pub use crate::domain::phone::NO_PHONE;
 use crate::{
     domain::{day::LocalDay, delivery, text::clean_line},
     http::error::Problem,
@@ -156,9 +157,6 @@ impl PartialSchema for Phones {
 }
 
 impl ToSchema for Phones {}
-
-/// What to do about a text that is not a phone number.
-pub const NO_PHONE: &str = "this is not one phone number: write it with `+`, country code and number, like `+14155550101`, and without an extension";
 
 /// Reads a local day, in a query or in a path.
 pub fn parse_day(text: &str) -> Result<LocalDay, String> {

@@ -43,17 +43,19 @@ pub enum Section {
     Alerts,
     Deliveries,
     OptOuts,
+    Staff,
     Reports,
     Settings,
     /// No part of it.
     None,
 }
 
-const SECTIONS: [(Section, &str, &str); 6] = [
+const SECTIONS: [(Section, &str, &str); 7] = [
     (Section::Overview, "/admin/", "Overview"),
     (Section::Alerts, "/admin/alerts", "Alerts"),
     (Section::Deliveries, "/admin/deliveries", "Deliveries"),
     (Section::OptOuts, "/admin/opt-outs", "Opt-outs"),
+    (Section::Staff, "/admin/staff", "Staff"),
     (Section::Reports, "/admin/reports", "Reports"),
     (Section::Settings, "/admin/settings", "Settings"),
 ];
@@ -90,7 +92,7 @@ impl Notice {
 }
 
 /// What an action says once it is done, by its word in the address.
-const DONE: [(&str, &str); 14] = [
+const DONE: [(&str, &str); 17] = [
     (
         "report-asked",
         "The report is being made, and those of missed days before it. Reload this page in a moment.",
@@ -108,6 +110,12 @@ const DONE: [(&str, &str); 14] = [
         "This number was on the list already; its entry stays as it was.",
     ),
     ("opted-in", "Removed: this number can be texted again."),
+    (
+        "staff-added",
+        "Added: tickets that name this person without a phone reach them from now on.",
+    ),
+    ("staff-changed", "Saved: the new entry counts from now on."),
+    ("staff-removed", "Removed from the directory."),
     ("limit", "The daily limit is changed, for today and the days to come."),
     ("limit-configured", "The daily limit of the configuration holds again."),
     ("test-on", "Test mode is on: nothing leaves this machine from now on."),

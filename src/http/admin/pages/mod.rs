@@ -15,6 +15,7 @@ mod rendering;
 mod reports;
 mod session;
 mod settings;
+mod staff;
 mod totals;
 mod viewer;
 mod words;
@@ -41,6 +42,10 @@ pub fn routes(app: &Arc<AppState>) -> Router<Arc<AppState>> {
         .route("/admin/opt-outs", get(opt_outs::list).post(opt_outs::act))
         .route("/admin/opt-outs/remove", get(opt_outs::confirm_removal))
         .route("/admin/opt-outs.csv", get(opt_outs::export))
+        .route("/admin/staff", get(staff::list).post(staff::act))
+        .route("/admin/staff/edit", get(staff::edit))
+        .route("/admin/staff/remove", get(staff::confirm_removal))
+        .route("/admin/staff.csv", get(staff::export))
         .route("/admin/reports", get(reports::list).post(reports::act))
         .route("/admin/reports/{day}", get(reports::show))
         .route("/admin/reports/{day}/csv", get(reports::csv))

@@ -14,9 +14,10 @@ use axum::http::HeaderName;
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use minijinja::{AutoEscape, Environment, HtmlEscape, Value, value::Serde};
 use serde::Serialize;
+use url::form_urlencoded::byte_serialize;
 
 /// The templates by name.
-const TEMPLATES: [(&str, &str); 14] = [
+const TEMPLATES: [(&str, &str); 17] = [
     ("layout.html", include_str!("../../../../templates/admin/layout.html")),
     ("parts.html", include_str!("../../../../templates/admin/parts.html")),
     ("login.html", include_str!("../../../../templates/admin/login.html")),
@@ -41,6 +42,12 @@ const TEMPLATES: [(&str, &str); 14] = [
         include_str!("../../../../templates/admin/opt_outs.html"),
     ),
     ("removal.html", include_str!("../../../../templates/admin/removal.html")),
+    ("staff.html", include_str!("../../../../templates/admin/staff.html")),
+    ("person.html", include_str!("../../../../templates/admin/person.html")),
+    (
+        "staff_removal.html",
+        include_str!("../../../../templates/admin/staff_removal.html"),
+    ),
     ("reports.html", include_str!("../../../../templates/admin/reports.html")),
     (
         "settings.html",
@@ -111,6 +118,10 @@ fn environment(zone: &TimeZone) -> Environment<'static> {
     environment.add_filter("code", |text: &str| Value::from_safe_string(code(text)));
     environment.add_filter("tone", words::tone);
     environment.add_filter("meaning", words::meaning);
+    // For a value in an address; minijinja's own comes with a library more.
+    environment.add_filter("urlencode", |text: &str| {
+        byte_serialize(text.as_bytes()).collect::<String>()
+    });
     environment.add_filter("reason", words::reason);
     environment.add_filter("plain", |word: &str| word.replace('_', " "));
     environment.add_global("zone", zone_name(zone).to_owned());
