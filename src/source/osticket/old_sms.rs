@@ -166,7 +166,7 @@ fn choose(name: String, columns: &[ColumnRow], wanted: &[Wanted]) -> Result<Foun
             None if wanted.is_needed => {
                 let there: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
                 return Err(format!(
-                    "`{name}` has no column for the {} (looked for {}; it has {}): rename it, or make a view of this name that has it",
+                    "`{name}` has no column for the {} (looked for {}; it has {}): rename the one that it is, once the old code is off",
                     wanted.what,
                     wanted.names.join(", "),
                     there.join(", ")
