@@ -14,6 +14,7 @@ stories![
     what_waits_too_long_expires,
     a_restart_keeps_the_admins_limit,
     a_bad_limit_is_refused,
+    a_source_may_have_a_daily_limit_of_its_own,
 ];
 
 fn number(index: usize) -> String {
@@ -164,4 +165,56 @@ async fn a_bad_limit_is_refused(database: Database) {
         );
     }
     assert_eq!(env.get("/v1/limit").await["limit"], 200);
+}
+
+async fn a_source_may_have_a_daily_limit_of_its_own(database: Database) {
+    let mut env = Plan::on(database)
+        .set("SOURCES__ACME__DAILY_LIMIT", "2")
+        .set("DAILY_LIMIT", "6")
+        .build()
+        .await;
+    let raise = async |env: &TestEnv, source: &str, index: usize| {
+        let mut event = critical(&index.to_string(), &[person(&number(index))]);
+        event["source"] = source.into();
+        env.raise(&event).await
+    };
+
+    let mut alerts = Vec::new();
+    for index in 0..5 {
+        alerts.push(raise(&env, "acme", index).await);
+    }
+    let held = env.stand(&alerts[4], &["deferred"]).await.remove(0);
+    let other = raise(&env, "default", 5).await;
+
+    // What it holds takes nobody else's place.
+    env.stand(&other, &["accepted"]).await;
+    assert_eq!(texted(&env, 3).await, [number(0), number(1), number(5)]);
+    assert_eq!(held["reason"], "limit");
+    let story = env
+        .get(&format!("/v1/deliveries/{}", held["id"].as_str().unwrap()))
+        .await["timeline"]
+        .to_string();
+    assert!(
+        story.contains("the daily limit of the source `acme` is reached"),
+        "{story}"
+    );
+    let sources = env.get("/v1/sources").await;
+    let acme = &sources["items"].as_array().unwrap()[0];
+    assert_eq!(
+        (&acme["name"], &acme["daily_limit"], &acme["used"]),
+        (&json!("acme"), &json!(2), &json!(2))
+    );
+    limit_settles(&env, json!({"used": 3, "deferred": 3})).await;
+
+    // With a slot more the oldest goes, with none of its own all do, as far as the limit of all reaches.
+    for (limit, sent) in [("3", 4), ("", 6)] {
+        env.service.kill();
+        env.settings
+            .insert("NIGHTBELL_SOURCES__ACME__DAILY_LIMIT".into(), limit.into());
+        env.restart();
+        let mut expected: Vec<String> = (0..sent - 1).chain([5]).map(number).collect();
+        expected.sort();
+        assert_eq!(texted(&env, sent).await, expected);
+    }
+    limit_settles(&env, json!({"used": 6, "deferred": 0})).await;
 }

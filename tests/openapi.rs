@@ -68,6 +68,7 @@ async fn the_document_is_whole_and_needs_no_token(database: Database) {
         for (method, operation) in item.as_object().unwrap() {
             let address = path
                 .replace("{id}", "x")
+                .replace("{source}", "default")
                 .replace("{day}", "2026-11-20")
                 .replace("{phone}", "+14155550109");
             let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();

@@ -10,11 +10,12 @@ use crate::{
         message::Templates,
         phone::Region,
         route::{Channel, ChannelRules},
+        source::{Source, SourceLimits},
     },
     http::{self, AppState, Pages, RateLimiter, Tokens, Webhooks},
     intake::Intake,
     mail::{self, Mailer},
-    source::{self, Helpdesk, Poller},
+    source::{Helpdesk, Poller},
     store::Db,
     worker::{Nightly, NightlyRules, TimedJob, Worker},
 };
@@ -27,7 +28,11 @@ use tokio::sync::{Mutex, Semaphore};
 /// Makes the texts of messages as the configuration says.
 pub fn load_templates(config: &Config) -> Templates {
     let mut templates = Templates::built_in(config.sms.rules);
-    load_own(config, "sms/critical.txt", |source| templates.set_own(source));
+    load_own(config, "sms/critical.txt", |text| templates.set_own(text));
+    for source in config.sources.keys() {
+        let name = format!("sms/critical.{source}.txt");
+        load_own(config, &name, |text| templates.set_own_of(source, text));
+    }
     templates
 }
 
@@ -124,9 +129,7 @@ pub fn make_polls(config: &Config, store: &Db) -> anyhow::Result<Vec<TimedJob>> 
         let Some(source) = config.sources.get(&settings.source).cloned() else {
             continue;
         };
-        let Some(helpdesk) = Helpdesk::open(settings, &source)? else {
-            continue;
-        };
+        let helpdesk = Arc::new(Helpdesk::open(settings, &source)?);
         let poller = Arc::new(Poller {
             helpdesk,
             source,
@@ -189,6 +192,8 @@ pub fn make_nightly(config: &Config, store: &Db) -> Nightly {
 /// One worker for each channel that has a carrier.
 pub fn make_workers(config: &Config, store: &Db, carriers: &Carriers, owner: &str) -> Vec<Arc<Worker>> {
     let clock = Arc::default();
+    let limited = |(name, source): (&String, &Source)| Some((name.clone(), source.daily_limit?));
+    let source_limits = Arc::new(config.sources.iter().filter_map(limited).collect::<SourceLimits>());
     let open = config
         .carriers
         .channels()
@@ -203,6 +208,7 @@ pub fn make_workers(config: &Config, store: &Db, carriers: &Carriers, owner: &st
             calls: Arc::new(Semaphore::new(rules.max_in_flight)),
             time_zone: config.time_zone.clone(),
             daily_limit: config.daily_limit,
+            source_limits: Arc::clone(&source_limits),
             owner: owner.to_owned(),
             clock: Arc::clone(&clock),
             routes: routes.clone(),

@@ -57,6 +57,9 @@ fn read_source(reader: &mut Reader, name: &str, default_region: Region) -> Sourc
             "untold",
             &[("untold", LaterRecipients::Untold), ("each", LaterRecipients::Each)],
         ),
+        daily_limit: reader.optional(&key("daily_limit"), "a whole number from 0 to 10000000", |text| {
+            text.parse().ok().filter(|limit| (0..=10_000_000).contains(limit))
+        }),
         is_polled: kind.is_polled() && reader.has(&key("url")),
     }
 }

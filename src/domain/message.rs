@@ -97,6 +97,11 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The name of a helpdesk's own template.
+fn own_of(source: &str) -> String {
+    format!("{OWN}/{source}")
+}
+
 /// Makes the texts of messages: by the admin's own template where there is one, by the built-in one when that fails.
 pub struct Templates {
     environment: Environment<'static>,
@@ -118,14 +123,22 @@ impl Templates {
         self.environment.add_template_owned(OWN, source)
     }
 
-    /// Makes the text for one person, or for nobody in particular. If the admin's own template fails, `warn` is told why
-    /// and the built-in one is used.
-    pub fn compose(&self, event: &Event, to: Option<&Recipient>, warn: impl FnOnce(&minijinja::Error)) -> Message {
+    /// The same for the tickets of one helpdesk.
+    pub fn set_own_of(&mut self, source: &str, text: String) -> Result<(), minijinja::Error> {
+        self.environment.add_template_owned(own_of(source), text)
+    }
+
+    /// Makes the text for one person, or for nobody in particular: by the template of the ticket's helpdesk, else by the
+    /// admin's own. If one fails, `warn` is told why and the next is used, at last the built-in one.
+    pub fn compose(&self, event: &Event, to: Option<&Recipient>, mut warn: impl FnMut(&minijinja::Error)) -> Message {
         let fields = Fields::of(event, to);
-        let own = self.environment.get_template(OWN).ok();
-        let own = own.and_then(|_| self.fit(OWN, &fields).inspect_err(warn).ok());
-        let text = own
-            .filter(|text| !text.is_empty())
+        let of_source = own_of(&event.source);
+        let there = [of_source.as_str(), OWN]
+            .into_iter()
+            .filter(|name| self.environment.get_template(name).is_ok());
+        let mut made = there.filter_map(|name| self.fit(name, &fields).inspect_err(&mut warn).ok());
+        let text = made
+            .find(|text| !text.is_empty())
             .unwrap_or_else(|| self.fit("built-in", &fields).unwrap_or_default());
         let size = sms::measure(&text);
         Message { text, size }
@@ -349,6 +362,24 @@ mod tests {
 
         assert!(warned && message.text.contains("CRITICAL TICKET #108749"));
         assert!(templates.set_own("{% if %}".into()).is_err());
+    }
+
+    #[test]
+    fn a_helpdesk_may_have_a_template_of_its_own() {
+        let mut templates = Templates::built_in(AUTO);
+        let first = |templates: &Templates, source: &str| {
+            let mut event = example();
+            event.source = source.into();
+            templates.compose(&event, None, |_| ()).text.lines().next().unwrap().to_owned()
+        };
+
+        templates.set_own("all {{ number }}".into()).unwrap();
+        templates.set_own_of("acme", "acme {{ number }}".into()).unwrap();
+        templates.set_own_of("broken", "{{ number.nope.nope }}".into()).unwrap();
+
+        assert_eq!(first(&templates, "acme"), "acme 108749");
+        assert_eq!(first(&templates, "default"), "all 108749");
+        assert_eq!(first(&templates, "broken"), "all 108749");
     }
 
     proptest::proptest! {

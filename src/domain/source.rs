@@ -12,6 +12,7 @@ use super::{
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use url::Url;
 
 /// What of an event must be right. Anything else that is wrong in a helpdesk's own document is left out: nobody there reads
@@ -87,9 +88,14 @@ pub struct Source {
     /// Who is told when an event names nobody with a usable number.
     pub fallback_recipients: Vec<Recipient>,
     pub later_recipients: LaterRecipients,
+    /// How many messages its tickets may cost in one local day, beside the limit of all; `None` for no limit of its own.
+    pub daily_limit: Option<i64>,
     /// Whether it is asked for its tickets, beside what it says by itself.
     pub is_polled: bool,
 }
+
+/// The daily limits of sources that have one, by name.
+pub type SourceLimits = BTreeMap<String, i64>;
 
 /// What a later critical event may add to an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,13 @@
 mod helpdesk;
 pub mod osticket;
 mod poll;
+mod redmine;
+mod rest;
+mod rt;
 mod seen;
 mod settings;
+mod walk;
+mod zammad;
 
 pub use helpdesk::Helpdesk;
 pub use poll::Poller;

@@ -31,7 +31,7 @@ const LOOK_UP: usize = 100;
 pub struct Poller {
     pub settings: Settings,
     pub source: Source,
-    pub helpdesk: Helpdesk,
+    pub helpdesk: Arc<Helpdesk>,
     pub intake: Arc<Intake>,
     pub store: Db,
     /// What time it is.

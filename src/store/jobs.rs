@@ -14,7 +14,7 @@ use crate::domain::{
     id::{AlertId, AttemptNo, DeliveryId},
     phone::PhoneNumber,
     route::{Channel, Route},
-    source::LaterRecipients,
+    source::{LaterRecipients, SourceLimits},
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -77,6 +77,8 @@ pub struct BeginRules {
     pub tomorrow: Timestamp,
     /// The limit of the configuration; an admin's own wins.
     pub configured_limit: i64,
+    /// Those of single sources.
+    pub source_limits: Arc<SourceLimits>,
     pub lease: SignedDuration,
     pub expire_after: SignedDuration,
     /// What the clock reads that nobody turns, if there is one.
@@ -374,6 +376,7 @@ mod tests {
                 day: LocalDay::of(now, &TimeZone::UTC),
                 tomorrow,
                 configured_limit: 1,
+                source_limits: Arc::default(),
                 lease: SignedDuration::from_secs(60),
                 expire_after: SignedDuration::from_hours(72),
                 uptime: None,

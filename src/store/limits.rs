@@ -135,7 +135,7 @@ pub async fn count_ahead(
         State::OWED,
         ") then received_at end < $1 or id < $2) and channel in (",
         Channel::KNOWN,
-        ") and (state = 'deferred' or due_at <= $4) and holds = 0 limit $3) as ahead"
+        ") and (state = 'deferred' or due_at <= $4) and holds = 0 and held_source is null limit $3) as ahead"
     );
     tx.scalar(AHEAD, args![received_at, id, most, ms(now)]).await
 }

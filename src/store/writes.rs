@@ -194,6 +194,11 @@ impl<'a> Batch<'a> {
         let mut attempts = Vec::new();
         if !tx.has_neighbours() {
             for (order, begun) in orders.iter().zip(&mut begun).skip(self.orders.len()) {
+                // What its source may hold goes the long way.
+                let limits = &order.rules.source_limits;
+                if self.raises.iter().any(|raise| limits.contains_key(&raise.event.source)) {
+                    continue;
+                }
                 if let Some((now, sends)) = ledger::begin_new(tx, order, &mut births, Some(newest), began_at).await? {
                     *begun = Some(sends.into_iter().map(|(id, send)| (id, Begun::Send(send))).collect());
                     attempts.push((order, now));

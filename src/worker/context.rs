@@ -6,6 +6,7 @@ use crate::{
     domain::{
         day::to_millisecond,
         route::{ChannelRules, Route},
+        source::SourceLimits,
     },
     store::Db,
 };
@@ -28,6 +29,7 @@ pub struct Worker {
     pub calls: Arc<Semaphore>,
     pub time_zone: TimeZone,
     pub daily_limit: i64,
+    pub source_limits: Arc<SourceLimits>,
     /// Marks the leases of this process.
     pub owner: String,
     /// What is known of the wall clock.

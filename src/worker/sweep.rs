@@ -21,7 +21,9 @@ async fn sweep(worker: Arc<Worker>) -> Result<(), StoreError> {
     }
     worker.store.apply_late_receipts(rules.poll_after, now).await?;
     let today = LocalDay::of(now, &worker.time_zone);
-    let released = worker.store.release_deferred(today, worker.daily_limit, now).await?;
+    let store = &worker.store;
+    let released = store.release_deferred(today, worker.daily_limit, now).await?
+        + store.release_held(&worker.source_limits, today, now).await?;
     if released > 0 {
         tracing::info!(
             deliveries = released,

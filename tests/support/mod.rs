@@ -7,9 +7,12 @@ pub mod env;
 pub mod mariadb;
 pub mod osticket;
 pub mod proxy;
+pub mod redmine;
+pub mod rt;
 pub mod service;
 pub mod smtp;
 pub mod twilio;
+pub mod zammad;
 
 use std::time::Duration;
 

@@ -166,12 +166,12 @@ pub async fn release(tx: &mut Tx, day: LocalDay, configured: i64, now: Timestamp
         State::OWED,
         ") then received_at end > 0 and channel in (",
         Channel::KNOWN,
-        ") and (state = 'deferred' or due_at <= $2)
+        ") and (state = 'deferred' or due_at <= $2) and held_source is null
          order by case when state in (",
         State::OWED,
         ") then received_at end, id limit $1"
     );
-    const DEFERRED: Sql = sql!("select id from delivery where state = 'deferred' limit 1");
+    const DEFERRED: Sql = sql!("select id from delivery where state = 'deferred' and held_source is null limit 1");
     if !tx.exists(DEFERRED, []).await? {
         return Ok(0);
     }

@@ -4,6 +4,7 @@
 use super::{
     attempt,
     delivery::{self, Birth, COLUMNS, Delivery, Landing},
+    source_limits::SourceSlots,
 };
 use crate::{
     domain::{
@@ -50,6 +51,8 @@ struct Due {
     held: i64,
     /// How many holds it has brought upon the others.
     holds: i64,
+    /// Whose ticket it is for.
+    source: Option<String>,
     #[sqlx(flatten)]
     mode: Mode,
 }
@@ -86,7 +89,7 @@ const IN_TEST_MODE: &str = const_format::concatcp!(
 const FACTS: &str = const_format::concatcp!(
     "select ",
     COLUMNS,
-    ", d.holds, ",
+    ", d.holds, a.source, ",
     TEST_MODE,
     ", (select count(*) from route_hold g where g.route = $2 and not ",
     IN_TEST_MODE,
@@ -98,7 +101,7 @@ const FACTS: &str = const_format::concatcp!(
     State::OWED,
     ") and l.channel in (",
     Channel::KNOWN,
-    ") and (l.state = 'deferred' or l.due_at <= $1) limit $5) as line) as waiting
+    ") and (l.state = 'deferred' or l.due_at <= $1) and l.held_source is null limit $5) as line) as waiting
      from delivery d left join alert a on a.id = d.alert_id where d.state = 'pending' and d.channel = $3"
 );
 
@@ -148,11 +151,12 @@ pub async fn begin(
     let Some(slots) = Slots::among(tx, &due, rules, now).await? else {
         return Ok(Vec::new());
     };
+    let mut source_slots = SourceSlots::new(&rules.source_limits, rules.day);
     let mut begun = Vec::with_capacity(due.len());
     let mut deliveries = Vec::with_capacity(due.len());
     let mut put_off = Vec::new();
     for due in due {
-        let mut delivery = due.delivery;
+        let (mut delivery, source) = (due.delivery, due.source.as_deref());
         let gate = BeforeSend {
             now,
             received_at: at(delivery.received_at),
@@ -164,8 +168,14 @@ pub async fn begin(
         };
         match gate.decide() {
             // Decided here, in the transaction that begins it: of several replicas one tries.
+            Gate::Send if let Some(limit) = source_slots.reached(tx, source, &delivery).await? => {
+                let held = hold(tx, &mut delivery, (source.unwrap_or_default(), limit), rules, now).await?;
+                source_slots.hold(source.unwrap_or_default(), &delivery);
+                begun.extend(held);
+            }
             Gate::Send if due.held == 0 || holds::take_trial(tx, &rules.route, now).await? => {
                 begun.push(Begun::Send(step_in(&mut delivery, rules, now)?));
+                source_slots.take(source, &delivery);
             }
             Gate::Send | Gate::Wait => {
                 put_off.push(delivery.id.clone());
@@ -183,9 +193,34 @@ pub async fn begin(
         rules,
         now,
     );
+    source_slots.save(tx);
     step_aside(tx, &put_off, now);
     delivery::save(tx, &mut deliveries).await?;
     Ok(begun)
+}
+
+/// Its source has used up the limit of its own.
+async fn hold(
+    tx: &mut Tx,
+    delivery: &mut Delivery,
+    (source, limit): (&str, i64),
+    rules: &BeginRules,
+    now: Timestamp,
+) -> Result<Option<Begun>, StoreError> {
+    let landing = Landing {
+        reason: Some(Reason::Limit),
+        due_at: Some(rules.tomorrow),
+        detail: format!("the daily limit of the source `{source}` is reached"),
+        ..Default::default()
+    };
+    let state = delivery.apply(Change::Defer, landing, now);
+    let day = rules.day;
+    let detail =
+        format!("the daily limit of {limit} of the source `{source}` is reached on {day}: what comes now waits");
+    let subject = format!("{day} {source}");
+    alarms::raise(tx, AlarmKind::LimitReached, &subject, About::default(), detail, now).await?;
+    let delivery_id = delivery.id.clone();
+    Ok(state.map(|state| Begun::Stopped { delivery_id, state }))
 }
 
 async fn choose(tx: &mut Tx, order: &Order, now: Timestamp) -> Result<Vec<Due>, StoreError> {
@@ -349,7 +384,7 @@ const NEW_FACTS: Sql = sql!(
     State::OWED,
     ") and l.channel in (",
     Channel::KNOWN,
-    ") limit 1) as line) as others
+    ") and l.held_source is null limit 1) as line) as others
      from r"
 );
 

@@ -21,6 +21,7 @@ mod message;
 mod outcomes;
 mod receive;
 mod resend;
+mod source_limits;
 mod strip;
 mod told;
 mod waiting;

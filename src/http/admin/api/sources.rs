@@ -32,6 +32,12 @@ pub struct SourceStatus {
     pub signed: bool,
     /// Whether it has a token or a secret of its own.
     pub webhook: bool,
+    /// How many messages its tickets may cost in one local day, beside the limit of all; `null` for no limit of its own.
+    #[schema(required, minimum = 0)]
+    pub daily_limit: Option<i64>,
+    /// How many they have cost today; `null` without a limit of its own.
+    #[schema(required, minimum = 0)]
+    pub used: Option<i64>,
     /// How polling it goes; `null` if it is not polled.
     #[schema(required)]
     pub poll: Option<PollStatus>,
@@ -46,6 +52,11 @@ impl SourceStatus {
             kind: source.kind.as_str(),
             signed: source.verifier.is_some(),
             webhook: source.has_webhook(),
+            daily_limit: source.daily_limit,
+            used: match source.daily_limit {
+                Some(_) => Some(app.store.source_used(name, app.today()).await?),
+                None => None,
+            },
             poll: if source.is_polled {
                 Some(app.store.poll_status(name, now()).await?)
             } else {

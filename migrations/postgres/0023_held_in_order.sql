@@ -1,0 +1,3 @@
+-- no-transaction
+-- What a source holds is released in this order.
+create index concurrently if not exists delivery_held on delivery (held_source, received_at, id) where held_source is not null;

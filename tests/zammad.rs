@@ -1,0 +1,108 @@
+//! Zammad by poll: a fake one, in the shape of the real one's answers.
+
+use crate::support::{
+    database::Database,
+    env::{Plan, TestEnv},
+    eventually,
+    zammad::{TOKEN, Zammad},
+};
+use serde_json::json;
+
+stories![
+    a_poll_texts_the_owner_of_a_ticket_of_high_priority,
+    a_change_that_the_poll_cannot_see_is_found_by_looking_at_everything,
+    a_wrong_token_is_said_in_the_log,
+];
+
+fn polled(database: Database, zammad: &Zammad) -> Plan {
+    Plan::on(database)
+        .set("SOURCES__ACME__KIND", "zammad")
+        .set("SOURCES__ACME__URL", &zammad.url)
+        .set("SOURCES__ACME__TOKEN", TOKEN)
+        .set("SOURCES__ACME__POLL_EVERY", "100ms")
+}
+
+async fn alert(env: &TestEnv, ticket: u64) -> String {
+    eventually("an alert", async || {
+        let alerts = env.get(&format!("/v1/alerts?source=acme&ticket_id={ticket}")).await;
+        alerts["items"][0]["id"].as_str().map(str::to_owned).ok_or(alerts)
+    })
+    .await
+}
+
+async fn a_poll_texts_the_owner_of_a_ticket_of_high_priority(database: Database) {
+    let zammad = Zammad::start().await;
+    let env = polled(database, &zammad).build().await;
+    env.service.logged("is polled from now on").await;
+    // More than fit on a page, all of them later than the first look.
+    for id in 1..=120 {
+        zammad.create(id, "2 normal");
+    }
+    zammad.create(200, "2 normal");
+
+    zammad.change(1, "priority", json!("3 high"));
+
+    let message = &env.twilio.accepted(1).await[0];
+    assert_eq!(message.to, "+46701234567");
+    for part in [
+        "#311",
+        "Oven too hot",
+        "Bakers Ltd",
+        &format!("{}/#ticket/zoom/1", zammad.url),
+    ] {
+        assert!(message.body.contains(part), "{part} is not in {}", message.body);
+    }
+    let alert = alert(&env, 1).await;
+    zammad.change(1, "state_id", json!(4));
+    eventually("the alert to be closed", async || {
+        let alert = env.get(&format!("/v1/alerts/{alert}")).await;
+        if alert["closed_at"].is_null() {
+            Err(alert)
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+    // Its owner and its customer, once.
+    assert_eq!(zammad.users_asked_for(), 2);
+}
+
+async fn a_change_that_the_poll_cannot_see_is_found_by_looking_at_everything(database: Database) {
+    let zammad = Zammad::start().await;
+    zammad.create(1, "1 low");
+    let env = polled(database, &zammad)
+        .set("SOURCES__ACME__SWEEP_EVERY", "300ms")
+        .build()
+        .await;
+    env.service.logged("is polled from now on").await;
+
+    zammad.change_unseen(1, "priority", json!("3 high"));
+
+    assert_eq!(env.twilio.accepted(1).await.len(), 1);
+    zammad.change_unseen(1, "priority", json!("1 low"));
+    let alert = alert(&env, 1).await;
+    eventually("the alert to be closed", async || {
+        let alert = env.get(&format!("/v1/alerts/{alert}")).await;
+        if alert["closed_at"].is_null() {
+            Err(alert)
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+}
+
+async fn a_wrong_token_is_said_in_the_log(database: Database) {
+    let zammad = Zammad::start().await;
+    let env = polled(database, &zammad)
+        .set("SOURCES__ACME__TOKEN", "an-old-token")
+        .build()
+        .await;
+
+    let log = env
+        .service
+        .logged("refuses the token (HTTP 401): set `sources.acme.token`")
+        .await;
+
+    assert!(!log.contains("an-old-token"), "{log}");
+}
