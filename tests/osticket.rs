@@ -446,7 +446,11 @@ async fn what_is_wrong_with_the_way_to_the_helpdesk_is_said() {
             "is the host in `url` right",
         ),
     ];
-    for (url, prefix, wanted) in cases {
+    // It takes connections and says nothing.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mute_url = format!("mysql://sms:hush@{}/osticket", mute.local_addr().unwrap());
+    let mute_case = (mute_url, "ost_", "did not answer within 10 seconds");
+    for (url, prefix, wanted) in cases.into_iter().chain([mute_case]) {
         let plan = polling(Database::sqlite(), &url).set("SOURCES__HELP__TABLE_PREFIX", prefix);
         let env = plan.build().await;
 
@@ -454,6 +458,21 @@ async fn what_is_wrong_with_the_way_to_the_helpdesk_is_said() {
 
         assert!(log.contains(wanted) && !log.contains("hush"), "{wanted} in {log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_helpdesk_without_a_critical_priority_is_no_silent_one() {
+    let Some(server) = MariaDb::running("a_helpdesk_without_a_critical_priority_is_no_silent_one").await else {
+        return;
+    };
+    let osticket = OsTicket::on(server).await;
+    let plan = polling(Database::sqlite(), &osticket.url()).set("SOURCES__HELP__URGENCY__EMERGENCY", "high");
+    let env = plan.build().await;
+
+    let log = env.service.logged("cannot ask the helpdesk").await;
+
+    let wanted = "none of osTicket's priorities (emergency, high, normal, low) counts as critical";
+    assert!(log.contains(wanted), "{log}");
 }
 
 /// Every question goes by a key, so that it costs a helpdesk of any size the same.

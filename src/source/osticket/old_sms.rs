@@ -138,7 +138,7 @@ struct Found {
 async fn find_table(connection: &Connection, name: &str, wanted: &[Wanted]) -> Result<Found, HelpdeskError> {
     let name = format!("{}{name}", connection.prefix());
     let question = format!(
-        "select column_name as name, data_type as kind from information_schema.columns
+        "select cast(column_name as char) as name, cast(data_type as char) as kind from information_schema.columns
          where table_schema = database() and table_name = '{name}' order by ordinal_position"
     );
     let columns: Vec<ColumnRow> = connection.ask(question).await?;

@@ -2,8 +2,9 @@
 
 use super::{
     connection::Connection,
+    people::People,
     questions::{EventRow, MOST_EVENTS, PriorityRow, Questions, StaffRow},
-    tickets::{People, Seen},
+    tickets::Seen,
 };
 use crate::{
     domain::{

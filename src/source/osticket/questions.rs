@@ -158,7 +158,7 @@ impl Questions<'_> {
     pub fn open_tickets_of(&self, priority_ids: &[i64]) -> String {
         let (p, ids) = (self.0, list(priority_ids));
         format!(
-            "select straight_join distinct cast(t.ticket_id as signed)
+            "select distinct straight_join cast(t.ticket_id as signed)
              from {p}ticket_status s
              join {p}ticket t on t.status_id = s.id
              join {p}form_entry e on e.object_type = 'T' and e.object_id = t.ticket_id
