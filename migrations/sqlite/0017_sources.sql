@@ -3,8 +3,6 @@ create table source_poll (
     source        text primary key not null,
     -- After which nothing was seen yet, in the poller's own words; null: never asked.
     position      text,
-    -- Up to here the helpdesk's tickets are known; null: the first look is not done.
-    begun_at      integer,
     owner         text,
     lease_until   integer,
     due_at        integer not null,
@@ -18,7 +16,7 @@ create table source_poll (
 create table source_ticket (
     source      text not null,
     ticket_id   text not null,
-    -- What the poll last saw: 'critical', 'lower' or 'closed', and a digest of whom it named; null: only heard of.
+    -- What the poll last saw: 'critical', 'lower', 'closed' or 'unknown', and a digest of whom it named; null: only heard of.
     state       text,
     people      text,
     -- How often its state has changed.

@@ -14,7 +14,7 @@ use crate::domain::source::Source;
 
 /// A helpdesk that is polled.
 pub enum Helpdesk {
-    OsTicket(OsTicket),
+    OsTicket(Box<OsTicket>),
     Redmine(Redmine),
     RequestTracker(RequestTracker),
     Zammad(Zammad),
@@ -27,7 +27,7 @@ impl Helpdesk {
         Ok(match &settings.access {
             Access::OsTicket { url, table_prefix } => {
                 let connection = Connection::new(url, table_prefix)?;
-                Self::OsTicket(OsTicket::new(connection, source))
+                Self::OsTicket(Box::new(OsTicket::new(connection, source)))
             }
             Access::Rt { url, token } => {
                 let client = Client::new(name, url, token, &rt::PRODUCT)?;

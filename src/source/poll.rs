@@ -133,7 +133,7 @@ impl Poller {
         for ticket in &critical {
             if self.settings.alerts_at_first {
                 self.take(ticket).await?;
-            } else if let Some(TicketState::Critical) = self.state(ticket) {
+            } else if self.state(ticket) == TicketState::Critical {
                 let seen = (TicketState::Critical, &*digest(&ticket.event));
                 self.store
                     .note_seen(name, &ticket.id, seen, true, (self.clock)())
@@ -149,7 +149,7 @@ impl Poller {
     async fn keep(&self, turn: &Turn, position: &str) -> Result<(), Failed> {
         let now = (self.clock)();
         let source = &self.settings.source;
-        let is_ours = self.store.note_position(source, turn, position, after(now, LEASE), now);
+        let is_ours = self.store.note_position(source, turn, position, after(now, LEASE));
         if is_ours.await? { Ok(()) } else { Err(Failed::Lost) }
     }
 
@@ -176,15 +176,15 @@ impl Poller {
         Ok(())
     }
 
-    /// What a ticket's state is; `None` if nobody has said what its urgency means.
-    fn state(&self, ticket: &SeenTicket) -> Option<TicketState> {
+    fn state(&self, ticket: &SeenTicket) -> TicketState {
         if !ticket.is_open {
-            return Some(TicketState::Closed);
+            return TicketState::Closed;
         }
-        Some(match self.source.urgencies.level(&ticket.urgency)? {
-            Level::Critical => TicketState::Critical,
-            Level::High | Level::Normal | Level::Low => TicketState::Lower,
-        })
+        match self.source.urgencies.level(&ticket.urgency) {
+            Some(Level::Critical) => TicketState::Critical,
+            Some(Level::High | Level::Normal | Level::Low) => TicketState::Lower,
+            None => TicketState::Unknown,
+        }
     }
 
     /// Makes an event of a ticket if it has changed, and notes what was seen once the event is taken.
@@ -193,17 +193,13 @@ impl Poller {
         let known = self.store.known_ticket(name, &ticket.id).await?;
         let state = self.state(ticket);
         let people = digest(&ticket.event);
-        let was = known.as_ref().and_then(|known| known.state.as_deref());
-        match state {
-            // A ticket that never was critical is nobody's business.
-            Some(TicketState::Lower | TicketState::Closed) if known.is_none() => return Ok(()),
-            Some(state) if was == Some(state.as_str()) => {
-                let same_people = known.as_ref().and_then(|known| known.people.as_deref()) == Some(&*people);
-                if state != TicketState::Critical || same_people {
-                    return Ok(());
-                }
-            }
-            Some(_) | None => {}
+        let is_as_known = known.as_ref().is_some_and(|known| {
+            let is_same = known.state.as_deref() == Some(state.as_str());
+            is_same && (state != TicketState::Critical || known.people.as_deref() == Some(&*people))
+        });
+        let never_was_critical = known.is_none() && matches!(state, TicketState::Lower | TicketState::Closed);
+        if is_as_known || never_was_critical {
+            return Ok(());
         }
         let now = (self.clock)();
         let document = document(ticket, state, known.as_ref());
@@ -216,11 +212,8 @@ impl Poller {
             }
             Err(faults) => self.complain(ticket, &faults),
         }
-        if let Some(state) = state {
-            self.store
-                .note_seen(name, &ticket.id, (state, &people), false, now)
-                .await?;
-        }
+        let seen = (state, &*people);
+        self.store.note_seen(name, &ticket.id, seen, false, now).await?;
         Ok(())
     }
 
@@ -245,7 +238,7 @@ impl Poller {
 }
 
 /// An event of what is seen now. Its id is that of the change, so that each change counts once.
-fn document(ticket: &SeenTicket, state: Option<TicketState>, known: Option<&KnownTicket>) -> Value {
+fn document(ticket: &SeenTicket, state: TicketState, known: Option<&KnownTicket>) -> Value {
     let mut event = ticket.event.clone();
     if !event.is_object() {
         event = json!({});
@@ -261,7 +254,7 @@ fn document(ticket: &SeenTicket, state: Option<TicketState>, known: Option<&Know
     if subject.trim().is_empty() {
         event["ticket"]["subject"] = "(no subject)".into();
     }
-    if state == Some(TicketState::Closed) {
+    if state == TicketState::Closed {
         event["type"] = "ticket.closed".into();
     }
     event

@@ -20,8 +20,6 @@ const COUNTED: SignedDuration = SignedDuration::from_hours(30 * 24);
 #[derive(Debug)]
 pub struct Turn {
     pub position: Option<String>,
-    /// Whether its tickets were looked at before.
-    pub has_begun: bool,
     pub swept_at: Option<Timestamp>,
     pub failures: i64,
     token: String,
@@ -30,7 +28,6 @@ pub struct Turn {
 #[derive(sqlx::FromRow)]
 struct TurnRow {
     position: Option<String>,
-    begun_at: Option<i64>,
     #[sqlx(try_from = "MaybeMs")]
     swept_at: Option<Timestamp>,
     failures: i64,
@@ -42,6 +39,8 @@ pub enum TicketState {
     Critical,
     Lower,
     Closed,
+    /// Nobody has said what its urgency means.
+    Unknown,
 }
 
 impl TicketState {
@@ -50,6 +49,7 @@ impl TicketState {
             Self::Critical => "critical",
             Self::Lower => "lower",
             Self::Closed => "closed",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -126,7 +126,7 @@ impl Db {
                      on conflict (source) do update set owner = excluded.owner, lease_until = excluded.lease_until
                      where source_poll.due_at <= $3
                         and (source_poll.lease_until is null or source_poll.lease_until <= $3)
-                     returning position, begun_at, swept_at, failures"
+                     returning position, swept_at, failures"
                 ),
                 args![source, token, ms(now), ms(until)],
             )
@@ -134,7 +134,6 @@ impl Db {
         tx.commit().await?;
         Ok(row.map(|row| Turn {
             position: row.position,
-            has_begun: row.begun_at.is_some(),
             swept_at: row.swept_at,
             failures: row.failures,
             token: token.to_owned(),
@@ -148,15 +147,11 @@ impl Db {
         turn: &Turn,
         position: &str,
         until: Timestamp,
-        now: Timestamp,
     ) -> Result<bool, StoreError> {
         let kept = self
             .execute(
-                sql!(
-                    "update source_poll set position = $3, lease_until = $4, begun_at = coalesce(begun_at, $5)
-                     where source = $1 and owner = $2"
-                ),
-                args![source, &turn.token, position, ms(until), ms(now)],
+                sql!("update source_poll set position = $3, lease_until = $4 where source = $1 and owner = $2"),
+                args![source, &turn.token, position, ms(until)],
             )
             .await?;
         Ok(kept > 0)

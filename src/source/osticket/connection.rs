@@ -13,6 +13,8 @@ use url::{Host, Url};
 
 /// Nothing that is asked takes a second; a helpdesk that needs ten has other troubles, to which we must not add.
 const ANSWER: Duration = Duration::from_secs(10);
+/// By which numbers a server says that it is shutting down, or has ended the connection by itself or by its admin.
+const CLOSED: [u16; 3] = [1053, 1927, 4031];
 const FORM: &str = "write `mysql://USER:PASSWORD@HOST/DATABASE`";
 
 /// A setting that cannot be right.
@@ -91,8 +93,7 @@ impl Connection {
     ) -> Result<(MySqlConnection, Vec<MySqlRow>), sqlx::Error> {
         if let Some(mut connection) = kept {
             match rows(&mut connection, question.clone()).await {
-                // The server was started anew, or has closed what was idle for long.
-                Err(sqlx::Error::Io(_)) => {}
+                Err(error) if is_closed(&error) => {}
                 answer => return Ok((connection, answer?)),
             }
         }
@@ -172,7 +173,7 @@ impl Connection {
             1146 => format!("has no table {table}: is `table_prefix` (`{}`) right?", self.prefix()),
             1054 => "lacks a column that osTicket 1.14 to 1.18 has: which version is it?".to_owned(),
             1969 | 3024 | 1317 => format!("ended a question after {} seconds", ANSWER.as_secs()),
-            1053 | 1927 | 4031 => "is shutting down, or has closed the connection".to_owned(),
+            number if CLOSED.contains(&number) => "is shutting down, or has closed the connection".to_owned(),
             number => format!("answers with error {number}"),
         }
     }
@@ -183,6 +184,18 @@ impl Connection {
         let mut words = message.split(|c| !is_name(c));
         let table = words.rfind(|word| !word.is_empty() && word.starts_with(self.prefix()));
         table.map_or_else(|| "one of osTicket's tables".to_owned(), |table| format!("`{table}`"))
+    }
+}
+
+/// Whether the connection is no more: the server was started anew, or has closed what was idle for long.
+fn is_closed(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(error) => {
+            let error = error.try_downcast_ref::<MySqlDatabaseError>();
+            error.is_some_and(|error| CLOSED.contains(&error.number()))
+        }
+        _ => false,
     }
 }
 

@@ -2,11 +2,12 @@
 //! Only what stands in its database now counts; its list of events (`…_thread_event`) says where to look. Absent: writing
 //! anything there, and what becomes of what is seen.
 //!
-//! `poll` answers what every polled helpdesk is asked; `questions` has the SQL, `tickets` puts the answers together,
-//! `connection` asks. `old_sms` reads what the SMS code before Nightbell left there.
+//! `poll` answers what every polled helpdesk is asked; `questions` has the SQL, `tickets` and `people` put the answers
+//! together, `connection` asks. `old_sms` reads what the SMS code before Nightbell left there.
 
 mod connection;
 mod old_sms;
+mod people;
 mod poll;
 mod questions;
 mod tickets;

@@ -138,7 +138,7 @@ struct Found {
 async fn find_table(connection: &Connection, name: &str, wanted: &[Wanted]) -> Result<Found, HelpdeskError> {
     let name = format!("{}{name}", connection.prefix());
     let question = format!(
-        "select column_name as name, data_type as kind from information_schema.columns
+        "select cast(column_name as char) as name, cast(data_type as char) as kind from information_schema.columns
          where table_schema = database() and table_name = '{name}' order by ordinal_position"
     );
     let columns: Vec<ColumnRow> = connection.ask(question).await?;
@@ -166,7 +166,7 @@ fn choose(name: String, columns: &[ColumnRow], wanted: &[Wanted]) -> Result<Foun
             None if wanted.is_needed => {
                 let there: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
                 return Err(format!(
-                    "`{name}` has no column for the {} (looked for {}; it has {}): rename it, or make a view of this name that has it",
+                    "`{name}` has no column for the {} (looked for {}; it has {}): rename the one that it is, once the old code is off",
                     wanted.what,
                     wanted.names.join(", "),
                     there.join(", ")

@@ -2,8 +2,9 @@
 
 use super::{
     connection::Connection,
-    questions::{EventRow, MOST_EVENTS, OVERLAP, PriorityRow, Questions, StaffRow},
-    tickets::{People, Seen},
+    people::People,
+    questions::{EventRow, MOST_EVENTS, PriorityRow, Questions, StaffRow},
+    tickets::Seen,
 };
 use crate::{
     domain::{
@@ -13,15 +14,22 @@ use crate::{
     source::seen::{Changes, HelpdeskError, SeenTicket},
 };
 use jiff::Timestamp;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+};
 use url::Url;
 
+/// So many event ids before the newest may still come.
+const OVERLAP: i64 = 200;
 /// Tickets that are asked for at once.
 const AT_ONCE: usize = 500;
 
 /// An osTicket that is polled.
 pub struct OsTicket {
     connection: Connection,
+    /// What was read when it was asked for changes last.
+    last: Mutex<Option<Read>>,
     base_url: Option<Url>,
     urgencies: Urgencies,
 }
@@ -30,42 +38,70 @@ impl OsTicket {
     pub fn new(connection: Connection, source: &Source) -> Self {
         Self {
             connection,
+            last: Mutex::default(),
             base_url: source.base_url.clone(),
             urgencies: source.urgencies.clone(),
         }
     }
 
-    /// The tickets of all events after `position`, an event's id, and of some before it (see [`OVERLAP`]): as they are now,
-    /// each once.
+    /// The tickets of events that were not read before `position`, as they are now, each once.
     pub async fn changes(&self, position: Option<&str>) -> Result<Changes, HelpdeskError> {
-        let kept = position.and_then(|text| text.parse::<i64>().ok());
-        let Some(position) = kept else {
-            if position.is_some() {
-                tracing::warn!("the position that was kept is not one of osTicket's: it is read from now on");
-            }
+        let Some(position) = position else {
             return self.stand().await;
         };
-        let after = position.saturating_sub(OVERLAP).max(0);
-        let events: Vec<EventRow> = self.connection.ask(self.questions().events_after(after)).await?;
-        let Some(last) = events.last() else {
-            // The list ends far before: it is another one now, as after a back-up was restored. What stands last in it is
-            // read by the next question.
-            let stand = self.stand().await?;
-            let has_more = stand.position != "0";
-            return Ok(Changes { has_more, ..stand });
+        let Some(read) = self.read_until(position) else {
+            tracing::warn!("the position that was kept is not one of osTicket's: it is read from now on");
+            return self.stand().await;
         };
-        let (position_now, has_more) = (last.id.to_string(), events.len() == MOST_EVENTS);
-        let changed = newest_of_each(&events, position);
+        let question = self.questions().events_after(read.overlap(), &read.ids);
+        let events: Vec<EventRow> = self.connection.ask(question).await?;
+        if events.is_empty() {
+            return self.nothing_new(read, position).await;
+        }
+        let changed = newest_of_each(&events, read.newest);
         let ids: Vec<i64> = changed.iter().map(|(id, _)| *id).collect();
         let mut seen = self.see(&ids).await?;
         let tickets = changed
             .into_iter()
             .filter_map(|(id, at)| Some(seen.remove(&id)?.dated(at)));
-        Ok(Changes {
+        let read = read.and(events.iter().map(|event| event.id));
+        let changes = Changes {
             tickets: tickets.collect(),
-            position: position_now,
-            has_more,
-        })
+            position: read.position(),
+            has_more: events.len() == MOST_EVENTS,
+        };
+        self.keep(Some(read));
+        Ok(changes)
+    }
+
+    /// No event that was not read: usually because nothing happened.
+    async fn nothing_new(&self, read: Read, position: &str) -> Result<Changes, HelpdeskError> {
+        let stand = self.stand().await?;
+        let is_shorter = stand.position.parse().is_ok_and(|newest: i64| newest < read.newest);
+        if is_shorter {
+            // The list is another one now, as after a back-up was restored. What stands last in it is read next.
+            self.keep(None);
+            let has_more = stand.position != "0";
+            return Ok(Changes { has_more, ..stand });
+        }
+        let changes = Changes {
+            tickets: Vec::new(),
+            position: position.to_owned(),
+            has_more: false,
+        };
+        self.keep(Some(read));
+        Ok(changes)
+    }
+
+    /// What was read before a position: by this process, if it handed the position out, else nobody knows exactly.
+    fn read_until(&self, position: &str) -> Option<Read> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = last.take().filter(|read| read.position() == position);
+        known.or_else(|| Read::at(position))
+    }
+
+    fn keep(&self, read: Option<Read>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = read;
     }
 
     /// All open tickets at a priority that is critical.
@@ -133,11 +169,11 @@ impl OsTicket {
         let mut people = People::default();
         let team_ids = People::teams_of(&tickets);
         if !team_ids.is_empty() {
-            people.add_members(connection.ask(questions.members(&sorted(team_ids))).await?);
+            people.add_members(connection.ask(questions.members(&team_ids)).await?);
         }
         let staff_ids = people.named_by(&tickets);
         if !staff_ids.is_empty() {
-            let staff: Vec<StaffRow> = connection.ask(questions.staff(&sorted(staff_ids))).await?;
+            let staff: Vec<StaffRow> = connection.ask(questions.staff(&staff_ids)).await?;
             people.add_staff(staff);
         }
         let found = Seen::put_together(tickets, answers, &people, self.base_url.as_ref());
@@ -150,8 +186,50 @@ impl OsTicket {
     }
 }
 
-fn sorted(ids: BTreeSet<i64>) -> Vec<i64> {
-    ids.into_iter().collect()
+/// Which events were read. Their ids are given before the commit, so one that is smaller than another may come later: of
+/// the last ids each is known, and the others are asked for again.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Read {
+    newest: i64,
+    /// How often something was read since the newest: whoever hands the same position in again has not taken that, or it
+    /// would be another one.
+    since: u64,
+    ids: BTreeSet<i64>,
+}
+
+impl Read {
+    /// Reads a position, `500000` or `500000.3`.
+    fn at(position: &str) -> Option<Self> {
+        let (newest, since) = position.split_once('.').unwrap_or((position, "0"));
+        Some(Self {
+            newest: newest.parse().ok()?,
+            since: since.parse().ok()?,
+            ids: BTreeSet::new(),
+        })
+    }
+
+    fn position(&self) -> String {
+        match self.since {
+            0 => self.newest.to_string(),
+            since => format!("{}.{since}", self.newest),
+        }
+    }
+
+    /// After which id every event is asked for that is not known.
+    fn overlap(&self) -> i64 {
+        self.newest.saturating_sub(OVERLAP).max(0)
+    }
+
+    /// With these, too.
+    fn and(mut self, ids: impl Iterator<Item = i64>) -> Self {
+        let before = self.newest;
+        self.ids.extend(ids);
+        self.newest = self.ids.last().map_or(before, |last| before.max(*last));
+        self.since = if self.newest > before { 0 } else { self.since + 1 };
+        let overlap = self.overlap();
+        self.ids.retain(|id| *id > overlap);
+        self
+    }
 }
 
 /// The tickets of events, in the order of their newest ones, each with when that was if it is after `position`: an older
@@ -194,5 +272,27 @@ mod tests {
 
         let dated = |id, at| (id, Some(Timestamp::from_second(at).unwrap()));
         assert_eq!(changed, [(2, None), dated(3, 11), dated(1, 13)]);
+    }
+
+    #[test]
+    fn of_the_last_ids_each_is_known_and_a_late_one_gives_another_position() {
+        let read = Read::at("1000").unwrap();
+        assert_eq!((read.overlap(), read.position()), (800, "1000".to_owned()));
+
+        let read = read.and([900, 998, 1100, 1102].into_iter());
+        assert_eq!((read.overlap(), read.position()), (902, "1102".to_owned()));
+        assert_eq!(read.ids, BTreeSet::from([998, 1100, 1102]));
+
+        let read = read.and(std::iter::once(1101));
+        assert_eq!(read.position(), "1102.1");
+        let read = read.and(std::iter::once(1000));
+        assert_eq!(read.position(), "1102.2");
+        assert_eq!(
+            Read::at("1102.2").map(|read| (read.newest, read.since)),
+            Some((1102, 2))
+        );
+        for other in ["", "x", "1.x", "2026-11-20 00:00:00"] {
+            assert_eq!(Read::at(other), None, "{other}");
+        }
     }
 }

@@ -4,11 +4,9 @@
 //! the form itself cost a millisecond more for a hundred tickets, are always there, and have the admin's own fields too.
 
 use sqlx::FromRow;
-use std::fmt::Display;
+use std::collections::BTreeSet;
 
-/// Event ids are given before the commit: one that is smaller than another may come later. So many are read again.
-pub const OVERLAP: i64 = 200;
-/// Events that are read at once; more than overlap, so that there is always a step forward.
+/// Events that are read at once.
 pub const MOST_EVENTS: usize = 500;
 
 /// The questions to an installation whose tables begin so.
@@ -84,14 +82,14 @@ impl Questions<'_> {
         format!("select cast(coalesce(max(id), 0) as signed) from {p}thread_event")
     }
 
-    /// The events after one, the oldest first.
-    pub fn events_after(&self, id: i64) -> String {
-        let p = self.0;
+    /// The events after one but for those that were read already, the oldest first.
+    pub fn events_after(&self, id: i64, but: &BTreeSet<i64>) -> String {
+        let (p, but) = (self.0, list(but));
         format!(
             "select cast(te.id as signed) as id, cast(th.object_id as signed) as ticket_id,
                 cast(unix_timestamp(te.timestamp) as signed) as at
              from {p}thread_event te left join {p}thread th on th.id = te.thread_id and th.object_type = 'T'
-             where te.id > {id} order by te.id limit {MOST_EVENTS}"
+             where te.id > {id} and te.id not in ({but}) order by te.id limit {MOST_EVENTS}"
         )
     }
 
@@ -128,7 +126,7 @@ impl Questions<'_> {
     }
 
     /// Who leads and who is in these teams.
-    pub fn members(&self, team_ids: &[i64]) -> String {
+    pub fn members(&self, team_ids: &BTreeSet<i64>) -> String {
         let (p, ids) = (self.0, list(team_ids));
         format!(
             "select cast(team_id as signed) as team_id, cast(lead_id as signed) as staff_id, 1 as leads
@@ -139,7 +137,7 @@ impl Questions<'_> {
     }
 
     /// Those of these people who work there still, on vacation or not.
-    pub fn staff(&self, ids: &[i64]) -> String {
+    pub fn staff(&self, ids: &BTreeSet<i64>) -> String {
         let (p, ids) = (self.0, list(ids));
         format!(
             "select cast(staff_id as signed) as id, username as login, firstname as first_name, lastname as last_name,
@@ -160,7 +158,7 @@ impl Questions<'_> {
     pub fn open_tickets_of(&self, priority_ids: &[i64]) -> String {
         let (p, ids) = (self.0, list(priority_ids));
         format!(
-            "select straight_join distinct cast(t.ticket_id as signed)
+            "select distinct straight_join cast(t.ticket_id as signed)
              from {p}ticket_status s
              join {p}ticket t on t.status_id = s.id
              join {p}form_entry e on e.object_type = 'T' and e.object_id = t.ticket_id
@@ -171,8 +169,8 @@ impl Questions<'_> {
     }
 }
 
-fn list(ids: &[impl Display]) -> String {
-    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+fn list<'a>(ids: impl IntoIterator<Item = &'a i64>) -> String {
+    let ids: Vec<String> = ids.into_iter().map(ToString::to_string).collect();
     // No id is 0: an empty list is no SQL.
     if ids.is_empty() { "0".to_owned() } else { ids.join(",") }
 }

@@ -38,7 +38,7 @@ pub struct ImportQuery {
 /// Alerts of the system before.
 #[derive(ToSchema)]
 #[schema(as = AlertsToImport)]
-#[expect(dead_code, reason = "describes what `read` reads; a story compares the two")]
+#[expect(dead_code, reason = "describes what `read` reads; a test compares the two")]
 pub struct ImportBody {
     /// The helpdesk that the tickets are of; `default` if it is not given.
     #[schema(examples("default"))]
@@ -48,7 +48,7 @@ pub struct ImportBody {
 }
 
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what `read` reads; a story compares the two")]
+#[expect(dead_code, reason = "describes what `read` reads; a test compares the two")]
 pub struct AlertToImport {
     /// The helpdesk's own id of the ticket, as events name it.
     ticket_id: Id,
@@ -173,6 +173,7 @@ fn read_one(item: &Reader<'_>, now: Timestamp, faults: &mut Vec<Fault>) -> Optio
 mod tests {
     use super::*;
     use serde_json::json;
+    use utoipa::PartialSchema;
 
     const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
@@ -212,5 +213,28 @@ mod tests {
             pointers(&json!({"alerts": vec![json!({"ticket_id": 1}); MAX_ALERTS + 1]})),
             ["/alerts"]
         );
+    }
+
+    #[test]
+    fn a_body_is_read_as_its_schema_says() {
+        let schema = |schema| serde_json::to_value(schema).unwrap();
+        let (body, alert) = (schema(ImportBody::schema()), schema(AlertToImport::schema()));
+        let full = json!({"source": "default", "alerts": [{"ticket_id": 3, "ticket_number": "7", "told_at": NOW.to_string()}]});
+        let required = |schema: &Value| schema["required"].clone();
+
+        let names = |object: &Value| object.as_object().unwrap().keys().cloned().collect::<HashSet<_>>();
+        assert_eq!(names(&body["properties"]), names(&full));
+        assert_eq!(names(&alert["properties"]), names(&full["alerts"][0]));
+        assert_eq!(
+            (required(&body), required(&alert)),
+            (json!(["alerts"]), json!(["ticket_id"]))
+        );
+        assert_eq!(body["properties"]["alerts"]["maxItems"], MAX_ALERTS);
+        assert_eq!(pointers(&full), [""; 0]);
+        for name in ["ticket_id", "ticket_number", "told_at"] {
+            let mut wrong = full.clone();
+            wrong["alerts"][0][name] = json!([]);
+            assert_eq!(pointers(&wrong), [format!("/alerts/0/{name}")]);
+        }
     }
 }
