@@ -225,6 +225,23 @@ async fn no_page_breaks_a_rule_of_accessibility() {
     let opt_out = json!({"phone": "+14155550102", "reason": "asked by mail"});
     env.admin(Method::POST, "/v1/opt-outs", Some(opt_out)).await;
     keep_staff(&env).await;
+    let other = env.raise(&critical("2", &[person("+14155550103")])).await;
+    let on_its_way = env.stand(&other, &["accepted"]).await[0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let yesterday = jiff::Timestamp::now()
+        .to_zoned(jiff::tz::TimeZone::UTC)
+        .date()
+        .yesterday()
+        .unwrap();
+    let made = env.admin(Method::POST, &format!("/v1/reports/{yesterday}"), None).await;
+    assert!([200, 201, 202].contains(&made.status), "{made:?}");
+    crate::support::eventually("the report", async || {
+        let reply = env.admin(Method::GET, &format!("/v1/reports/{yesterday}"), None).await;
+        if reply.status == 200 { Ok(()) } else { Err(reply) }
+    })
+    .await;
     for (name, is_dark, width) in [("light", false, 1200), ("dark", true, 1200), ("phone", false, 390)] {
         let look = Look {
             has_scripts: true,
@@ -254,6 +271,7 @@ async fn no_page_breaks_a_rule_of_accessibility() {
                 "/admin/staff/remove?source=default&staff_id=2".to_owned(),
             ),
             ("reports", "/admin/reports".to_owned()),
+            ("report", format!("/admin/reports/{yesterday}")),
             ("settings", "/admin/settings".to_owned()),
             ("absent", "/admin/nothing-here".to_owned()),
             ("docs", "/docs".to_owned()),
@@ -262,6 +280,12 @@ async fn no_page_breaks_a_rule_of_accessibility() {
             browser.goto(&path).await;
             check(&browser, &checker, name, page).await;
         }
+        browser.goto("/admin/opt-outs").await;
+        browser.press("a[href^='/admin/opt-outs/remove']").await;
+        check(&browser, &checker, name, "opt-out-remove").await;
+        browser.goto(&format!("/admin/deliveries/{on_its_way}")).await;
+        browser.press("button[value=resend]").await;
+        check(&browser, &checker, name, "force").await;
         browser.goto("/admin/staff/edit").await;
         for (field, text) in [("#staff_id", "9"), ("#phone", "12"), ("#region", "Mars")] {
             browser.fill(field, text).await;

@@ -7,7 +7,9 @@ use crate::{
         database::Database,
         env::{Plan, critical, person},
         eventually,
+        zammad::Zammad,
     },
+    zammad,
 };
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -16,10 +18,11 @@ stories![
     no_statement_on_the_path_of_an_event_reads_a_whole_table,
     no_search_reads_a_whole_table,
     nobody_is_looked_for_by_reading_the_whole_directory,
+    no_round_at_a_helpdesk_reads_a_whole_table,
 ];
 
 /// The tables that grow with every event, and those of the staff directory, which may be large.
-const GROWING: [&str; 8] = [
+const GROWING: [&str; 10] = [
     "alert",
     "alert_event",
     "delivery",
@@ -28,6 +31,8 @@ const GROWING: [&str; 8] = [
     "receipt",
     "staff",
     "staff_key",
+    "source_ticket",
+    "ticket_note",
 ];
 
 async fn no_statement_on_the_path_of_an_event_reads_a_whole_table(database: Database) {
@@ -193,6 +198,53 @@ async fn nobody_is_looked_for_by_reading_the_whole_directory(database: Database)
         writes += usize::from(!statement.starts_with("select"));
     }
     assert!(looks == 1 && writes >= 6, "{looks} {writes} of {all:#?}");
+}
+
+async fn no_round_at_a_helpdesk_reads_a_whole_table(database: Database) {
+    let zammad = Zammad::start().await;
+    let env = zammad::polled(database, &zammad)
+        .set("SOURCES__ACME__SECRET", "shared-secret")
+        .set("SOURCES__ACME__SWEEP_EVERY", "200ms")
+        .set("SOURCES__ACME__WRITE_BACK", "true")
+        .set("SOURCES__ACME__DAILY_LIMIT", "1")
+        .set("LOG__FILTER", "sqlx::query=debug,nightbell=info")
+        .set("LOG__FORMAT", "json")
+        .build()
+        .await;
+    env.service.logged("is polled from now on").await;
+    zammad.create(1, "3 high");
+    zammad.create(2, "3 high");
+    let message = env.twilio.accepted(1).await.remove(0);
+    eventually("a receipt to be taken", async || {
+        match env.report(&message, "delivered", None).await {
+            204 => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    env.service.logged("wrote a note on the ticket").await;
+    env.get("/v1/sources").await;
+
+    let all = statements(&env.service.log());
+    for needed in [
+        "select state, people, changes from source_ticket",
+        "select ticket_id from source_ticket",
+        "select 1 from source_ticket",
+        "insert into source_ticket",
+        "select a.id, a.ticket_id from alert",
+        "update ticket_note",
+        "select count(*) from attempt where limited_source",
+        "select distinct held_source",
+    ] {
+        let found = all.iter().any(|statement| statement.starts_with(needed));
+        assert!(found, "`{needed}` was not heard among {all:#?}");
+    }
+    for statement in &all {
+        let plan = env.database.plan(statement).await;
+        for line in &plan {
+            assert!(!reads_everything(line), "{line}\nof {plan:#?}\nfor {statement}");
+        }
+    }
 }
 
 /// What the service ran, each once: scripts taken apart, set-up left out.

@@ -12,9 +12,10 @@ stories![
     a_poll_texts_the_owner_of_a_ticket_of_high_priority,
     a_change_that_the_poll_cannot_see_is_found_by_looking_at_everything,
     a_wrong_token_is_said_in_the_log,
+    what_a_webhook_misses_is_alerted_on_and_counted,
 ];
 
-fn polled(database: Database, zammad: &Zammad) -> Plan {
+pub fn polled(database: Database, zammad: &Zammad) -> Plan {
     Plan::on(database)
         .set("SOURCES__ACME__KIND", "zammad")
         .set("SOURCES__ACME__URL", &zammad.url)
@@ -105,4 +106,60 @@ async fn a_wrong_token_is_said_in_the_log(database: Database) {
         .await;
 
     assert!(!log.contains("an-old-token"), "{log}");
+}
+
+async fn what_a_webhook_misses_is_alerted_on_and_counted(database: Database) {
+    let zammad = Zammad::start().await;
+    let now = jiff::Timestamp::now().strftime("%F %T").to_string();
+    let plan = polled(database, &zammad)
+        .set("SOURCES__ACME__TOKENS", "acme-token")
+        .set("SOURCES__ACME__SWEEP_EVERY", "200ms");
+    let Some(plan) = plan.at(&now, "what a webhook misses") else {
+        return;
+    };
+    let env = plan.build().await;
+    env.service.logged("is polled from now on").await;
+
+    // One that the webhook brings, and one that it does not.
+    zammad.create(7, "3 high");
+    let body = json!({"ticket": {"id": 7, "title": "Oven too hot", "priority": {"name": "3 high"}, "owner": {"login": "emil", "mobile": "+46701234567"}}});
+    let headers = [
+        ("authorization", "Bearer acme-token"),
+        ("content-type", "application/json"),
+    ];
+    let brought = env
+        .request(
+            reqwest::Method::POST,
+            "/v1/hooks/acme",
+            &headers,
+            body.to_string().into_bytes(),
+        )
+        .await;
+    assert!([200, 202].contains(&brought.status), "{brought:?}");
+    zammad.create(8, "3 high");
+    alert(&env, 8).await;
+    env.twilio.accepted(2).await;
+    let status = async || env.get("/v1/sources").await["items"][0]["poll"].clone();
+    eventually("both tickets to be seen by the poll", async || {
+        let poll = status().await;
+        if poll["seen"] == 2 && poll["missed"] == 0 {
+            Ok(())
+        } else {
+            Err(poll)
+        }
+    })
+    .await;
+
+    // The webhook has had its time.
+    env.turn_clock_by(11 * 60);
+
+    eventually("the missed ticket to be counted", async || {
+        let poll = status().await;
+        if poll["missed"] == 1 { Ok(()) } else { Err(poll) }
+    })
+    .await;
+    let log = env.service.logged("the webhook did not bring a critical ticket").await;
+    assert!(log.contains("ticket.id=8 missed=1 of=2"), "{log}");
+    let (code, out, _) = env.run(&["source", "list"]).await;
+    assert!(code == 0 && out.contains("with its token; missed 1 of 2"), "{out}");
 }

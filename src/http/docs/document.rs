@@ -37,6 +37,7 @@ at all the same request may be sent again.";
         (name = "alerts", description = "The fact that a ticket turned critical, and the messages that it brought about."),
         (name = "deliveries", description = "Messages that are or were owed to people."),
         (name = "opt-outs", description = "Numbers that must not be texted."),
+        (name = "sources", description = "The helpdesks: how polling them goes, what their webhooks missed, and which of their words nobody has explained."),
         (name = "staff", description = "People whom helpdesks name without telling their phones."),
         (name = "limit", description = "How many messages may be handed to the provider in one local day."),
         (name = "test mode", description = "Whether messages go to the log only, whatever carrier is configured."),
