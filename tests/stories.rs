@@ -49,4 +49,5 @@ mod torture;
 mod trouble;
 mod unresponsive_database;
 mod upgrade;
+mod write_back;
 mod zammad;

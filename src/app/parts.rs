@@ -15,7 +15,7 @@ use crate::{
     http::{self, AppState, Pages, RateLimiter, Tokens, Webhooks},
     intake::Intake,
     mail::{self, Mailer},
-    source::{Helpdesk, Poller},
+    source::{Helpdesk, Poller, WriteBack},
     store::Db,
     worker::{Nightly, NightlyRules, TimedJob, Worker},
 };
@@ -121,29 +121,47 @@ fn make_intake(config: &Config, store: &Db) -> Intake {
 /// How often it is looked whether a helpdesk is to be asked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// A job for each helpdesk that is polled.
+/// How long a round under way at a stop may take to end: cut off, it would keep others waiting for its lease, and a note
+/// might be written twice.
+const HELPDESK_DRAIN: Duration = Duration::from_secs(5);
+/// How often it is looked whether there is something to write on a ticket.
+const NOTE_EVERY: Duration = Duration::from_secs(2);
+
+/// A job for each helpdesk that is polled, and one for the notes on its tickets.
 pub fn make_polls(config: &Config, store: &Db) -> anyhow::Result<Vec<TimedJob>> {
     let intake = Arc::new(make_intake(config, store));
+    let clock = || to_millisecond(Timestamp::now());
     let mut jobs = Vec::new();
     for settings in &config.polled {
         let Some(source) = config.sources.get(&settings.source).cloned() else {
             continue;
         };
         let helpdesk = Arc::new(Helpdesk::open(settings, &source)?);
+        if settings.writes_back {
+            let write_back = Arc::new(WriteBack {
+                source: settings.source.clone(),
+                helpdesk: Arc::clone(&helpdesk),
+                store: store.clone(),
+                time_zone: config.time_zone.clone(),
+                clock,
+            });
+            let name = format!("write notes for `{}`", settings.source).leak();
+            let write = TimedJob::new(name, NOTE_EVERY, &write_back, |notes| async move { notes.round().await });
+            jobs.push(write.drained_for(HELPDESK_DRAIN));
+        }
         let poller = Arc::new(Poller {
             helpdesk,
             source,
             settings: settings.clone(),
             intake: Arc::clone(&intake),
             store: store.clone(),
-            clock: || to_millisecond(Timestamp::now()),
+            clock,
         });
         // A handful for the whole life of the process.
         let name = format!("poll the helpdesk `{}`", settings.source).leak();
         let every = settings.every.unsigned_abs().min(LOOK_EVERY);
-        jobs.push(TimedJob::new(name, every, &poller, |poller| async move {
-            poller.round().await
-        }));
+        let poll = TimedJob::new(name, every, &poller, |poller| async move { poller.round().await });
+        jobs.push(poll.drained_for(HELPDESK_DRAIN));
     }
     Ok(jobs)
 }

@@ -109,10 +109,6 @@ impl Urgencies {
         self.0.push((matcher, level));
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// What a helpdesk's own word or number means; `None` if nobody has said.
     pub fn level(&self, raw: &str) -> Option<Level> {
         let find = |is_word: bool| {

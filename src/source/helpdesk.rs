@@ -69,6 +69,17 @@ impl Helpdesk {
         }
     }
 
+    /// Writes a note on a ticket that only its staff can read.
+    pub async fn note(&self, ticket_id: &str, text: &str) -> Result<(), HelpdeskError> {
+        match self {
+            // Its API can only create tickets, and its tables are read with a user who may not write.
+            Self::OsTicket(_) => Err(HelpdeskError("osTicket takes no notes from outside".into())),
+            Self::Redmine(redmine) => redmine.note(ticket_id, text).await,
+            Self::RequestTracker(rt) => rt.note(ticket_id, text).await,
+            Self::Zammad(zammad) => zammad.note(ticket_id, text).await,
+        }
+    }
+
     /// These tickets as they are now; those that are gone are left out.
     pub async fn tickets(&self, ids: &[String]) -> Result<Vec<SeenTicket>, HelpdeskError> {
         match self {
@@ -76,17 +87,6 @@ impl Helpdesk {
             Self::Redmine(redmine) => redmine.tickets(ids).await,
             Self::RequestTracker(rt) => rt.tickets(ids).await,
             Self::Zammad(zammad) => zammad.tickets(ids).await,
-        }
-    }
-
-    /// Writes a note on a ticket, for those who work on it: customers do not see it.
-    pub async fn note(&self, ticket_id: &str, note: &str) -> Result<(), HelpdeskError> {
-        match self {
-            // Its API can only create tickets, and its database is read with a user who may not write.
-            Self::OsTicket(_) => Err(HelpdeskError("osTicket takes no notes from outside".into())),
-            Self::Redmine(redmine) => redmine.note(ticket_id, note).await,
-            Self::RequestTracker(rt) => rt.note(ticket_id, note).await,
-            Self::Zammad(zammad) => zammad.note(ticket_id, note).await,
         }
     }
 }
@@ -110,6 +110,7 @@ mod tests {
             access,
             every: SignedDuration::from_secs(15),
             sweep_every: SignedDuration::from_mins(5),
+            writes_back: true,
             alerts_at_first: false,
         };
         Helpdesk::open(&settings, &sources["default"]).unwrap()

@@ -18,8 +18,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeSet, sync::Arc};
 
-/// How long a turn belongs to a process that does not come back; every page that is read renews it.
-const LEASE: SignedDuration = SignedDuration::from_mins(2);
+/// How long a turn belongs to a process that does not come back; every page that is read renews it. A round that takes longer
+/// is another's too, which costs a few questions and changes nothing.
+const LEASE: SignedDuration = SignedDuration::from_secs(30);
 /// A helpdesk that does not answer is asked again after this at the latest.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
 /// How long a webhook may take to bring a ticket that the poll has seen. Zammad tries for 100 s.

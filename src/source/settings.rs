@@ -47,6 +47,8 @@ pub struct Settings {
     pub every: SignedDuration,
     /// How often all its critical tickets are looked at.
     pub sweep_every: SignedDuration,
+    /// Whether a note is written on a ticket once it is known who was reached.
+    pub writes_back: bool,
     /// Whether tickets that are critical when it is asked first are alerted on.
     pub alerts_at_first: bool,
 }
@@ -62,7 +64,15 @@ impl Settings {
         let every = reader.duration(&key("poll_every"), "15s", SHORTEST, LONGEST);
         let sweep_every = reader.duration(&key("sweep_every"), "5m", SHORTEST, LONGEST * 24);
         let alerts_at_first = reader.choice(&key("at_first"), "leave", &[("leave", false), ("alert", true)]);
+        let writes_back = reader.flag(&key("write_back"), false);
+        if writes_back && source.kind == Kind::OsTicket {
+            reader.fault(
+                &key("write_back"),
+                "cannot be done for osTicket, which takes no notes from outside and whose tables are only read: leave it out",
+            );
+        }
         Some(Self {
+            writes_back,
             source: name.to_owned(),
             access: access?,
             every,

@@ -204,6 +204,16 @@ impl Db {
         .map(drop)
     }
 
+    /// Gives back all turns to ask helpdesks, of a process that is gone.
+    pub(super) async fn give_back_turns(&self) -> Result<(), StoreError> {
+        self.execute(
+            sql!("update source_poll set lease_until = null where lease_until is not null"),
+            args![],
+        )
+        .await
+        .map(drop)
+    }
+
     /// What is known of a ticket.
     pub async fn known_ticket(&self, source: &str, ticket_id: &str) -> Result<Option<KnownTicket>, StoreError> {
         self.reads()

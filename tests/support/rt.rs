@@ -111,6 +111,22 @@ impl RequestTracker {
         items.iter().filter(|item| item["Type"] == "Comment").count()
     }
 
+    /// The text of the newest comment.
+    pub async fn last_comment(&self, ticket: &str) -> String {
+        let path = format!("ticket/{ticket}/history?fields=Type&per_page=100");
+        let history = self.call(Method::GET, &path, &Value::Null).await;
+        let items = history["items"].as_array().unwrap().iter().rev();
+        let comment = items.into_iter().find(|item| item["Type"] == "Comment").unwrap();
+        let path = format!("transaction/{}/attachments?fields=Content", comment["id"].as_str().unwrap());
+        let attachments = self.call(Method::GET, &path, &Value::Null).await;
+        let contents = attachments["items"].as_array().unwrap().iter();
+        let decode = |text: &str| base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text.replace('\n', ""));
+        contents
+            .filter_map(|item| item["Content"].as_str())
+            .map(|text| decode(text).map_or_else(|_| text.to_owned(), |bytes| String::from_utf8_lossy(&bytes).into_owned()))
+            .collect()
+    }
+
     /// Speaks as Request Tracker's own administrator.
     async fn call(&self, method: Method, path: &str, body: &Value) -> Value {
         let request = self.client.request(method, format!("{}/REST/2.0/{path}", self.url));

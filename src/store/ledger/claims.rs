@@ -88,6 +88,7 @@ impl Db {
             return Ok(0);
         }
         self.give_back_runs("").await?;
+        self.give_back_turns().await?;
         self.end_leases("", false).await
     }
 
