@@ -146,7 +146,12 @@ pub fn make_polls(config: &Config, store: &Db) -> anyhow::Result<Vec<TimedJob>> 
                 clock,
             });
             let name = format!("write notes for `{}`", settings.source).leak();
-            let write = TimedJob::new(name, NOTE_EVERY, &write_back, |notes| async move { notes.round().await });
+            let write = TimedJob::new(
+                name,
+                NOTE_EVERY,
+                &write_back,
+                |notes| async move { notes.round().await },
+            );
             jobs.push(write.drained_for(HELPDESK_DRAIN));
         }
         let poller = Arc::new(Poller {

@@ -117,13 +117,22 @@ impl RequestTracker {
         let history = self.call(Method::GET, &path, &Value::Null).await;
         let items = history["items"].as_array().unwrap().iter().rev();
         let comment = items.into_iter().find(|item| item["Type"] == "Comment").unwrap();
-        let path = format!("transaction/{}/attachments?fields=Content", comment["id"].as_str().unwrap());
+        let path = format!(
+            "transaction/{}/attachments?fields=Content",
+            comment["id"].as_str().unwrap()
+        );
         let attachments = self.call(Method::GET, &path, &Value::Null).await;
         let contents = attachments["items"].as_array().unwrap().iter();
-        let decode = |text: &str| base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text.replace('\n', ""));
+        let decode =
+            |text: &str| base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text.replace('\n', ""));
         contents
             .filter_map(|item| item["Content"].as_str())
-            .map(|text| decode(text).map_or_else(|_| text.to_owned(), |bytes| String::from_utf8_lossy(&bytes).into_owned()))
+            .map(|text| {
+                decode(text).map_or_else(
+                    |_| text.to_owned(),
+                    |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+                )
+            })
             .collect()
     }
 
