@@ -44,7 +44,6 @@ async fn polled(redmine: &Redmine, key: &str) -> TestEnv {
         .set("SOURCES__REDMINE__URL", &redmine.url)
         .set("SOURCES__REDMINE__TOKEN", key)
         .set("SOURCES__REDMINE__POLL_EVERY", "200ms")
-        .set("SOURCES__REDMINE__SWEEP_EVERY", "1s")
         .build()
         .await
 }

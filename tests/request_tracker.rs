@@ -32,14 +32,14 @@ once![
 /// The owner, the AdminCc of the ticket, and the one person in the group that is AdminCc of the queue.
 const PHONES: [&str; 3] = ["+14155550101", "+14155550103", "+493012345678"];
 
-/// A service beside a Request Tracker, asked often.
+/// A service beside a Request Tracker, which is asked often for what changed and seldom for everything: one must not find
+/// what the other should have.
 fn polled(database: Database, rt: &RequestTracker) -> Plan {
     Plan::on(database)
         .set("SOURCES__RT__KIND", "rt")
         .set("SOURCES__RT__URL", &rt.url)
         .set("SOURCES__RT__TOKEN", &rt.token)
         .set("SOURCES__RT__POLL_EVERY", "300ms")
-        .set("SOURCES__RT__SWEEP_EVERY", "2s")
 }
 
 /// Waits until the service has looked at Request Tracker for the first time: what is critical before is left alone.

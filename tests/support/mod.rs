@@ -49,6 +49,15 @@ pub fn client() -> reqwest::Client {
     reqwest::Client::new()
 }
 
+/// A port that nobody listens on just now, for a server that can only be told one.
+pub fn free_port() -> u16 {
+    // Closed at once: a listener that stays would take the server's connections and never answer.
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .unwrap()
+        .port()
+}
+
 /// Waits until `look` sees what the story waits for; fails with what was seen last.
 pub async fn eventually<T, S: std::fmt::Debug>(what: &str, mut look: impl AsyncFnMut() -> Result<T, S>) -> T {
     let mut ticks = tokio::time::interval(Duration::from_millis(10));

@@ -1,7 +1,7 @@
 //! A real Redmine 5 (Debian: `redmine`, `redmine-sqlite`, `ruby-webrick`), copied into a folder of its own with a database of
 //! its own. Debian's own set-up of it is not needed.
 
-use super::{client, database::Folder, eventually, left_out};
+use super::{PATIENCE, client, database::Folder, eventually, free_port, left_out};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::{
@@ -38,11 +38,10 @@ impl Redmine {
                 .unwrap()
                 .to_owned()
         };
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = port.local_addr().unwrap().port();
+        let port = free_port();
         // Ends with this process, however it went.
         let serve = format!(
-            "ruby bin/rails server -u webrick -e production -b 127.0.0.1 -p {port} >server.log 2>&1 & cat >/dev/null; kill $!; wait"
+            "ruby bin/rails server -u webrick -e production -b 127.0.0.1 -p {port} >server.log 2>&1 & cat >/dev/null; kill -KILL $!; wait"
         );
         let server = command("sh", folder.path())
             .args(["-c", &serve])
@@ -57,7 +56,7 @@ impl Redmine {
             folder,
         };
         eventually("Redmine to answer", async || {
-            let answer = redmine.client.get(&redmine.url).send().await;
+            let answer = redmine.client.get(&redmine.url).timeout(PATIENCE).send().await;
             answer.map_err(|error| (error.to_string(), redmine.log()))
         })
         .await;

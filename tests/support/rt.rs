@@ -1,7 +1,7 @@
 //! A real Request Tracker 5 (Debian: `request-tracker5`, `rt5-db-sqlite`), with a database and a configuration of its own.
 //! Set up once per test run; each story has a copy, which it may stop and start.
 
-use super::{client, database::Folder, eventually, left_out};
+use super::{PATIENCE, client, database::Folder, eventually, free_port, left_out};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::{
@@ -43,8 +43,7 @@ impl RequestTracker {
         };
         let folder = Folder::new();
         std::fs::copy(template.folder.join("rt.db"), folder.path().join("rt.db")).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = port.local_addr().unwrap().port();
+        let port = free_port();
         configure(folder.path(), port, "");
         Some(Self {
             folder,
@@ -66,7 +65,7 @@ impl RequestTracker {
         let (port, log) = (self.port, self.folder.path().join("log"));
         // Ends with this process, however it went.
         let serve = format!(
-            "{SERVER} --server Standalone --host 127.0.0.1 --port {port} >>{} 2>&1 & cat >/dev/null; kill $!; wait",
+            "{SERVER} --server Standalone --host 127.0.0.1 --port {port} >>{} 2>&1 & cat >/dev/null; kill -KILL $!; wait",
             log.display()
         );
         let server = command("sh", self.folder.path())
@@ -77,7 +76,8 @@ impl RequestTracker {
             .spawn();
         self.server = Some(server.unwrap());
         eventually("Request Tracker to answer", async || {
-            let answer = self.client.get(format!("{}/REST/2.0/rt", self.url)).send().await;
+            let question = self.client.get(format!("{}/REST/2.0/rt", self.url)).timeout(PATIENCE);
+            let answer = question.send().await;
             answer.map_err(|error| (error.to_string(), std::fs::read_to_string(&log)))
         })
         .await;
