@@ -247,7 +247,7 @@ fn is_mac(algorithm: Algorithm, key: &[u8], message: &[u8], signature: &[u8]) ->
 }
 
 fn decode_hex(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 || !text.is_ascii() {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
     }
     let digits = (0..text.len()).step_by(2).map(|start| &text[start..start + 2]);
