@@ -12,19 +12,20 @@
 //! config/        reads a file under environment variables, all faults at once; the sections that belong to no carrier
 //! telemetry.rs   the log
 //! supervise.rs   tasks that panic or end early are started anew, or end the process
-//! http/          connections and their caps, tokens, limits; events, Twilio's webhooks, the admin API, health
+//! http/          connections and their caps, tokens, limits; events, helpdesks' and Twilio's webhooks, the admin API, health
+//! source/        helpdesks that are polled: osTicket, Request Tracker, Zammad, Redmine; the loop; notes on tickets
 //! intake/        what becomes of an event: who is told, in which words
 //! worker/        one job, one file, run by apalis: deliveries (backend, pace, send), sweep, reconcile (with proof), probe,
 //!                clock_watch, listener, nightly, alarms, outbox, cleanup
-//! store/         all SQL: connections, transactions, group commit; ledger/, the only writer of deliveries, attempts and
+//! store/         all SQL of our own database: connections, transactions, group commit; ledger/, the only writer of deliveries, attempts and
 //!                timelines; alerts, opt-outs, limits, holds; lists and reports; job runs, outbox, clean-up; transfer
 //! carrier/       who carries messages: the registry, what every carrier answers (driver), log, twilio/
 //! mail/          how mails look, and SMTP
-//! domain/        event, source, phone, message, delivery (the state machine), route, answer, search, clock, day, nightly,
+//! domain/        event, source, mapping, urgency, verifier, staff, phone, message, delivery (the state machine), route, answer, search, clock, day, nightly,
 //!                report, alarm, mail, timeline (in words): no I/O, no clock
 //! ```
 //!
-//! Who may import whom: `main -> cli -> app -> {http, worker} -> intake -> {store, carrier, mail} -> domain`, each also what is
+//! Who may import whom: `main -> cli -> app -> {http, worker, source} -> intake -> {store, carrier, mail} -> domain`, each also what is
 //! further to the right. Beside the line stand `config` (each carrier reads its own section with its `Reader`), `telemetry` and
 //! `supervise`. `http` and `worker` never import each other, nor do `store`, `carrier` and `mail`: they meet in the database.
 //! No file imports another in a circle. Only `store` contains SQL, only `carrier::twilio` knows Twilio's words, only
@@ -43,6 +44,9 @@
 //!
 //! Every later write goes from jobs to tx by the same files, named once. On SQLite a new event is begun in the very
 //! transaction that raises it. Every move of a delivery is decided by `domain/delivery`.
+//!
+//! A helpdesk's own form comes by http/hooks -> domain/verifier -> domain/source -> domain/mapping -> domain/event; a poll by
+//! source/poll -> source/helpdesk -> domain/source -> domain/event. Both go on at intake/mod.
 //!
 //! # The walk of a receipt
 //!

@@ -133,7 +133,7 @@ impl Db {
         .map(drop)
     }
 
-    /// Puts a note off until then, or gives it up.
+    /// Puts a note off until then, or gives it up; then its words, which name people, are deleted.
     pub async fn put_off_note(
         &self,
         note: &TicketNote,
@@ -141,7 +141,9 @@ impl Db {
         due_at: Option<Timestamp>,
     ) -> Result<(), StoreError> {
         self.execute(
-            sql!("update ticket_note set due_at = $2, lease_until = null, last_error = $3 where alert_id = $1"),
+            sql!("update ticket_note set due_at = $2, lease_until = null, last_error = $3,
+                    text = case when cast($2 as bigint) is null then '' else text end
+                 where alert_id = $1"),
             args![&note.alert_id, due_at.map(ms), why],
         )
         .await

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 /// Every table, in the order in which rows may be inserted: what others refer to comes first. Not `route_pace`, which is
 /// the old server's time of day, nor `admin_session`: who is logged in there logs in here anew.
-pub const TABLES: [&str; 17] = [
+pub const TABLES: [&str; 21] = [
     "alert",
     "alert_event",
     "delivery",
@@ -26,6 +26,10 @@ pub const TABLES: [&str; 17] = [
     "opt_out",
     "staff",
     "staff_key",
+    "source_poll",
+    "source_ticket",
+    "unknown_urgency",
+    "ticket_note",
     "daily_count",
     "setting",
     "route_hold",
