@@ -17,18 +17,19 @@
 //! intake/        what becomes of an event: who is told, in which words
 //! worker/        one job, one file, run by apalis: deliveries (backend, pace, send), sweep, reconcile (with proof), probe,
 //!                clock_watch, listener, nightly, alarms, outbox, cleanup
-//! store/         all SQL of our own database: connections, transactions, group commit; ledger/, the only writer of deliveries, attempts and
-//!                timelines; alerts, opt-outs, limits, holds; lists and reports; job runs, outbox, clean-up; transfer
+//! store/         all SQL of our own database: connections, transactions, group commit; ledger/, the only writer of
+//!                deliveries, attempts and timelines; alerts, opt-outs, limits, holds; lists and reports; job runs, outbox, clean-up; transfer
 //! carrier/       who carries messages: the registry, what every carrier answers (driver), log, twilio/
 //! mail/          how mails look, and SMTP
-//! domain/        event, source, mapping, urgency, verifier, staff, phone, message, delivery (the state machine), route, answer, search, clock, day, nightly,
-//!                report, alarm, mail, timeline (in words): no I/O, no clock
+//! domain/        event, source, mapping, urgency, verifier, staff, phone, message, delivery (the state machine), route,
+//!                answer, search, clock, day, nightly, report, alarm, mail, timeline (in words): no I/O, no clock
 //! ```
 //!
-//! Who may import whom: `main -> cli -> app -> {http, worker, source} -> intake -> {store, carrier, mail} -> domain`, each also what is
-//! further to the right. Beside the line stand `config` (each carrier reads its own section with its `Reader`), `telemetry` and
-//! `supervise`. `http` and `worker` never import each other, nor do `store`, `carrier` and `mail`: they meet in the database.
-//! No file imports another in a circle. Only `store` contains SQL, only `carrier::twilio` knows Twilio's words, only
+//! Who may import whom: `main -> cli -> app -> {http, worker, source} -> intake -> {store, carrier, mail} -> domain`, each
+//! also what is further to the right. Beside the line stand `config` (each carrier and helpdesk reads its own section with
+//! its `Reader`), `telemetry` and `supervise`. `http`, `worker` and `source` never import each other, nor do `store`,
+//! `carrier` and `mail`: they meet in the database. No file imports another in a circle. Only `store` contains SQL (and
+//! `source::osticket`, which has no other way to ask), only `carrier::twilio` knows Twilio's words, only
 //! `worker::workers` names apalis. A test keeps it so (`tests/architecture.rs`).
 //!
 //! # The walk of an event

@@ -141,9 +141,11 @@ impl Db {
         due_at: Option<Timestamp>,
     ) -> Result<(), StoreError> {
         self.execute(
-            sql!("update ticket_note set due_at = $2, lease_until = null, last_error = $3,
+            sql!(
+                "update ticket_note set due_at = $2, lease_until = null, last_error = $3,
                     text = case when cast($2 as bigint) is null then '' else text end
-                 where alert_id = $1"),
+                 where alert_id = $1"
+            ),
             args![&note.alert_id, due_at.map(ms), why],
         )
         .await
