@@ -401,7 +401,7 @@ async fn a_file_of_staff_is_read_line_by_line(database: Database) {
         json!({"added": 0, "changed": 0, "unchanged": 1, "refused": []})
     );
     for (file, status, said) in [
-        ("2,+14155550101\n", 400, "does not name the columns"),
+        ("2,+14155550101\n", 422, "does not name the columns"),
         (
             "staff_id,phone\n9,\"+14155550101\n10,+14155550102\n",
             200,
@@ -556,7 +556,7 @@ async fn the_page_reads_files_and_shows_a_number_only_when_asked(database: Datab
             &[("action", "import"), ("source", "acme"), ("lines", "7,030 1234567")],
         )
         .await;
-    assert_eq!(headless.status, 400);
+    assert_eq!(headless.status, 422);
     headless.has("does not name the columns");
     headless.has("7,030 1234567");
     let lines = "staff_id,phone,name\n7,030 1234567,Bo\n8,12,\n";

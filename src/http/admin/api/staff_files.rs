@@ -14,7 +14,7 @@ use crate::{
     http::{
         body,
         deadline::now,
-        error::{Fields, FileBody, ForAdmins, Kind, Problem},
+        error::{Fields, FileBody, ForAdmins, Problem},
         state::{AppState, SharedState},
     },
     store::{StaffFilter, StaffMember},
@@ -136,7 +136,7 @@ pub async fn import_file(app: &AppState, source: &str, bytes: &[u8]) -> Result<S
     let File { people, refused } = read_file(app, source, text).ok_or_else(|| {
         let detail = "the first line does not name the columns, so nothing was read: write `staff_id`, `phone` and, if you like, \
             `name`, `email`, `login`, `role`, `region`, `manages`, `source` above them";
-        Problem::new(Kind::InvalidFile, detail)
+        Problem::field("", detail)
     })?;
     let (mut added, mut changed, now) = (0, 0, now());
     for some in people.chunks(AT_ONCE) {
