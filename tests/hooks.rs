@@ -342,6 +342,7 @@ async fn every_preset_reads_its_helpdesk(database: Database) {
     for path in [
         "/v1/hooks/glpi",
         "/v1/hooks/glpi?crc_token=",
+        "/v1/hooks/glpi?crc_token=%7B%22item%22%3A%7B%7D%7D1763630678",
         "/v1/hooks/zammad?crc_token=abc",
     ] {
         assert_eq!(

@@ -222,9 +222,12 @@ impl Verifier {
         }
     }
 
-    /// The answer to a challenge by which GLPI proves that we have the secret: the hex HMAC-SHA256 of what it sent.
+    /// The answer to a challenge by which GLPI proves that we have the secret: the hex HMAC-SHA256 of what it sent. Only
+    /// letters, digits, `-` and `_` are answered: anybody may ask, and the answer to a JSON object would be the signature by
+    /// which we would take that object for GLPI's.
     pub fn answer_challenge(&self, challenge: &str) -> Option<String> {
-        let key = self.keys.first()?;
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let key = self.keys.first().filter(|_| challenge.bytes().all(is_plain))?;
         let mut mac = Hmac::<Sha256>::new_from_slice(key.expose_secret()).ok()?;
         mac.update(challenge.as_bytes());
         let bytes = mac.finalize().into_bytes();
@@ -401,6 +404,16 @@ mod tests {
                 .unwrap_err()
                 .contains("`webhook-timestamp`")
         );
+    }
+
+    #[test]
+    fn a_challenge_is_no_way_to_a_signature() {
+        let verifier = Verifier::new(Scheme::plain(), KeyForm::Text, &["hush".into()]).unwrap();
+
+        assert!(verifier.answer_challenge("f3a9-B_7").is_some());
+        for body in ["{\"item\":{}}1763630678", "[1]", "{}", "\"a\"", "a b", "ä"] {
+            assert_eq!(verifier.answer_challenge(body), None, "{body}");
+        }
     }
 
     #[test]

@@ -177,7 +177,7 @@ async fn take(
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Challenge {
-    /// The challenge, which is answered with its HMAC-SHA256.
+    /// The challenge, which is answered with its HMAC-SHA256: at most 200 letters, digits, `-` and `_`.
     crc_token: String,
 }
 
