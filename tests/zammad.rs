@@ -13,6 +13,8 @@ stories![
     a_change_that_the_poll_cannot_see_is_found_by_looking_at_everything,
     a_wrong_token_is_said_in_the_log,
     what_a_webhook_misses_is_alerted_on_and_counted,
+    a_ticket_raised_again_after_a_webhook_closed_it_is_a_change_to_the_poll,
+    what_was_critical_before_is_left_alone_whoever_is_on_it,
 ];
 
 pub fn polled(database: Database, zammad: &Zammad) -> Plan {
@@ -162,4 +164,58 @@ async fn what_a_webhook_misses_is_alerted_on_and_counted(database: Database) {
     assert!(log.contains("ticket.id=8 missed=1 of=2"), "{log}");
     let (code, out, _) = env.run(&["source", "list"]).await;
     assert!(code == 0 && out.contains("with its token; missed 1 of 2"), "{out}");
+}
+
+async fn a_ticket_raised_again_after_a_webhook_closed_it_is_a_change_to_the_poll(database: Database) {
+    let zammad = Zammad::start().await;
+    let env = polled(database, &zammad)
+        .set("SOURCES__ACME__TOKENS", "acme-token")
+        .set("SOURCES__ACME__DAILY_LIMIT", "0")
+        .build()
+        .await;
+    env.service.logged("is polled from now on").await;
+    zammad.create(7, "3 high");
+    let alert = alert(&env, 7).await;
+    env.stand(&alert, &["deferred"]).await;
+
+    // Lowered and raised again between two looks; the webhook of the raise is lost.
+    let body = json!({"ticket": {"id": 7, "title": "Oven too hot", "priority": {"name": "2 normal"}}});
+    let headers = [
+        ("authorization", "Bearer acme-token"),
+        ("content-type", "application/json"),
+    ];
+    let lowered = env
+        .request(
+            reqwest::Method::POST,
+            "/v1/hooks/acme",
+            &headers,
+            body.to_string().into_bytes(),
+        )
+        .await;
+    assert_eq!(lowered.body["outcome"], "resolved", "{lowered:?}");
+    zammad.change(7, "title", json!("Oven far too hot"));
+
+    env.stand(&alert, &["deferred"]).await;
+    let shown = env.get(&format!("/v1/alerts/{alert}")).await;
+    assert_eq!(shown["closed_at"], serde_json::Value::Null, "{shown}");
+    let story = shown["deliveries"][0]["timeline"].to_string();
+    assert!(story.contains("the ticket is critical again"), "{story}");
+}
+
+async fn what_was_critical_before_is_left_alone_whoever_is_on_it(database: Database) {
+    let zammad = Zammad::start().await;
+    zammad.create(7, "3 high");
+    let env = polled(database, &zammad)
+        .set("SOURCES__ACME__SWEEP_EVERY", "200ms")
+        .build()
+        .await;
+    env.service.logged("is polled from now on").await;
+
+    zammad.change(7, "owner_id", json!(1));
+    zammad.create(8, "3 high");
+
+    // The look that found the second has seen the first.
+    alert(&env, 8).await;
+    let listed = env.get("/v1/alerts?source=acme").await;
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1, "{listed}");
 }

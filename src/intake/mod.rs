@@ -118,6 +118,10 @@ impl Intake {
         {
             Box::pin(self.store.note_heard(&event.source, &event.ticket.id, now)).await?;
         }
+        if via == Via::Webhook && source.is_polled && matches!(outcome, Outcome::Resolved { .. }) {
+            // What the poll saw before counts no more: a ticket that is critical again is a change.
+            Box::pin(self.store.forget_seen(&event.source, &event.ticket.id)).await?;
+        }
         Ok(Some(outcome))
     }
 

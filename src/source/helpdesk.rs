@@ -116,28 +116,18 @@ mod tests {
         Helpdesk::open(&settings, &sources["default"]).unwrap()
     }
 
-    /// The forms were tried on a real Request Tracker 5.0.3 and a real Redmine 5.0.4; Zammad's is that of its documentation.
+    /// The form was tried on a real Request Tracker 5.0.3; Zammad's is that of its documentation.
     #[tokio::test]
     async fn a_note_is_one_that_customers_do_not_see() {
         let token = || "secret".to_owned().into();
         let rt = |url: Url| Access::Rt { url, token: token() };
-        let redmine = |url: Url| Access::Redmine {
-            url,
-            token: token(),
-            phone_field: "Mobile".into(),
-        };
         let zammad = |url: Url| Access::Zammad { url, token: token() };
         type Make<'a> = &'a dyn Fn(Url) -> Access;
-        let cases: [(Make, &str, &str); 3] = [
+        let cases: [(Make, &str, &str); 2] = [
             (
                 &rt,
                 "POST /help/REST/2.0/ticket/12/comment",
                 r#"{"Content":"Everyone was reached","ContentType":"text/plain"}"#,
-            ),
-            (
-                &redmine,
-                "PUT /help/issues/12.json",
-                r#"{"issue":{"notes":"Everyone was reached","private_notes":true}}"#,
             ),
             (&zammad, "POST /help/api/v1/ticket_articles", r#""internal":true"#),
         ];

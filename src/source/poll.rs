@@ -64,7 +64,12 @@ impl Poller {
     pub async fn round(&self) -> Result<(), StoreError> {
         let name = &self.settings.source;
         let now = (self.clock)();
-        let Some(turn) = self.store.take_poll(name, &new_id(), now, after(now, LEASE)).await? else {
+        let latest = after(now, self.settings.every.max(LONGEST_PAUSE));
+        let Some(turn) = self
+            .store
+            .take_poll(name, &new_id(), now, (after(now, LEASE), latest))
+            .await?
+        else {
             return Ok(());
         };
         let asked = self.ask(&turn).await;
@@ -119,7 +124,7 @@ impl Poller {
             .swept_at
             .is_none_or(|at| after(at, self.settings.sweep_every) <= now);
         if is_due {
-            self.sweep().await?;
+            self.sweep(turn, &position).await?;
         }
         Ok(is_due)
     }
@@ -155,7 +160,7 @@ impl Poller {
 
     /// Looks at all tickets that are critical, and at those that were: a change that the helpdesk has not told of is found
     /// here.
-    async fn sweep(&self) -> Result<(), Failed> {
+    async fn sweep(&self, turn: &Turn, position: &str) -> Result<(), Failed> {
         let critical = self.helpdesk.critical().await?;
         for ticket in &critical {
             self.take(ticket).await?;
@@ -164,13 +169,16 @@ impl Poller {
         let mut known = self.store.critical_tickets(&self.settings.source).await?;
         known.retain(|id| !seen.contains(id.as_str()));
         for ids in known.chunks(LOOK_UP) {
+            self.keep(turn, position).await?;
             let tickets = self.helpdesk.tickets(ids).await?;
             for ticket in &tickets {
                 self.take(ticket).await?;
             }
             let found: BTreeSet<&str> = tickets.iter().map(|ticket| ticket.id.as_str()).collect();
             for id in ids.iter().filter(|id| !found.contains(id.as_str())) {
-                self.take(&gone(id)).await?;
+                // Deleted, merged, or only hidden from us for a while: that is no reason to cancel anything.
+                tracing::info!(source = %self.settings.source, ticket.id = %id, "the helpdesk shows a ticket no more that was critical; its alert stays as it is");
+                self.store.forget_seen(&self.settings.source, id).await?;
             }
         }
         Ok(())
@@ -195,22 +203,35 @@ impl Poller {
         let people = digest(&ticket.event);
         let is_as_known = known.as_ref().is_some_and(|known| {
             let is_same = known.state.as_deref() == Some(state.as_str());
-            is_same && (state != TicketState::Critical || known.people.as_deref() == Some(&*people))
+            // Critical before Nightbell came, and left alone since: others on it make it no news.
+            let is_left_alone = known.seen_at.is_none() && known.heard_at.is_none();
+            is_same && (state != TicketState::Critical || is_left_alone || known.people.as_deref() == Some(&*people))
         });
-        let never_was_critical = known.is_none() && matches!(state, TicketState::Lower | TicketState::Closed);
-        if is_as_known || never_was_critical {
+        if is_as_known {
+            return Ok(());
+        }
+        // A ticket that never was critical is nobody's business, unless its alert was raised and not noted here.
+        let is_over = matches!(state, TicketState::Lower | TicketState::Closed);
+        if known.is_none() && is_over && !self.store.has_alert(name, &ticket.id).await? {
             return Ok(());
         }
         let now = (self.clock)();
-        let document = document(ticket, state, known.as_ref());
+        let document = document(ticket, (state, &people), known.as_ref());
         match self.source.read_event(name, document, now, true) {
             Ok(reading) => {
+                for fault in &reading.left_out {
+                    tracing::warn!(source = %name, ticket.id = %ticket.id, pointer = fault.pointer, "left out of a ticket: {}", fault.detail);
+                }
                 let taken = self.intake.take(&reading.event, Via::Poll, now).await?;
                 if let Some(Outcome::Accepted { alert_id, .. }) = taken {
                     tracing::info!(source = %name, alert.id = %alert_id, "the poll found a critical ticket");
                 }
             }
-            Err(faults) => self.complain(ticket, &faults),
+            // Not noted: it is tried again whenever it is seen.
+            Err(faults) => {
+                self.complain(ticket, &faults);
+                return Ok(());
+            }
         }
         let seen = (state, &*people);
         self.store.note_seen(name, &ticket.id, seen, false, now).await?;
@@ -238,13 +259,13 @@ impl Poller {
 }
 
 /// An event of what is seen now. Its id is that of the change, so that each change counts once.
-fn document(ticket: &SeenTicket, state: TicketState, known: Option<&KnownTicket>) -> Value {
+fn document(ticket: &SeenTicket, (state, people): (TicketState, &str), known: Option<&KnownTicket>) -> Value {
     let mut event = ticket.event.clone();
     if !event.is_object() {
         event = json!({});
     }
     let changes = known.map_or(0, |known| known.changes);
-    event["id"] = format!("poll-{}", changes + 1).into();
+    event["id"] = format!("poll-{}-{}-{people}", changes + 1, state.as_str()).into();
     if !event["ticket"].is_object() {
         event["ticket"] = json!({});
     }
@@ -258,16 +279,6 @@ fn document(ticket: &SeenTicket, state: TicketState, known: Option<&KnownTicket>
         event["type"] = "ticket.closed".into();
     }
     event
-}
-
-/// A ticket that the helpdesk has no more.
-fn gone(id: &str) -> SeenTicket {
-    SeenTicket {
-        id: id.to_owned(),
-        is_open: false,
-        urgency: String::new(),
-        event: json!({}),
-    }
 }
 
 /// Whom a ticket names, so that somebody new is noticed; no name or number can be read from it.

@@ -97,6 +97,9 @@ impl Db {
         let Some(alert) = lock(&mut tx, event).await? else {
             return Ok(None);
         };
+        if alert.was_raised_after(event) {
+            return Ok(Some(Resolved::Duplicate { alert_id: alert.id }));
+        }
         let alert_id = alert.id;
         if let Some(id) = &event.id
             && !note_event(&mut tx, &alert_id, OVER, id, now).await?
@@ -219,10 +222,19 @@ struct Alert {
     stripped_at: Option<i64>,
     event_id: Option<String>,
     close_occurred_at: Option<i64>,
+    occurred_at: i64,
+    received_at: i64,
     imported_at: Option<i64>,
 }
 
 impl Alert {
+    /// Whether an event speaks of a time before the ticket turned critical: a late retry must not close what came after it.
+    /// Only where both say when they happened; a helpdesk whose clock was ahead is not believed beyond our own.
+    fn was_raised_after(&self, event: &Event) -> bool {
+        let is_dated = self.occurred_at != self.received_at;
+        event.is_dated && is_dated && ms(event.occurred_at) < self.occurred_at.min(self.received_at)
+    }
+
     /// Whether an event speaks of a time before the alert was closed. A close that lies ahead was dated by a clock that has
     /// gone back since.
     fn was_closed_after(&self, event: &Event, now: Timestamp) -> bool {
@@ -245,7 +257,7 @@ async fn lock(tx: &mut Tx, event: &Event) -> Result<Option<Alert>, StoreError> {
     tx.optional(
         sql!(
             "update alert set closed_at = closed_at where source = $1 and ticket_id = $2
-         returning id, closed_at, stripped_at, event_id, close_occurred_at, imported_at"
+         returning id, closed_at, stripped_at, event_id, close_occurred_at, imported_at, occurred_at, received_at"
         ),
         args![&event.source, &event.ticket.id],
     )

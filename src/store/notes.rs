@@ -46,12 +46,14 @@ pub struct TicketNote {
 
 impl Db {
     /// Alerts of a source that are settled and have no note yet: no message is on its way any more (one that the carrier
-    /// never spoke of is settled after three days), and not all were canceled.
+    /// never spoke of is settled after three days), not all were canceled, and
+    /// none went to the log only: in test mode nobody is told.
     pub async fn settled_alerts(&self, source: &str, now: Timestamp) -> Result<Vec<Settled>, StoreError> {
         const SETTLED: Sql = sql!(
             "select a.id, a.ticket_id from alert a where a.id >= $1 and a.source = $2
                 and not exists (select 1 from ticket_note n where n.alert_id = a.id)
                 and exists (select 1 from delivery d where d.alert_id = a.id and d.state <> 'canceled')
+                and not exists (select 1 from delivery t where t.alert_id = a.id and t.provider = 'log')
                 and not exists (select 1 from delivery o where o.alert_id = a.id and o.state in (",
             State::OPEN,
             ") and not (o.state in ('accepted', 'sent') and o.due_at is null))

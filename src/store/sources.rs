@@ -61,6 +61,9 @@ pub struct KnownTicket {
     pub state: Option<String>,
     pub people: Option<String>,
     pub changes: i64,
+    /// When the poll first saw it critical, and when a webhook brought it: neither of one that was critical before.
+    pub seen_at: Option<i64>,
+    pub heard_at: Option<i64>,
 }
 
 /// How polling a helpdesk goes, for admins.
@@ -97,14 +100,15 @@ pub struct UnknownUrgency {
 }
 
 impl Db {
-    /// Takes the turn to ask a helpdesk, if it is due and no other process is at it.
+    /// Takes the turn to ask a helpdesk until then, if it is due and no other process is at it. None is due after `latest`.
     pub async fn take_poll(
         &self,
         source: &str,
         token: &str,
         now: Timestamp,
-        until: Timestamp,
+        (until, latest): (Timestamp, Timestamp),
     ) -> Result<Option<Turn>, StoreError> {
+        // What lies further ahead than any pause was written before the clock was turned back.
         let waits: Option<(i64, Option<i64>)> = self
             .reads()
             .optional(
@@ -113,7 +117,8 @@ impl Db {
             )
             .await?;
         let is_due = |(due_at, lease_until): (i64, Option<i64>)| {
-            due_at <= ms(now) && lease_until.is_none_or(|until| until <= ms(now))
+            let is_leased = lease_until.is_some_and(|lease| lease > ms(now) && lease <= ms(until));
+            (due_at <= ms(now) || due_at > ms(latest)) && !is_leased
         };
         if waits.is_some_and(|waits| !is_due(waits)) {
             return Ok(None);
@@ -124,11 +129,12 @@ impl Db {
                 sql!(
                     "insert into source_poll (source, owner, lease_until, due_at, failures) values ($1, $2, $4, $3, 0)
                      on conflict (source) do update set owner = excluded.owner, lease_until = excluded.lease_until
-                     where source_poll.due_at <= $3
-                        and (source_poll.lease_until is null or source_poll.lease_until <= $3)
+                     where (source_poll.due_at <= $3 or source_poll.due_at > $5)
+                        and (source_poll.lease_until is null or source_poll.lease_until <= $3
+                            or source_poll.lease_until > $4)
                      returning position, swept_at, failures"
                 ),
-                args![source, token, ms(now), ms(until)],
+                args![source, token, ms(now), ms(until), ms(latest)],
             )
             .await?;
         tx.commit().await?;
@@ -213,7 +219,9 @@ impl Db {
     pub async fn known_ticket(&self, source: &str, ticket_id: &str) -> Result<Option<KnownTicket>, StoreError> {
         self.reads()
             .optional(
-                sql!("select state, people, changes from source_ticket where source = $1 and ticket_id = $2"),
+                sql!(
+                    "select state, people, changes, seen_at, heard_at from source_ticket where source = $1 and ticket_id = $2"
+                ),
                 args![source, ticket_id],
             )
             .await
@@ -258,6 +266,26 @@ impl Db {
         )
         .await
         .map(drop)
+    }
+
+    /// Forgets what the poll has seen of a ticket, so that the next look counts as a change.
+    pub async fn forget_seen(&self, source: &str, ticket_id: &str) -> Result<(), StoreError> {
+        self.execute(
+            sql!("update source_ticket set state = null, people = null where source = $1 and ticket_id = $2"),
+            args![source, ticket_id],
+        )
+        .await
+        .map(drop)
+    }
+
+    /// Whether a ticket has its alert.
+    pub async fn has_alert(&self, source: &str, ticket_id: &str) -> Result<bool, StoreError> {
+        self.reads()
+            .exists(
+                sql!("select 1 from alert where source = $1 and ticket_id = $2"),
+                args![source, ticket_id],
+            )
+            .await
     }
 
     /// Notes that a webhook brought a critical ticket of a helpdesk that is polled too.

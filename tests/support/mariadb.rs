@@ -62,7 +62,7 @@ impl MariaDb {
             "true".to_owned()
         };
         let prepare = format!(
-            "{own} && {} {PREPARE} --no-defaults --datadir={place}/data --auth-root-authentication-method=normal --skip-test-db",
+            "{own} && {} env TMPDIR={place} {PREPARE} --no-defaults --datadir={place}/data --auth-root-authentication-method=normal --skip-test-db",
             as_nobody()
         );
         let prepared = shell(&prepare).output().unwrap();

@@ -163,6 +163,9 @@ impl Db {
         now: Timestamp,
     ) -> Result<usize, StoreError> {
         const OLDEST: Sql = sql!("select id from delivery where held_source = $1 order by received_at, id limit $2");
+        const WAITING: Sql = sql!(
+            "select count(*) from delivery d join alert a on a.id = d.alert_id where d.state = 'pending' and a.source = $1"
+        );
         const LET_GO: Sql = sql!(
             "update delivery set held_source = null from ",
             HeldRow::ROWS,
@@ -173,7 +176,11 @@ impl Db {
         limits::lock_day(&mut tx, day).await?;
         let free = match source_limits.get(source) {
             None => RELEASE_BATCH,
-            Some(limit) => limit - tx.scalar::<i64>(USED, args![source, day.to_string()]).await?,
+            // What was released before and is not begun yet will take its slots.
+            Some(limit) => {
+                let used: i64 = tx.scalar(USED, args![source, day.to_string()]).await?;
+                limit - used - tx.scalar::<i64>(WAITING, args![source]).await?
+            }
         };
         let ids: Vec<DeliveryId> = tx.scalars(OLDEST, args![source, free.clamp(0, RELEASE_BATCH)]).await?;
         let mut deliveries = delivery::lock(&mut tx, &ids).await?;
