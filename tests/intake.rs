@@ -24,6 +24,7 @@ stories![
     the_fallback_recipients_of_a_source_are_used_when_an_event_names_none,
     a_canceled_delivery_comes_back_when_the_ticket_is_critical_again,
     a_ticket_critical_again_while_its_sms_is_on_its_way_is_still_owed,
+    a_late_lowering_does_not_close_what_came_after_it,
 ];
 
 async fn a_critical_ticket_becomes_one_sms_for_each_recipient_and_its_receipts_are_applied(database: Database) {
@@ -478,4 +479,23 @@ async fn a_ticket_critical_again_while_its_sms_is_on_its_way_is_still_owed(datab
 
     env.stand(&alert, &["accepted"]).await;
     assert_eq!(env.twilio.messages().len(), 1);
+}
+
+async fn a_late_lowering_does_not_close_what_came_after_it(database: Database) {
+    let env = Plan::on(database).set("DAILY_LIMIT", "0").build().await;
+    let now = jiff::Timestamp::now();
+    let at = |minutes_ago: i64| (now - jiff::SignedDuration::from_mins(minutes_ago)).to_string();
+    let mut raised = critical("1", &[person("+14155550101")]);
+    raised["occurred_at"] = at(5).into();
+    let alert = env.raise(&raised).await;
+    env.stand(&alert, &["deferred"]).await;
+    let lowered = |minutes_ago| json!({"occurred_at": at(minutes_ago), "ticket": {"id": "1", "urgency": "normal"}});
+
+    // A retry of what was said before the ticket turned critical, and what is said after it.
+    let late = env.post(&lowered(10)).await;
+    assert_eq!(late.body["outcome"], "duplicate", "{late:?}");
+    env.stand(&alert, &["deferred"]).await;
+    let after = env.post(&lowered(1)).await;
+    assert_eq!(after.body["outcome"], "resolved", "{after:?}");
+    env.stand(&alert, &["canceled"]).await;
 }
