@@ -58,7 +58,8 @@ impl WriteBack {
     }
 }
 
-/// Who was reached, in words. Names are the helpdesk's own; no number is in it.
+/// Who was reached, in words, for a note that customers do not see. Names are those of the event, the staff directory or the
+/// fallback recipients; no number is in it.
 fn note(people: &[Reached], zone: &TimeZone) -> String {
     let (all, reached) = (
         people.len(),
