@@ -10,6 +10,7 @@ pub mod delivery;
 pub mod event;
 pub mod id;
 pub mod json;
+pub mod lifecycle;
 pub mod mail;
 pub mod mapping;
 pub mod message;

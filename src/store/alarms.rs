@@ -4,7 +4,7 @@
 use super::{
     Db,
     error::StoreError,
-    opt_outs,
+    lifecycle, opt_outs,
     query::Query,
     sql::{args, sql},
     tx::{Effect, Tx},
@@ -13,9 +13,12 @@ use super::{
 use crate::domain::{
     alarm::{Alarm, AlarmKind, TicketRef},
     day::after,
+    id::{AlertId, DeliveryId},
+    lifecycle::EventType,
     phone,
 };
 use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
 use std::collections::BTreeMap;
 
 /// What an alarm is about, for its mail.
@@ -55,6 +58,19 @@ pub async fn raise(
         )
         .await?;
     if new > 0 {
+        let alert_id = about.alert_id.map(AlertId::from);
+        let delivery_id = about.delivery_id.map(DeliveryId::from);
+        let told = lifecycle::About {
+            alert_id: alert_id.as_ref(),
+            delivery_id: delivery_id.as_ref(),
+            ..Default::default()
+        };
+        tx.tell(
+            EventType::AlarmRaised,
+            &told,
+            now,
+            || json!({ "alarm": kind, "title": kind.title(), "detail": detail, "advice": kind.advice() }),
+        );
         tx.then(Effect::Alarm { kind, detail });
     }
     Ok(())

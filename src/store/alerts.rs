@@ -6,6 +6,7 @@ use super::{
     error::StoreError,
     jobs::{Addition, Done, DuplicateQuery, Job, NewDelivery, Raise, Raised},
     ledger::{self, Birth, Landing},
+    lifecycle::About,
     query::Query,
     sql::{Rows, Sql, args, row, sql},
     tx::Tx,
@@ -15,9 +16,11 @@ use crate::domain::{
     delivery::{Change, Reason, State},
     event::Event,
     id::{AlertId, DeliveryId},
+    lifecycle::EventType,
     source::LaterRecipients,
 };
 use jiff::Timestamp;
+use serde_json::json;
 use std::{cmp::Ordering, sync::Arc};
 
 /// What became of an event that ends an alert.
@@ -136,6 +139,13 @@ impl Db {
             };
             canceled += usize::from(delivery.apply(Change::Cancel, landing, now).is_some());
         }
+        if alert.closed_at.is_none() {
+            let about = About {
+                alert_id: Some(&alert_id),
+                ..About::default()
+            };
+            tx.tell(EventType::AlertClosed, &about, now, || json!({ "canceled": canceled }));
+        }
         ledger::save(&mut tx, &mut deliveries).await?;
         tx.commit().await?;
         Ok(Some(Resolved::Closed { alert_id, canceled }))
@@ -207,6 +217,18 @@ pub fn insert(tx: &mut Tx, raises: &[Arc<Raise>]) {
         }
     });
     tx.queue(INSERT, rows.collect());
+    for raise in raises {
+        let about = About {
+            alert_id: Some(&raise.alert_id),
+            ..About::default()
+        };
+        tx.tell(
+            EventType::AlertCreated,
+            &about,
+            raise.at,
+            || json!({ "deliveries": raise.deliveries.len() }),
+        );
+    }
 }
 
 /// Alert ids as rows.

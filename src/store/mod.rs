@@ -24,6 +24,7 @@ mod imported;
 mod job_runs;
 mod jobs;
 mod ledger;
+mod lifecycle;
 mod limits;
 mod lists;
 mod migrate;

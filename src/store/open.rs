@@ -5,7 +5,9 @@ use super::{
     duplicates::Seen,
     engine::{Engine, Kind},
     error::{OpenError, StoreError},
-    ledger, migrate,
+    ledger,
+    lifecycle::Listeners,
+    migrate,
     query::Query,
     session::{Limits, Pool},
     single::{BUSY_TIMEOUT, Single},
@@ -118,15 +120,20 @@ impl Db {
     }
 
     fn over(kind: Kind) -> Self {
-        Self::sharing(kind, watch::Sender::new(()), Waits::default(), Fatal::default())
+        let effects = (watch::Sender::new(()), Listeners::default());
+        Self::sharing(kind, effects, Waits::default(), Fatal::default())
     }
 
-    fn sharing(kind: Kind, wake: watch::Sender<()>, waits: Waits, fatal: Fatal) -> Self {
+    fn sharing(kind: Kind, (wake, listeners): (watch::Sender<()>, Listeners), waits: Waits, fatal: Fatal) -> Self {
         let (check_told, alerts) = mpsc::unbounded_channel();
-        let effects = Effects { wake, check_told };
         if matches!(kind, Kind::Postgres(_)) {
-            tokio::spawn(check_told_again(kind.clone(), alerts));
+            tokio::spawn(check_told_again(kind.clone(), listeners.clone(), alerts));
         }
+        let effects = Effects {
+            wake,
+            check_told,
+            listeners,
+        };
         let engine = Engine { kind, effects };
         Self {
             batchers: writes::start(&engine, &fatal),
@@ -203,9 +210,10 @@ impl Db {
         match &self.engine.kind {
             Kind::Sqlite { .. } => self.clone(),
             Kind::Postgres(pool) => {
-                let wake = self.engine.effects.wake.clone();
+                let effects = &self.engine.effects;
+                let effects = (effects.wake.clone(), effects.listeners.clone());
                 let kind = Kind::Postgres(pool.apart(limits));
-                Self::sharing(kind, wake, self.waits.clone(), self.fatal.clone())
+                Self::sharing(kind, effects, self.waits.clone(), self.fatal.clone())
             }
         }
     }
@@ -222,11 +230,12 @@ fn postgres_options(url: &SecretString) -> Result<PgConnectOptions, OpenError> {
 
 /// Asks once more whether anybody is told of these alerts, now that everybody's commit can be seen. By itself: what was
 /// committed stands, and what was begun must be called, whatever becomes of this. Ends with the last way to the database.
-async fn check_told_again(kind: Kind, mut alerts: mpsc::UnboundedReceiver<(AlertId, Timestamp)>) {
+async fn check_told_again(kind: Kind, listeners: Listeners, mut alerts: mpsc::UnboundedReceiver<(AlertId, Timestamp)>) {
     // What this finds out needs no third check, and this task must not keep itself alive.
     let effects = Effects {
         wake: watch::Sender::new(()),
         check_told: mpsc::unbounded_channel().0,
+        listeners,
     };
     let engine = Engine { kind, effects };
     while let Some(alert) = alerts.recv().await {

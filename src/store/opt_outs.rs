@@ -3,15 +3,17 @@
 use super::{
     Db,
     error::StoreError,
+    lifecycle::About,
     page::Page,
     query::Query,
     sql::{Rows, Sql, args, row, sql},
     tx::Tx,
-    types::{Ms, ms},
+    types::{Ms, at, ms},
 };
-use crate::domain::phone::PhoneNumber;
+use crate::domain::{lifecycle::EventType, phone::PhoneNumber};
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::json;
 
 /// A number that must not be texted.
 #[derive(Serialize, sqlx::FromRow, utoipa::ToSchema)]
@@ -57,7 +59,7 @@ const INSERT: Sql = sql!(
     "insert into opt_out (phone, phone_text, staff_id, reason, opted_out_at)
      select r.phone, r.phone_text, r.staff_id, r.reason, r.opted_out_at from ",
     NewRow::ROWS,
-    " where true on conflict (phone) do nothing"
+    " where true on conflict (phone) do nothing returning phone, opted_out_at"
 );
 
 const OPT_OUT: &str = "select phone, phone_text, staff_id, reason, opted_out_at from opt_out";
@@ -90,9 +92,11 @@ impl Db {
     }
 
     /// Removes a number. Returns whether it was there.
-    pub async fn remove_opt_out(&self, phone: &PhoneNumber) -> Result<bool, StoreError> {
-        const REMOVE: Sql = sql!("delete from opt_out where phone = $1");
-        Ok(self.execute(REMOVE, args![phone.as_e164()]).await? > 0)
+    pub async fn remove_opt_out(&self, phone: &PhoneNumber, now: Timestamp) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        let was_there = remove(&mut tx, phone.as_e164(), None, now).await?;
+        tx.commit().await?;
+        Ok(was_there)
     }
 
     /// Lists numbers in their own order, after the cursor (a number).
@@ -119,14 +123,47 @@ async fn insert_all(tx: &mut Tx, new: &[&NewOptOut]) -> Result<u64, StoreError> 
         reason: &new.reason,
         opted_out_at: ms(new.opted_out_at),
     });
-    tx.execute(INSERT, args![rows.collect::<Rows>()]).await
+    let added: Vec<(String, i64)> = tx.all(INSERT, args![rows.collect::<Rows>()]).await?;
+    for (phone, opted_out_at) in &added {
+        tell_created(tx, phone, None, at(*opted_out_at));
+    }
+    Ok(u64::try_from(added.len()).unwrap_or(u64::MAX))
+}
+
+/// Lets others hear of a new opt-out; `message_id`: of the inbound message that asked for it.
+fn tell_created(tx: &mut Tx, e164: &str, message_id: Option<&str>, now: Timestamp) {
+    let about = About {
+        phone: Some(e164),
+        message_id,
+        ..About::default()
+    };
+    tx.tell(EventType::OptOutCreated, &about, now, || json!({}));
+}
+
+/// Removes a number; whether it was there. `message_id`: of the inbound message that asked for it.
+pub async fn remove(tx: &mut Tx, e164: &str, message_id: Option<&str>, now: Timestamp) -> Result<bool, StoreError> {
+    const REMOVE: Sql = sql!("delete from opt_out where phone = $1");
+    let was_there = tx.execute(REMOVE, args![e164]).await? > 0;
+    if was_there {
+        let about = About {
+            phone: Some(e164),
+            message_id,
+            ..About::default()
+        };
+        tx.tell(EventType::OptOutRemoved, &about, now, || json!({}));
+    }
+    Ok(was_there)
 }
 
 /// Adds a number that the provider reported.
 pub async fn insert_reported(tx: &mut Tx, e164: &str, now: Timestamp) -> Result<(), StoreError> {
     const INSERT: Sql =
         sql!("insert into opt_out (phone, reason, opted_out_at) values ($1, $2, $3) on conflict (phone) do nothing");
-    tx.execute(INSERT, args![e164, BY_PROVIDER, ms(now)]).await.map(drop)
+    let added = tx.execute(INSERT, args![e164, BY_PROVIDER, ms(now)]).await?;
+    if added > 0 {
+        tell_created(tx, e164, None, now);
+    }
+    Ok(())
 }
 
 /// Whether a number must not be texted.

@@ -7,7 +7,7 @@ use super::{
     engine::{Kind, read},
     error::StoreError,
     query::Query,
-    sql::{Sql, args},
+    sql::{Sql, args, sql},
     tx::Tx,
 };
 use serde_json::Value;
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 /// Every table, in the order in which rows may be inserted: what others refer to comes first. Not `route_pace`, which is
 /// the old server's time of day, nor `admin_session`: who is logged in there logs in here anew.
-pub const TABLES: [&str; 21] = [
+pub const TABLES: [&str; 28] = [
     "alert",
     "alert_event",
     "delivery",
@@ -30,6 +30,13 @@ pub const TABLES: [&str; 21] = [
     "source_ticket",
     "unknown_urgency",
     "ticket_note",
+    "inbound_message",
+    "ack_code",
+    "lifecycle_place",
+    "lifecycle_event",
+    "webhook_endpoint",
+    "webhook_hold",
+    "webhook_try",
     "daily_count",
     "setting",
     "route_hold",
@@ -204,7 +211,13 @@ impl Import {
     }
 
     /// Makes it true.
-    pub async fn commit(self) -> Result<(), StoreError> {
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        // What was inserted with its number has not moved PostgreSQL's counter on.
+        const GO_ON: Sql =
+            sql!("select setval(pg_get_serial_sequence('lifecycle_event', 'seq'), max(seq)) from lifecycle_event");
+        if self.tx.has_neighbours() {
+            let _: Vec<(Option<i64>,)> = self.tx.all(GO_ON, args![]).await?;
+        }
         self.tx.commit().await
     }
 }

@@ -6,6 +6,7 @@
 
 use super::{
     error::StoreError,
+    lifecycle::{self, Listeners, Untold},
     query::{FromEither, Query, bind},
     session::{Session, call},
     single::Held,
@@ -30,6 +31,8 @@ pub enum Connection {
 pub enum Effect {
     /// A delivery is due: the workers of all processes look.
     Wake,
+    /// Lifecycle events were written: they are posted.
+    Told,
     /// An alarm was raised: it is logged.
     Alarm { kind: AlarmKind, detail: String },
     /// Whether anybody is told of this alert has to be asked once more: on PostgreSQL two transactions at once do not see
@@ -42,6 +45,7 @@ pub enum Effect {
 pub struct Effects {
     pub wake: watch::Sender<()>,
     pub check_told: mpsc::UnboundedSender<(AlertId, Timestamp)>,
+    pub listeners: Listeners,
 }
 
 impl Effects {
@@ -49,6 +53,7 @@ impl Effects {
         for effect in effects {
             match effect {
                 Effect::Wake => self.wake.send_replace(()),
+                Effect::Told => self.listeners.notify(),
                 Effect::Alarm { kind, detail } => {
                     tracing::error!(alarm = kind.as_str(), "{detail}. {}", kind.advice());
                 }
@@ -63,6 +68,7 @@ impl Effects {
 pub struct Tx {
     pub connection: Connection,
     queue: Vec<(Sql, Vec<Argument>)>,
+    untold: Untold,
     effects: Vec<Effect>,
     after_commit: Effects,
 }
@@ -72,6 +78,7 @@ impl Tx {
         Self {
             connection,
             queue: Vec::new(),
+            untold: Untold::default(),
             effects: Vec::new(),
             after_commit,
         }
@@ -85,6 +92,16 @@ impl Tx {
     /// Adds what is to happen after the commit.
     pub fn then(&mut self, effect: Effect) {
         self.effects.push(effect);
+    }
+
+    /// Who hears of lifecycle events.
+    pub fn listeners(&self) -> &Listeners {
+        &self.after_commit.listeners
+    }
+
+    /// The lifecycle events of this transaction, which are written as it is committed.
+    pub fn untold(&mut self) -> &mut Untold {
+        &mut self.untold
     }
 
     /// Adds a statement for these rows to those that go with the next round trip; without rows it is left out. It takes
@@ -128,14 +145,24 @@ impl Tx {
     }
 
     /// Makes everything durable (fsync'd), then lets the effects happen.
-    pub async fn commit(self) -> Result<(), StoreError> {
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        self.queue_events();
         self.commit_returning::<(i64,)>().await.map(drop)
     }
 
     /// Like `commit`, as the last step of which this question for these rows is asked.
     pub async fn commit_asking<T: FromEither>(mut self, sql: Sql, rows: Rows) -> Result<Vec<T>, StoreError> {
+        self.queue_events();
         self.queue(sql, rows);
         self.commit_returning().await
+    }
+
+    fn queue_events(&mut self) {
+        let events = self.untold.take();
+        if !events.is_empty() {
+            self.then(Effect::Told);
+            self.queue(lifecycle::INSERT, events);
+        }
     }
 
     async fn commit_returning<T: FromEither>(mut self) -> Result<Vec<T>, StoreError> {

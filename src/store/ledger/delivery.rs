@@ -6,11 +6,13 @@ use crate::{
         day::after,
         delivery::{Change, MessageStatus, Reason, State},
         id::{AlertId, AttemptNo, DeliveryId},
+        lifecycle::EventType,
         phone::PhoneNumber,
     },
     store::{
         error::StoreError,
         jobs::{Addition, NewDelivery},
+        lifecycle::About,
         query::Query,
         sql::{Rows, Sql, row, sql},
         tx::{Effect, Tx},
@@ -299,6 +301,37 @@ impl Delivery {
         self.edits.is_as_new = true;
     }
 
+    /// Lets others hear of the moves that an entry each stands for.
+    fn tell(&self, tx: &mut Tx, entries: &[Entry]) {
+        for entry in entries {
+            let Some(state) = State::parse(entry.what) else {
+                continue;
+            };
+            let Some(kind) = EventType::of_move(state) else {
+                continue;
+            };
+            let about = About {
+                alert_id: self.alert_id.as_ref(),
+                delivery_id: Some(&self.id),
+                ..About::default()
+            };
+            tx.tell(kind, &about, at(entry.at), || {
+                // The words beside the state are those of the newest move.
+                let words = (self.state == state).then_some(&self.words);
+                serde_json::json!({
+                    "state": state,
+                    "reason": words.and(self.reason.as_deref()),
+                    "attempt": self.attempts.0,
+                    "round": self.round,
+                    "provider": self.provider,
+                    "provider_message_id": words.and_then(|words| words.provider_message_id.as_deref()),
+                    "provider_status": words.and_then(|words| words.provider_status.as_deref()),
+                    "error_code": words.and_then(|words| words.error_code),
+                })
+            });
+        }
+    }
+
     fn add_entry(&mut self, what: &'static str, detail: String, now: Timestamp) {
         self.timeline_length += 1;
         self.edits.entries.push(Entry {
@@ -448,6 +481,7 @@ pub async fn create(tx: &mut Tx, births: &mut [Birth], now: Timestamp) -> Result
         };
         set.extend(delivery.alert_id.clone());
         let edits = std::mem::take(&mut delivery.edits);
+        delivery.tell(tx, &edits.entries);
         edits.entries.iter().for_each(|entry| entries.push(entry));
     }
     tx.queue(CREATE, rows);
@@ -544,6 +578,7 @@ pub async fn save(tx: &mut Tx, deliveries: &mut [Delivery]) -> Result<(), StoreE
         }
         if edits.has_moved {
             moved.push(&row);
+            delivery.tell(tx, &edits.entries);
             if delivery.state == State::Pending && delivery.due_at.is_some_and(|due_at| due_at <= delivery.moved_at) {
                 tx.then(Effect::Wake);
             }

@@ -159,7 +159,7 @@ pub async fn remove(State(app): SharedState, Path(phone): Path<String>) -> Resul
 /// Takes a number off the list.
 pub async fn remove_one(app: &AppState, phone: &str) -> Result<(), Problem> {
     for phone in meant_by(phone, app.default_region) {
-        if app.store.remove_opt_out(&phone).await? {
+        if app.store.remove_opt_out(&phone, now()).await? {
             tracing::info!(%phone, "opt-out removed");
             return Ok(());
         }

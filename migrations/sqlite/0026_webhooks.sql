@@ -1,0 +1,48 @@
+-- Who hears of lifecycle events, by the name in the configuration, and how far each has heard.
+create table webhook_endpoint (
+    name          text primary key not null,
+    -- Everything up to here was posted, or is in `webhook_hold`.
+    place         integer not null,
+    -- How often in a row nothing was taken, and until when it is left alone because of it.
+    tries         integer not null,
+    due_at        integer,
+    failing_since integer,
+    last_error    text,
+    succeeded_at  integer,
+    -- When it was given up; null: it is not.
+    disabled_at   integer,
+    -- Which process posts to it.
+    lease_owner   text,
+    lease_until   integer,
+    -- The number of the newest try.
+    tried         integer not null,
+    created_at    integer not null
+) strict;
+-- Events up to the endpoint's place that it has not taken: each waits for those of its stream before it.
+create table webhook_hold (
+    endpoint   text not null,
+    place      integer not null,
+    stream     text not null,
+    tries      integer not null,
+    due_at     integer not null,
+    since      integer not null,
+    last_error text,
+    primary key (endpoint, place)
+) strict;
+create index webhook_hold_stream on webhook_hold (endpoint, stream, place);
+create index webhook_hold_due on webhook_hold (endpoint, due_at);
+-- The newest tries of each endpoint.
+create table webhook_try (
+    endpoint   text not null,
+    number     integer not null,
+    event_id   text not null,
+    event_type text not null,
+    at         integer not null,
+    took_ms    integer not null,
+    -- What the endpoint answered; null: nothing.
+    status     integer,
+    -- `taken`, `failed`, or `given_up`.
+    outcome    text not null,
+    error      text,
+    primary key (endpoint, number)
+) strict;
