@@ -15,6 +15,7 @@ stories![
     what_a_webhook_misses_is_alerted_on_and_counted,
     a_ticket_raised_again_after_a_webhook_closed_it_is_a_change_to_the_poll,
     what_was_critical_before_is_left_alone_whoever_is_on_it,
+    a_ticket_that_is_hidden_for_a_while_keeps_its_alert_and_is_told_of_once,
 ];
 
 pub fn polled(database: Database, zammad: &Zammad) -> Plan {
@@ -218,4 +219,41 @@ async fn what_was_critical_before_is_left_alone_whoever_is_on_it(database: Datab
     alert(&env, 8).await;
     let listed = env.get("/v1/alerts?source=acme").await;
     assert_eq!(listed["items"].as_array().unwrap().len(), 1, "{listed}");
+}
+
+async fn a_ticket_that_is_hidden_for_a_while_keeps_its_alert_and_is_told_of_once(database: Database) {
+    let zammad = Zammad::start().await;
+    let env = polled(database, &zammad)
+        .set("SOURCES__ACME__SWEEP_EVERY", "200ms")
+        .build()
+        .await;
+    env.service.logged("is polled from now on").await;
+    zammad.create(7, "3 high");
+    let alert_id = alert(&env, 7).await;
+    env.twilio.accepted(1).await;
+
+    let hidden = zammad.hide(7);
+    env.service
+        .logged("shows a ticket no more that was critical; its alert stays as it is")
+        .await;
+    zammad.show(hidden);
+    // A later one is told of, so the first has been looked at again.
+    zammad.create(8, "3 high");
+    alert(&env, 8).await;
+
+    let texts = env.twilio.accepted(2).await;
+    assert_eq!(texts.iter().filter(|text| text.body.contains("#317")).count(), 1);
+    let shown = env.get(&format!("/v1/alerts/{alert_id}")).await;
+    assert!(shown["closed_at"].is_null(), "{shown}");
+
+    zammad.change(7, "priority", json!("2 normal"));
+    eventually("the alert to be closed", async || {
+        let shown = env.get(&format!("/v1/alerts/{alert_id}")).await;
+        if shown["closed_at"].is_null() {
+            Err(shown)
+        } else {
+            Ok(())
+        }
+    })
+    .await;
 }

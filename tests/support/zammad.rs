@@ -69,6 +69,17 @@ impl Zammad {
         ticket["updated_at"] = json!("2020-01-01T00:00:00.000Z");
     }
 
+    /// Takes a ticket out of our sight; it is the caller's to show it again.
+    pub fn hide(&self, id: u64) -> Value {
+        let mut state = self.state.lock().unwrap();
+        let place = state.tickets.iter().position(|ticket| ticket["id"] == id).unwrap();
+        state.tickets.remove(place)
+    }
+
+    pub fn show(&self, ticket: Value) {
+        self.state.lock().unwrap().tickets.push(ticket);
+    }
+
     pub fn users_asked_for(&self) -> usize {
         self.state.lock().unwrap().users
     }
