@@ -10,6 +10,8 @@
 //!
 //! Locks are always taken in this order, so that PostgreSQL has no deadlocks: setting, alert, daily count, delivery.
 
+mod ack_codes;
+mod acknowledge;
 mod alarms;
 mod alerts;
 mod batcher;
@@ -50,6 +52,7 @@ mod types;
 mod waits;
 mod writes;
 
+pub use acknowledge::{Acknowledged, Acknowledger, LinkedAlert};
 pub use alerts::Resolved;
 pub use cleanup::{Ages, Batch, Old};
 pub use db::Db;
