@@ -9,6 +9,7 @@
 #[macro_use]
 mod support;
 
+mod acknowledge;
 mod admin_commands;
 mod alarms;
 mod answers;
