@@ -10,6 +10,7 @@
 mod support;
 
 mod acknowledge;
+mod acknowledge_replies;
 mod admin_commands;
 mod alarms;
 mod answers;
