@@ -367,3 +367,56 @@ async fn with_codes(
     }
     Ok(listed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{database_url::DatabaseUrl, event, json as document, source::LaterRecipients},
+        store::{Limits, Raised},
+    };
+    use serde_json::Value;
+
+    #[tokio::test]
+    async fn others_hear_of_it_once_and_without_a_name() {
+        let folder = std::env::temp_dir().join(format!("nightbell-acknowledge-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let url = format!("sqlite://{}/nightbell.db", folder.display());
+        let store = Db::open(&DatabaseUrl::parse(&url).unwrap(), Limits::QUICK)
+            .await
+            .unwrap();
+        store.listen_for([EventType::AlertAcknowledged].into_iter().collect());
+        let now: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap();
+        let body = document::parse(br#"{"ticket":{"id":1,"subject":"x","urgency":"critical"}}"#).unwrap();
+        let event = event::parse(&body, now).unwrap();
+        let raised = store
+            .raise(&event, LaterRecipients::Untold, now, async || Ok(Vec::new()))
+            .await;
+        let Ok(Raised::New { alert_id, .. }) = raised else {
+            panic!("known already")
+        };
+
+        for name in ["Grace", "Mona"] {
+            let by = Acknowledger::named(Via::Page, Some(name.into()));
+            let done = store
+                .acknowledge(&alert_id, &by, AcknowledgeRules::default(), now)
+                .await;
+            assert_eq!(
+                matches!(done, Ok(Some(Acknowledged::Now { .. }))),
+                name == "Grace",
+                "{done:?}"
+            );
+        }
+
+        const TOLD: Sql = sql!("select type, alert_id, data from lifecycle_event");
+        let told: Vec<(String, String, String)> = store.reads().all(TOLD, args![]).await.unwrap();
+        std::fs::remove_dir_all(folder).unwrap();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(
+            (told[0].0.as_str(), told[0].1.as_str()),
+            ("alert.acknowledged", alert_id.as_str())
+        );
+        let data: Value = serde_json::from_str(&told[0].2).unwrap();
+        assert_eq!(data, json!({ "via": "page", "staff_id": null, "role": null }));
+    }
+}
