@@ -91,14 +91,9 @@ mod tests {
         assert_eq!(faults(&[on], here), ["acknowledge.secret"]);
         assert_eq!(faults(&[on, secret("short")], here), ["acknowledge.secret"]);
         let two = format!("{GOOD},{GOOD}x");
+        let (three, one_short) = (format!("{two},{GOOD}y"), format!("{GOOD},short"));
         assert_eq!(faults(&[on, secret(&two)], here), [""; 0]);
-        assert_eq!(
-            faults(&[on, secret(&format!("{two},{GOOD}y"))], here),
-            ["acknowledge.secret"]
-        );
-        assert_eq!(
-            faults(&[on, secret(&format!("{GOOD},short"))], here),
-            ["acknowledge.secret"]
-        );
+        assert_eq!(faults(&[on, secret(&three)], here), ["acknowledge.secret"]);
+        assert_eq!(faults(&[on, secret(&one_short)], here), ["acknowledge.secret"]);
     }
 }

@@ -3,7 +3,6 @@
 //! so that a late reply is told that it is late; then the clean-up frees it. Absent: what is acknowledged (see `acknowledge`).
 
 use super::{
-    acknowledge::ToldAlert,
     error::StoreError,
     ledger::Birth,
     query::Query,
@@ -28,11 +27,11 @@ pub async fn is_code(tx: &mut Tx, phone: &PhoneNumber, code: &str) -> Result<boo
     tx.exists(IS_CODE, args![phone.as_e164(), code]).await
 }
 
-/// The code of an alert for this phone; made now, if it has none. `None` if nearly all are taken.
+/// The code of an alert that this phone was told of by this message; made now, if it has none. `None` if nearly all are taken.
 pub async fn code_of(
     tx: &mut Tx,
     phone: &PhoneNumber,
-    alert: &ToldAlert,
+    (alert_id, delivery_id): (&AlertId, &DeliveryId),
     now: Timestamp,
 ) -> Result<Option<String>, StoreError> {
     const KNOWN: Sql = sql!(
@@ -44,19 +43,17 @@ pub async fn code_of(
          on conflict do nothing"
     );
     for _ in 0..TRIES {
-        let known: Option<String> = tx
-            .optional_scalar(KNOWN, args![&alert.alert_id, phone.as_e164()])
-            .await?;
+        let known: Option<String> = tx.optional_scalar(KNOWN, args![alert_id, phone.as_e164()]).await?;
         if known.is_some() {
             return Ok(known);
         }
         let code = code_of_number(rand::random());
-        let arguments = args![phone.as_e164(), code, &alert.alert_id, &alert.delivery_id, ms(now)];
+        let arguments = args![phone.as_e164(), code, alert_id, delivery_id, ms(now)];
         if tx.execute(MAKE, arguments).await? > 0 {
             return Ok(Some(code.to_owned()));
         }
     }
-    tracing::warn!(alert.id = %alert.alert_id, "no code is free for a phone that is told of very many alerts");
+    tracing::warn!(alert.id = %alert_id, "no code is free for a phone that is told of very many alerts");
     Ok(None)
 }
 

@@ -361,7 +361,7 @@ async fn with_codes(
     for told in open {
         let alert = told.alert.clone();
         // Where there is none to be had, the other alerts can be told apart all the same.
-        if let Some(code) = ack_codes::code_of(tx, phone, &alert, now).await? {
+        if let Some(code) = ack_codes::code_of(tx, phone, (&alert.alert_id, &alert.delivery_id), now).await? {
             listed.push((alert, code));
         }
     }

@@ -4,7 +4,7 @@
 //! Absent: any call to the outside. No transaction is open while a provider is called.
 //!
 //! From below: `session` and `single` (connections), `engine`, `tx` (a transaction, and what follows its commit), `query`,
-//! `sql`; tables of their own (`alarms`, `holds`, `limits`, `opt_outs`, `staff`, `contact`, `ack_codes` …); `ledger` (the only writer of deliveries,
+//! `sql`; tables of their own (`alarms`, `holds`, `limits`, `opt_outs`, `staff`, `ack_codes`, …); `ledger` (the only writer of deliveries,
 //! attempts and timelines); `alerts`, `acknowledge`, `duplicates`; `jobs`, `batcher`, `writes` (group commit); `db`, `open`. Beside them what
 //! only reads (`lists`, `reports`, `overview`), and what the nightly jobs need (`job_runs`, `outbox`, `cleanup`).
 //!
