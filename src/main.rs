@@ -22,7 +22,7 @@
 //! carrier/       who carries messages: the registry, what every carrier answers (driver), log, twilio/
 //! mail/          how mails look, and SMTP
 //! domain/        event, source, mapping, urgency, verifier, staff, phone, message, delivery (the state machine), route,
-//!                answer, search, clock, day, nightly, report, alarm, mail, timeline (in words): no I/O, no clock
+//!                acknowledge, ack_link, answer, search, clock, day, nightly, report, alarm, mail, timeline (in words): no I/O, no clock
 //! ```
 //!
 //! Who may import whom: `main -> cli -> app -> {http, worker, source} -> intake -> {store, carrier, mail} -> domain`, each

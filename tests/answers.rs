@@ -13,8 +13,7 @@ stories![
     each_page_links_to_the_next,
 ];
 
-const ALERT: &str =
-    "closed_at imported_at deliveries id occurred_at received_at source subject ticket_id ticket_number urgency url";
+const ALERT: &str = "acknowledged_at acknowledged_by acknowledged_via closed_at imported_at deliveries id occurred_at received_at source subject ticket_id ticket_number urgency url";
 const DELIVERY: &str = "alert_id attempts channel created_at due_at error_code id phone provider provider_message_id
     provider_status reason recipient resend_of round segments state updated_at";
 const OPT_OUT: &str = "opted_out_at phone phone_text reason staff_id";

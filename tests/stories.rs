@@ -9,6 +9,8 @@
 #[macro_use]
 mod support;
 
+mod acknowledge;
+mod acknowledge_replies;
 mod admin_commands;
 mod alarms;
 mod answers;

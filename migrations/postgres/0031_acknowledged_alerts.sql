@@ -1,2 +1,2 @@
 -- no-transaction
-create index concurrently if not exists alert_acknowledged on alert (acknowledged_at, id) where acknowledged_at is not null;
+create index concurrently if not exists alert_acknowledged on alert (id) where acknowledged_at is not null;

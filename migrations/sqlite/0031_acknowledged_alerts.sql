@@ -1,1 +1,1 @@
-create index if not exists alert_acknowledged on alert (acknowledged_at, id) where acknowledged_at is not null;
+create index if not exists alert_acknowledged on alert (id) where acknowledged_at is not null;

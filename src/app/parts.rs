@@ -92,6 +92,7 @@ pub fn make_app_state(
     admin_tokens.add(&config.admin_tokens, None);
     let twilio = &config.carriers.sections.twilio;
     Ok(AppState {
+        acknowledging: config.acknowledging.clone(),
         store: store.clone(),
         intake: make_intake(config, store),
         intake_tokens,
@@ -115,7 +116,13 @@ pub fn make_app_state(
 }
 
 fn make_intake(config: &Config, store: &Db) -> Intake {
-    Intake::new(store.clone(), config.sources.clone(), load_templates(config))
+    let acknowledging = config.acknowledging.clone();
+    Intake::new(
+        store.clone(),
+        config.sources.clone(),
+        load_templates(config),
+        acknowledging,
+    )
 }
 
 /// How often it is looked whether a helpdesk is to be asked.

@@ -4,8 +4,8 @@
 
 use crate::{
     carrier,
-    config::{Effective, Fault, Log, Nightly, Reader, Sms, read_sources},
-    domain::{database_url::DatabaseUrl, source::Source},
+    config::{Effective, Fault, Log, Nightly, Reader, Sms, read_acknowledge, read_sources},
+    domain::{acknowledge::Acknowledging, database_url::DatabaseUrl, source::Source},
     source,
 };
 use axum::http::HeaderName;
@@ -39,6 +39,8 @@ pub struct Config {
     /// Where the provider reaches us from outside.
     pub public_url: Option<Url>,
     pub sms: Sms,
+    /// How people acknowledge alerts.
+    pub acknowledging: Acknowledging,
     pub carriers: carrier::Settings,
     pub nightly: Nightly,
     pub templates_dir: Option<PathBuf>,
@@ -124,6 +126,7 @@ fn read(reader: &mut Reader) -> Config {
     let chosen = carrier::Chosen::read(reader);
     let sms = Sms::read(reader);
     let carriers = carrier::Settings::read(reader, &chosen, public_url.as_ref());
+    let acknowledging = read_acknowledge(reader, public_url.as_ref());
     let nightly = Nightly::read(reader);
     if reader.text("heartbeat.url").is_some() {
         reader.warn("this version sends no heartbeat yet: `heartbeat.url` has no effect");
@@ -164,6 +167,7 @@ fn read(reader: &mut Reader) -> Config {
         proxy_header,
         public_url,
         sms,
+        acknowledging,
         carriers,
         nightly,
         templates_dir,

@@ -8,12 +8,12 @@ use super::{
 };
 use crate::{
     app::{Access, Admin, Content, Loaded},
-    domain::report::plural,
+    domain::{report::plural, text::clean_line},
 };
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, process::ExitCode};
 
 #[derive(Subcommand)]
@@ -25,6 +25,17 @@ pub enum Command {
         /// The alert's id, as `alert list` shows it
         #[arg(value_name = "ID", value_parser = read_id)]
         id: String,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Say that somebody takes care of it; what is not sent to others yet is held back
+    Acknowledge {
+        /// The alert's id, as `alert list` shows it
+        #[arg(value_name = "ID", value_parser = read_id)]
+        id: String,
+        /// Who takes care of it
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
         #[command(flatten)]
         shown: Shown,
     },
@@ -52,6 +63,9 @@ pub struct List {
     /// Only `open` or `closed` ones, or those with a delivery in this state
     #[arg(long, value_name = "STATE")]
     state: Option<String>,
+    /// Only those that somebody has acknowledged (`true`), or nobody (`false`)
+    #[arg(long, value_name = "BOOL")]
+    acknowledged: Option<bool>,
     /// Only those that came on this local day
     #[arg(long, value_name = "YYYY-MM-DD")]
     day: Option<String>,
@@ -76,6 +90,9 @@ pub fn run(loaded: Loaded, command: Command) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }),
+        Command::Acknowledge { id, by, shown } => with_admin(loaded, Access::Change, async |admin, loaded| {
+            acknowledge(admin, loaded, (&id, by.as_deref()), &shown).await
+        }),
         Command::Cancel { id, shown } => with_admin(loaded, Access::Change, async |admin, loaded| {
             cancel(admin, loaded, &id, &shown).await
         }),
@@ -84,7 +101,9 @@ pub fn run(loaded: Loaded, command: Command) -> anyhow::Result<ExitCode> {
 
 impl List {
     async fn run(self, admin: &Admin, loaded: &Loaded) -> anyhow::Result<ExitCode> {
+        let acknowledged = self.acknowledged.map(|wanted| wanted.to_string());
         let given = [
+            ("acknowledged", &acknowledged),
             ("source", &self.source),
             ("ticket_id", &self.ticket),
             ("subject", &self.subject),
@@ -105,7 +124,7 @@ impl List {
                 minute(alert.received_at, &loaded.config.time_zone),
                 alert.ticket_number.clone().unwrap_or_else(|| alert.ticket_id.clone()),
                 states(&alert),
-                if alert.closed_at.is_some() { "closed" } else { "open" }.to_owned(),
+                stands(&alert),
                 alert.source.clone(),
                 or_dash(alert.subject.as_ref()),
             ]);
@@ -116,6 +135,16 @@ impl List {
         }
         print(listed.remark("There is no such alert."))?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Whether its ticket is over, and if not, whether somebody takes care of it.
+fn stands(alert: &Alert) -> String {
+    match (alert.closed_at, alert.acknowledged_at, &alert.acknowledged_by) {
+        (Some(_), ..) => "closed".to_owned(),
+        (None, None, _) => "open".to_owned(),
+        (None, Some(_), None) => "acknowledged".to_owned(),
+        (None, Some(_), Some(by)) => format!("acknowledged by {}", clean_line(by, 40)),
     }
 }
 
@@ -131,6 +160,35 @@ fn states(alert: &Alert) -> String {
         none if none.is_empty() => "nobody to tell".to_owned(),
         counted => counted,
     }
+}
+
+/// It is no failure that somebody was first: somebody takes care of it.
+async fn acknowledge(
+    admin: &Admin,
+    loaded: &Loaded,
+    (id, by): (&str, Option<&str>),
+    shown: &Shown,
+) -> anyhow::Result<ExitCode> {
+    let path = ["v1", "alerts", id, "acknowledge"];
+    let wish = json!({"by": by, "via": "command"});
+    let answer = admin
+        .ask(Method::POST, &path, shown.query(), Content::Json(&wish))
+        .await?
+        .good()?;
+    let document: Value = answer.read()?;
+    if shown.json {
+        print_json(&document)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let canceled = usize::try_from(document["canceled"].as_u64().unwrap_or(0))?;
+    let said = match (document["acknowledged"].as_bool(), canceled) {
+        (Some(true), 0) => "acknowledged".to_owned(),
+        (Some(true), count) => format!("acknowledged; held back {count} message{}", plural(count)),
+        (Some(false) | None, _) => "somebody was first; nothing was changed".to_owned(),
+    };
+    let story = story::of_alert(&answer.read()?, &loaded.config.time_zone);
+    print(format!("{said}\n\n{story}"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn cancel(admin: &Admin, loaded: &Loaded, id: &str, shown: &Shown) -> anyhow::Result<ExitCode> {

@@ -226,12 +226,16 @@ fn in_one_sentence(alert: &Alert) -> String {
     let delivered = count(|state| state == State::Delivered);
     let open = count(State::is_open);
     let ended = alert.deliveries.len() - delivered - open;
+    let taken_care_of = match alert.acknowledged_at {
+        Some(_) => " Somebody acknowledged it.",
+        None => "",
+    };
     match (alert.deliveries.len(), delivered, open) {
         (0, ..) if alert.imported_at.is_some() => {
             "In short: the system before texted, and Nightbell does not.".to_owned()
         }
-        (0, ..) => "In short: nobody was texted.".to_owned(),
-        (_, 0, 0) => "In short: no message reached anybody.".to_owned(),
+        (0, ..) => format!("In short: nobody was texted.{taken_care_of}"),
+        (_, 0, 0) => format!("In short: no message reached anybody.{taken_care_of}"),
         (_, delivered, open) => {
             let is_test = alert.deliveries.iter().any(Delivery::is_test);
             let test = if is_test {
@@ -240,7 +244,7 @@ fn in_one_sentence(alert: &Alert) -> String {
                 ""
             };
             format!(
-                "In short: {delivered} message{} delivered, {open} under way or not certain, {ended} not delivered.{test}",
+                "In short: {delivered} message{} delivered, {open} under way or not certain, {ended} not delivered.{taken_care_of}{test}",
                 plural(delivered)
             )
         }

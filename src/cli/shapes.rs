@@ -18,6 +18,9 @@ pub struct Alert {
     pub subject: Option<String>,
     pub received_at: Timestamp,
     pub closed_at: Option<Timestamp>,
+    pub acknowledged_at: Option<Timestamp>,
+    pub acknowledged_by: Option<String>,
+    pub acknowledged_via: Option<String>,
     /// When it was taken over from the system before.
     pub imported_at: Option<Timestamp>,
     pub deliveries: Vec<Delivery>,

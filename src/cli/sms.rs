@@ -37,7 +37,10 @@ const EXAMPLE: &str = r#"{"ticket": {"id": "3", "number": "108749", "subject": "
     "client": {"organisation": "Acme Corp"}}"#;
 
 pub fn preview(loaded: &Loaded, preview: &Preview) -> anyhow::Result<ExitCode> {
-    let faults = faults_in(loaded, &["sms.max_segments", "sms.encoding", "templates."]);
+    let faults = faults_in(
+        loaded,
+        &["sms.max_segments", "sms.encoding", "templates.", "acknowledge."],
+    );
     if !faults.is_empty() {
         return Ok(report(&faults));
     }
@@ -89,7 +92,13 @@ fn compose(loaded: &Loaded, file: Option<&Path>) -> anyhow::Result<Option<Messag
     };
     let warn = |error: &_| eprintln!("the template failed and the built-in one is used: {error:#}");
     let templates = app::load_templates(&loaded.config);
-    Ok(Some(templates.compose(&event, event.recipients.first(), warn)))
+    let acknowledging = &loaded.config.acknowledging;
+    let link = acknowledging.link(&uuid::Uuid::nil().to_string().into(), jiff::Timestamp::now());
+    // As long as any code.
+    let random = acknowledging.has_code.then_some(|| 0);
+    let to = event.recipients.first();
+    let (message, _) = templates.compose_answerable(&event, to, link.as_deref(), random, warn);
+    Ok(Some(message))
 }
 
 fn read_text(path: &Path) -> anyhow::Result<String> {

@@ -4,7 +4,7 @@ use super::{
     shapes::{Alert, Delivery},
     table::local,
 };
-use crate::domain::text::clean_line;
+use crate::domain::{acknowledge::Via, text::clean_line};
 use jiff::tz::TimeZone;
 
 /// Longer texts of a helpdesk are cut.
@@ -54,12 +54,33 @@ pub fn head(alert: &Alert, zone: &TimeZone) -> String {
         (None, Some(at)) => format!("no longer critical since {}", local(at, zone)),
     };
     format!(
-        "Ticket {} (id {}, source {}): {}\nAlert {}: came {came}; {ended}\n",
+        "Ticket {} (id {}, source {}): {}\nAlert {}: came {came}; {ended}\n{}",
         clean_line(number, MAX_LINE),
         clean_line(&alert.ticket_id, MAX_LINE),
         clean_line(&alert.source, MAX_LINE),
         clean_line(subject, MAX_LINE),
         alert.id,
+        acknowledged(alert, zone),
+    )
+}
+
+/// Whether somebody takes care of it. Nothing of what was over before anybody did.
+fn acknowledged(alert: &Alert, zone: &TimeZone) -> String {
+    let Some(at) = alert.acknowledged_at else {
+        return match alert.closed_at.or(alert.imported_at) {
+            Some(_) => String::new(),
+            None => "Nobody has acknowledged it.\n".to_owned(),
+        };
+    };
+    let by = alert.acknowledged_by.as_deref().unwrap_or("somebody");
+    let via = match alert.acknowledged_via.as_deref().map(Via::parse) {
+        Some(Some(via)) => format!(", {}", via.in_words()),
+        Some(None) | None => String::new(),
+    };
+    format!(
+        "Acknowledged by {} at {}{via}\n",
+        clean_line(by, MAX_LINE),
+        local(at, zone)
     )
 }
 

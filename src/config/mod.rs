@@ -1,6 +1,7 @@
 //! How settings are read, and the sections that belong to no carrier. Absent: the carriers' own sections, which stand
 //! beside their code, and the whole that they make (see `app::settings`).
 
+mod acknowledge;
 mod channel;
 mod log;
 mod nightly;
@@ -9,6 +10,7 @@ mod reader;
 mod sms;
 mod sources;
 
+pub use acknowledge::read_acknowledge;
 pub use channel::read_channel;
 pub use log::Log;
 pub use nightly::Nightly;

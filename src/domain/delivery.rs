@@ -28,7 +28,7 @@ words! {
         Failed = "failed",
         /// The person opted out.
         Suppressed = "suppressed",
-        /// The ticket was closed, or a person canceled, before it was sent.
+        /// The ticket was closed or acknowledged, or a person canceled, before it was sent.
         Canceled = "canceled",
         /// Too old to be of use.
         Expired = "expired",
@@ -45,6 +45,8 @@ sets! {
         /// among these, because that message may well have arrived; what it hides from the question whether anybody was
         /// told is made up for by an alarm and a row of the report of its own.
         is_told, TOLD = Pending | Deferred | Sending | Unknown | Unconfirmed | Accepted | Sent | Delivered;
+        /// A call to the provider was begun for it, and may have told its person.
+        may_have_told, MAY_HAVE_TOLD = Sending | Unknown | Unconfirmed | Accepted | Sent | Delivered | Undelivered;
         /// Nobody knows whether the provider has it.
         is_uncertain, UNCERTAIN = Sending | Unknown | Unconfirmed;
         /// The provider is asked about it from time to time.
@@ -117,7 +119,7 @@ pub enum Change {
     Revive,
     /// Handling it went wrong too often.
     SetAside,
-    /// The newest attempt surely did not reach the provider; `closed` if the ticket was closed meanwhile.
+    /// The newest attempt surely did not reach the provider; `closed` if the ticket was closed or acknowledged meanwhile.
     NotSent { closed: bool },
     /// The provider refused the newest attempt for good.
     Refuse,
@@ -190,7 +192,8 @@ pub struct BeforeSend {
     pub now: Timestamp,
     pub received_at: Timestamp,
     pub expire_after: SignedDuration,
-    pub ticket_closed: bool,
+    /// Why it is not to be sent any more: the ticket is closed, or somebody acknowledged the alert.
+    pub pointless: Option<Reason>,
     pub opted_out: bool,
     /// Slots of today's limit that are not taken.
     pub free_slots: i64,
@@ -210,8 +213,8 @@ pub enum Gate {
 impl BeforeSend {
     /// Decides. The oldest go first, so a delivery takes no slot that one ahead of it still needs.
     pub fn decide(self) -> Gate {
-        if self.ticket_closed {
-            Gate::Stop(Change::Cancel, Reason::TicketClosed)
+        if let Some(reason) = self.pointless {
+            Gate::Stop(Change::Cancel, reason)
         } else if self.opted_out {
             Gate::Stop(Change::Suppress, Reason::OptedOut)
         } else if self.now.duration_since(self.received_at) > self.expire_after {
@@ -323,7 +326,7 @@ mod tests {
             now,
             received_at: now,
             expire_after: SignedDuration::from_hours(72),
-            ticket_closed: false,
+            pointless: None,
             opted_out: false,
             free_slots: 1,
             ahead: 0,
@@ -339,8 +342,10 @@ mod tests {
         assert_eq!(before.decide(), Gate::Stop(Change::Expire, Reason::Expired));
         before.opted_out = true;
         assert_eq!(before.decide(), Gate::Stop(Change::Suppress, Reason::OptedOut));
-        before.ticket_closed = true;
-        assert_eq!(before.decide(), Gate::Stop(Change::Cancel, Reason::TicketClosed));
+        for reason in [Reason::TicketClosed, Reason::Canceled] {
+            before.pointless = Some(reason);
+            assert_eq!(before.decide(), Gate::Stop(Change::Cancel, reason));
+        }
     }
 
     #[test]

@@ -107,6 +107,10 @@ pub struct AlertFacts {
     pub url: Option<String>,
     pub client: Option<String>,
     pub organisation: Option<String>,
+    pub acknowledged_at: Option<Timestamp>,
+    /// `sms`, `link` ….
+    pub acknowledged_via: Option<String>,
+    pub acknowledged_by: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -189,8 +193,11 @@ impl AlertFacts {
             "ticket_id": self.ticket_id,
             "ticket_number": self.ticket_number,
             "url": self.url,
+            "acknowledged_at": self.acknowledged_at,
+            "acknowledged_via": self.acknowledged_via,
         });
         if personal {
+            shown["acknowledged_by"] = json!(self.acknowledged_by);
             shown["subject"] = json!(self.subject);
             shown["client"] = json!({ "name": self.client, "organisation": self.organisation });
         }
@@ -241,6 +248,9 @@ mod tests {
                 url: None,
                 client: Some("Bo Client".into()),
                 organisation: None,
+                acknowledged_at: Some("2026-11-22T02:59:00Z".parse().unwrap()),
+                acknowledged_via: Some("sms".into()),
+                acknowledged_by: Some("Mona Meyer".into()),
             }),
             delivery: Some(DeliveryFacts {
                 id: "d1".into(),
@@ -260,7 +270,8 @@ mod tests {
         assert_eq!(plain["type"], "delivery.failed");
         assert_eq!(plain["data"]["delivery"]["state"], "failed");
         assert_eq!(plain["data"]["delivery"]["recipient"]["staff_id"], "2");
-        for word in ["Checkout", "Bo Client", "Grace", "4155550101"] {
+        assert_eq!(plain["data"]["alert"]["acknowledged_via"], "sms");
+        for word in ["Checkout", "Bo Client", "Grace", "4155550101", "Mona"] {
             assert!(!plain.to_string().contains(word), "{plain}");
             assert!(personal.to_string().contains(word), "{personal}");
         }

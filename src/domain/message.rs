@@ -2,6 +2,7 @@
 //! (`app` does that) and who gets the text.
 
 use super::{
+    acknowledge,
     event::{Event, Recipient},
     sms::{self, Size},
     text::{clean_text, truncate},
@@ -58,6 +59,9 @@ struct Fields<'a> {
     url: Option<&'a str>,
     recipient_name: Option<&'a str>,
     recipient_role: Option<&'a str>,
+    /// Goes after the optional lines, and before the link to the ticket.
+    ack_code: Option<&'static str>,
+    ack_link: Option<&'a str>,
 }
 
 impl<'a> Fields<'a> {
@@ -75,7 +79,24 @@ impl<'a> Fields<'a> {
             url: ticket.url.as_deref(),
             recipient_name: to.and_then(|to| capped(&to.name, MAX_NAME)),
             recipient_role: to.and_then(|to| capped(&to.role, MAX_NAME)),
+            ack_code: None,
+            ack_link: None,
         }
+    }
+
+    /// All that others have put into it.
+    fn words(&self) -> String {
+        let words = [
+            self.client,
+            self.url,
+            self.recipient_name,
+            self.recipient_role,
+            self.ack_link,
+        ];
+        let words = [self.number, self.subject]
+            .into_iter()
+            .chain(words.into_iter().flatten());
+        words.collect::<Vec<_>>().join(" ")
     }
 
     /// Without the members that have no value, which a template could not tell from a text.
@@ -92,6 +113,8 @@ impl<'a> Fields<'a> {
             ("url", self.url.map(Value::from)),
             ("recipient_name", self.recipient_name.map(Value::from)),
             ("recipient_role", self.recipient_role.map(Value::from)),
+            ("ack_code", self.ack_code.map(Value::from)),
+            ("ack_link", self.ack_link.map(Value::from)),
         ];
         Value::from_pairs(members.into_iter().filter_map(|(name, value)| Some((name, value?))))
     }
@@ -130,16 +153,39 @@ impl Templates {
 
     /// Makes the text for one person, or for nobody in particular: by the template of the ticket's helpdesk, else by the
     /// admin's own. If one fails, `warn` is told why and the next is used, at last the built-in one.
-    pub fn compose(&self, event: &Event, to: Option<&Recipient>, mut warn: impl FnMut(&minijinja::Error)) -> Message {
-        let fields = Fields::of(event, to);
+    pub fn compose(&self, event: &Event, to: Option<&Recipient>, warn: impl FnMut(&minijinja::Error)) -> Message {
+        self.make(event, &Fields::of(event, to), warn)
+    }
+
+    /// The same with ways to acknowledge the alert: a link, and a code at random for which `random` gives numbers. Returns the
+    /// code if the text has it. It occurs nowhere else in it, so that another one may be put in its place.
+    pub fn compose_answerable(
+        &self,
+        event: &Event,
+        to: Option<&Recipient>,
+        ack_link: Option<&str>,
+        random: Option<impl FnMut() -> u32>,
+        warn: impl FnMut(&minijinja::Error),
+    ) -> (Message, Option<&'static str>) {
+        let mut fields = Fields {
+            ack_link,
+            ..Fields::of(event, to)
+        };
+        fields.ack_code = random.map(|random| acknowledge::code_apart_from(&self.carried(fields.words()), random));
+        let message = self.make(event, &fields, warn);
+        let code = fields.ack_code.filter(|code| message.text.contains(code));
+        (message, code)
+    }
+
+    fn make(&self, event: &Event, fields: &Fields<'_>, mut warn: impl FnMut(&minijinja::Error)) -> Message {
         let of_source = own_of(&event.source);
         let there = [of_source.as_str(), OWN]
             .into_iter()
             .filter(|name| self.environment.get_template(name).is_ok());
-        let mut made = there.filter_map(|name| self.fit(name, &fields).inspect_err(&mut warn).ok());
+        let mut made = there.filter_map(|name| self.fit(name, fields).inspect_err(&mut warn).ok());
         let text = made
             .find(|text| !text.is_empty())
-            .unwrap_or_else(|| self.fit("built-in", &fields).unwrap_or_default());
+            .unwrap_or_else(|| self.fit("built-in", fields).unwrap_or_default());
         let size = sms::measure(&text);
         Message { text, size }
     }
@@ -163,7 +209,8 @@ impl Templates {
         }
     }
 
-    /// Renders, then takes away in order: the end of the subject, the optional lines, and last the link.
+    /// Renders, then takes away in order: the end of the subject, the optional lines, how to acknowledge, and last the link to
+    /// the ticket.
     fn fit(&self, template: &str, fields: &Fields<'_>) -> Result<String, minijinja::Error> {
         let full = self.render(template, fields)?;
         if fits(&full, self.rules.max_segments) {
@@ -182,9 +229,14 @@ impl Templates {
                 return Ok(text);
             }
         }
-        // The number and the link alone are more than the segments allowed: better too long than useless.
+        // The number, the links and the code alone are more than the segments allowed: better too long than useless.
         let subject = cut_subject(fields.subject, MIN_SUBJECT);
         fields.subject = &subject;
+        let text = self.render(template, &fields)?;
+        if fits(&text, usize::MAX) {
+            return Ok(text);
+        }
+        (fields.ack_code, fields.ack_link) = (None, None);
         let text = self.render(template, &fields)?;
         if fits(&text, usize::MAX) {
             return Ok(text);
@@ -342,6 +394,57 @@ mod tests {
 
         assert!(text.contains("#108749") && !text.contains("View:"), "{text}");
         assert!(text.encode_utf16().count() <= MAX_CHARACTERS);
+    }
+
+    fn answerable(event: &Event, rules: Rules) -> (String, Option<&'static str>) {
+        let templates = Templates::built_in(rules);
+        let link = "https://bell.example/a/TOKEN";
+        let (message, code) =
+            templates.compose_answerable(event, None, Some(link), Some(|| 0), |error| panic!("{error:#}"));
+        (message.text, code)
+    }
+
+    #[test]
+    fn ways_to_acknowledge_are_the_last_lines_and_are_kept_when_the_subject_is_shortened() {
+        let mut long = example();
+        long.ticket.subject = "ab ".repeat(3_000);
+        for (event, segments_) in [(example(), 4), (long.clone(), 4), (long, 3)] {
+            let (text, code) = answerable(&event, segments(segments_));
+
+            let end = format!(
+                "number=108749\nAck: https://bell.example/a/TOKEN\nReply ACK {}",
+                code.unwrap()
+            );
+            assert!(text.ends_with(&end), "{text}");
+            assert_eq!(text.matches(code.unwrap()).count(), 1);
+            assert!(sms::measure(&text).segments <= segments_, "{text}");
+        }
+        let mut far = example();
+        far.ticket.url = Some(format!("https://tickets.example.com/{}", "x".repeat(1_480)));
+        let (text, code) = answerable(&far, AUTO);
+        assert_eq!(code, None, "{text}");
+        assert!(
+            text.ends_with("xxx") && !text.contains("Ack:"),
+            "they go before the link: {text}"
+        );
+    }
+
+    #[test]
+    fn the_code_in_a_text_occurs_in_nothing_else() {
+        let mut event = example();
+        let mut numbers = 0..;
+        let first = acknowledge::code_of(0);
+        event.ticket.subject = format!("Room {first}");
+        let templates = Templates::built_in(AUTO);
+        let next = || numbers.next().unwrap();
+        let (message, code) = templates.compose_answerable(&event, None, None, Some(next), |_| ());
+
+        assert_eq!(code, Some(acknowledge::code_of(1)));
+        assert_eq!(message.text.matches(code.unwrap()).count(), 1);
+        let mut own = Templates::built_in(AUTO);
+        own.set_own("{{ number }} only".into()).unwrap();
+        let (_, unused) = own.compose_answerable(&event, None, None, Some(|| 0), |_| ());
+        assert_eq!(unused, None, "a template without it needs none");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What Nightbell knows about alerts, people, messages and days. No I/O and no clock: everything decided by
 //! time takes the time as an argument, so midnight and daylight saving are plain unit tests.
 
+pub mod ack_link;
+pub mod acknowledge;
 pub mod alarm;
 pub mod answer;
 pub mod clock;

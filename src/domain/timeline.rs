@@ -2,7 +2,7 @@
 //! stored stays as it was written, so an entry of an earlier version gets today's words. Absent: what an error code means
 //! (each carrier says), and when entries are written (`store::ledger`).
 
-use super::{delivery::State, route::ProviderName};
+use super::{acknowledge::ACKNOWLEDGED, delivery::State, route::ProviderName};
 
 /// What the entries alone do not say of their delivery.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,9 +87,14 @@ impl<'a> Narrator<'a> {
             State::Undelivered => format!("the carrier did not deliver it{}", entry.code()),
             State::Failed if entry.attempt.is_some() => self.fails(entry),
             State::Canceled if entry.attempt.is_some() => format!(
-                "not sent{}: {}; and not sent again, since the ticket is no longer critical",
+                "not sent{}: {}; and not sent again, since {}",
                 entry.which(),
-                self.named(entry.without_next_step())
+                self.named(entry.without_next_step()),
+                if rest.ends_with(ACKNOWLEDGED) {
+                    ACKNOWLEDGED
+                } else {
+                    "the ticket is no longer critical"
+                }
             ),
             State::Canceled | State::Expired | State::Failed | State::Suppressed | State::Unconfirmed
                 if !rest.is_empty() =>
@@ -144,6 +149,7 @@ impl<'a> Narrator<'a> {
                 let id = entry.rest.strip_prefix("sent again as ")?;
                 Some(format!("an admin had it sent again, as delivery {id}"))
             }
+            "acknowledged" => Some(format!("this person acknowledged the alert {}", entry.rest)),
             "other_message" => Some(format!(
                 "{by} names a message that is not this attempt's own{which}: the person may have got two"
             )),
@@ -326,6 +332,16 @@ mod tests {
                     "canceled",
                     "attempt 1: not sent, the provider could not be reached; again in 1.5 s",
                     "not sent (attempt 1): Twilio could not be reached; and not sent again, since the ticket is no longer critical",
+                ),
+                (
+                    "canceled",
+                    "attempt 1: not sent, the provider could not be reached; again in 1.5 s; somebody acknowledged the alert",
+                    "not sent (attempt 1): Twilio could not be reached; and not sent again, since somebody acknowledged the alert",
+                ),
+                (
+                    "acknowledged",
+                    "by the link in its message",
+                    "this person acknowledged the alert by the link in its message",
                 ),
                 (
                     "failed",

@@ -80,11 +80,15 @@ kinds! {
     NotFound = NOT_FOUND "not-found" "There is nothing here";
     /// The address is right and the method is not. The `Allow` header lists those that are.
     MethodNotAllowed = METHOD_NOT_ALLOWED "method-not-allowed" "The method is not allowed here";
+    /// The link in a message counts for a while only (`acknowledge.link_expires`). Reply to the message, or ask an admin.
+    LinkExpired = GONE "link-expired" "The link has expired";
     /// The body did not come in time. Nothing was stored: send it again.
     SlowBody = REQUEST_TIMEOUT "slow-body" "The body did not come in time";
     /// The delivery was handed to the provider, or may have been, or has ended: it cannot be held back any more. Look at
     /// it to see what became of it.
     TooLateToCancel = CONFLICT "too-late-to-cancel" "It is too late to cancel";
+    /// The ticket is no longer critical, and nobody had acknowledged it before: there is nothing left to acknowledge.
+    AlertClosed = CONFLICT "alert-closed" "The alert is closed";
     /// The message may still arrive by itself, so sending it again could tell the person twice. Wait until its state is
     /// final, or send `{"force": true}`.
     MayStillArrive = CONFLICT "may-still-arrive" "The message may still arrive";
@@ -143,8 +147,10 @@ sets! {
     /// Beside those of events: how a webhook may be wrong.
     ForHooks = InvalidJson, InvalidSignature, NotFound, SlowBody, TooLarge, InvalidFields;
     ForChallenges = NotFound, TooManyRequests;
+    ForLinks = NotFound, LinkExpired, TooManyRequests, Internal, DatabaseUnavailable;
     ForCallbacks = IncompleteBody, InvalidSignature, SlowBody, TooLarge, NotACallback, TooManyRequests, Internal,
         DatabaseUnavailable;
+    ForAcknowledge = AlertClosed;
     ForCancel = TooLateToCancel;
     ForResend = MayStillArrive, NoUsableNumber;
     ForMessages = KeyTaken;

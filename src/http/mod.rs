@@ -13,6 +13,7 @@ mod events;
 mod health;
 mod hooks;
 mod in_process;
+mod links;
 mod public;
 mod quota;
 mod readiness;

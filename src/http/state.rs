@@ -8,7 +8,7 @@ use super::{
     webhooks::Webhooks,
 };
 use crate::{
-    domain::{day::LocalDay, nightly::NightlyTime, phone::Region, route::Route},
+    domain::{acknowledge::Acknowledging, day::LocalDay, nightly::NightlyTime, phone::Region, route::Route},
     intake::Intake,
     store::Db,
 };
@@ -21,6 +21,8 @@ pub type SharedState = State<Arc<AppState>>;
 
 /// What every handler works with.
 pub struct AppState {
+    /// How people acknowledge alerts.
+    pub acknowledging: Acknowledging,
     pub store: Db,
     pub intake: Intake,
     pub intake_tokens: Tokens,

@@ -6,6 +6,7 @@ mod compose;
 
 use crate::{
     domain::{
+        acknowledge::Acknowledging,
         event::{Event, Meaning},
         id::AlertId,
         message::{Message, Templates},
@@ -72,14 +73,21 @@ pub struct Intake {
     store: Db,
     sources: BTreeMap<String, Source>,
     templates: Templates,
+    acknowledging: Acknowledging,
 }
 
 impl Intake {
-    pub fn new(store: Db, sources: BTreeMap<String, Source>, templates: Templates) -> Self {
+    pub fn new(
+        store: Db,
+        sources: BTreeMap<String, Source>,
+        templates: Templates,
+        acknowledging: Acknowledging,
+    ) -> Self {
         Self {
             store,
             sources,
             templates,
+            acknowledging,
         }
     }
 
@@ -152,7 +160,12 @@ impl Intake {
                 let found = Box::pin(self.store.find_staff(&event.source, keys)).await?;
                 people = staff::resolve(event, people, &found);
             }
-            Ok(compose::deliveries(&self.templates, source, event, people))
+            let composer = compose::Composer {
+                templates: &self.templates,
+                acknowledging: &self.acknowledging,
+                now,
+            };
+            Ok(compose::deliveries(&composer, source, event, people))
         };
         let raised = self.store.raise(event, source.later_recipients, now, compose).await?;
         Ok(match raised {

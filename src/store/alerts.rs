@@ -2,7 +2,7 @@
 //! Absent: reading them back (see `lists`).
 
 use super::{
-    Db,
+    Db, acknowledge,
     error::StoreError,
     jobs::{Addition, Done, DuplicateQuery, Job, NewDelivery, Raise, Raised},
     ledger::{self, Birth, Landing},
@@ -37,13 +37,13 @@ const OVER: &str = "over";
 
 impl Db {
     /// Raises the alert of a critical event, or finds it raised already. Durable when this returns. `compose` makes the
-    /// deliveries and runs only if they are needed.
+    /// deliveries, each with the id that it gets if it is added, and runs only if they are needed.
     pub async fn raise(
         &self,
         event: &Event,
         later: LaterRecipients,
         now: Timestamp,
-        compose: impl AsyncFnOnce() -> Result<Vec<NewDelivery>, StoreError>,
+        compose: impl AsyncFnOnce() -> Result<Vec<(DeliveryId, NewDelivery)>, StoreError>,
     ) -> Result<Raised, StoreError> {
         let (source, ticket_id) = (&event.source, &event.ticket.id);
         let was_seen = self.seen.has(source, ticket_id);
@@ -53,7 +53,7 @@ impl Db {
         let raise = Arc::new(Raise {
             alert_id: new_id().into(),
             event: event.clone(),
-            deliveries: compose().await?.into_iter().map(|new| (new_id().into(), new)).collect(),
+            deliveries: compose().await?,
             later,
             at: now,
         });
@@ -241,6 +241,7 @@ pub fn id_rows(raises: &[Arc<Raise>]) -> Rows {
 struct Alert {
     id: AlertId,
     closed_at: Option<i64>,
+    acknowledged_at: Option<i64>,
     stripped_at: Option<i64>,
     event_id: Option<String>,
     close_occurred_at: Option<i64>,
@@ -250,6 +251,11 @@ struct Alert {
 }
 
 impl Alert {
+    /// Whether it is open and somebody has acknowledged it.
+    fn is_acknowledged(&self) -> bool {
+        self.closed_at.is_none() && self.acknowledged_at.is_some()
+    }
+
     /// Whether an event speaks of a time before the ticket turned critical: a late retry must not close what came after it.
     /// Only where both say when they happened; a helpdesk whose clock was ahead is not believed beyond our own.
     fn was_raised_after(&self, event: &Event) -> bool {
@@ -279,7 +285,7 @@ async fn lock(tx: &mut Tx, event: &Event) -> Result<Option<Alert>, StoreError> {
     tx.optional(
         sql!(
             "update alert set closed_at = closed_at where source = $1 and ticket_id = $2
-         returning id, closed_at, stripped_at, event_id, close_occurred_at, imported_at, occurred_at, received_at"
+         returning id, closed_at, acknowledged_at, stripped_at, event_id, close_occurred_at, imported_at, occurred_at, received_at"
         ),
         args![&event.source, &event.ticket.id],
     )
@@ -360,7 +366,7 @@ pub async fn revisit(tx: &mut Tx, raise: &Raise) -> Result<Raised, StoreError> {
         return Ok(duplicate);
     }
     let people = people_of(tx, &alert.id).await?;
-    let is_told = people.iter().any(|person| person.state.is_told());
+    let is_told = people.iter().any(|person| person.state.is_told()) || alert.is_acknowledged();
     if is_told && alert.closed_at.is_some() && people.iter().any(|person| person.state.is_uncertain()) {
         // Nothing is added, but what is on its way counts again: if it turns out not sent, it is owed.
         reopen(tx, &alert.id).await?;
@@ -389,7 +395,10 @@ pub async fn revisit(tx: &mut Tx, raise: &Raise) -> Result<Raised, StoreError> {
     }
     if !is_told {
         reopen(tx, &alert.id).await?;
+    } else if alert.is_acknowledged() {
+        tell_all_the_same(tx, &alert.id, now).await?;
     }
+    acknowledge::claim_codes(tx, &mut births, now).await?;
     let deliveries = revived.into_iter().chain(births.iter().map(Birth::addition)).collect();
     ledger::create(tx, &mut births, now).await?;
     Ok(Raised::New {
@@ -447,7 +456,19 @@ async fn restore(tx: &mut Tx, alert_id: &AlertId, event: &Event) -> Result<(), S
     .map(drop)
 }
 
+/// The ticket is critical once more, which is an emergency of its own: nobody has acknowledged that.
 async fn reopen(tx: &mut Tx, alert_id: &AlertId) -> Result<(), StoreError> {
-    const REOPEN: Sql = sql!("update alert set closed_at = null where id = $1");
+    const REOPEN: Sql = sql!(
+        "update alert set closed_at = null, acknowledged_at = null, acknowledged_by = null, acknowledged_via = null,
+            acknowledged_delivery = null, quieted_at = null
+         where id = $1"
+    );
     tx.execute(REOPEN, args![alert_id]).await.map(drop)
+}
+
+/// Whoever is named from now on is told though somebody acknowledged the alert: what is quieted came before, also if the
+/// acknowledgement was dated by a clock that is ahead of ours.
+async fn tell_all_the_same(tx: &mut Tx, alert_id: &AlertId, now: Timestamp) -> Result<(), StoreError> {
+    const QUIET_BEFORE: Sql = sql!("update alert set quieted_at = $2 where id = $1 and quieted_at > $2");
+    tx.execute(QUIET_BEFORE, args![alert_id, ms(now) - 1]).await.map(drop)
 }

@@ -44,6 +44,8 @@ const ENOUGH: Duration = Duration::from_millis(4);
 #[derive(Debug, Clone, Copy)]
 pub struct Ages {
     pub receipts: Timestamp,
+    /// Ends of alerts whose codes may be given anew.
+    pub codes: Timestamp,
     pub personal: Timestamp,
     /// Counters and ledger rows of days before this one.
     pub days: LocalDay,
@@ -144,6 +146,37 @@ impl Db {
         tx.commit().await?;
         Ok(Some(Batch {
             rows,
+            held: begun.elapsed(),
+        }))
+    }
+
+    /// Deletes up to `most` codes of alerts that are over or acknowledged for a while: a late reply is answered no more.
+    pub async fn delete_codes(
+        &self,
+        run: &Run,
+        ages: Ages,
+        most: i64,
+        now: Timestamp,
+    ) -> Result<Option<Batch>, StoreError> {
+        const OLD: Sql = sql!(
+            "select c.delivery_id from ack_code c join alert a on a.id = c.alert_id
+             where coalesce(a.closed_at, a.acknowledged_at) < $1 limit $2"
+        );
+        // Asked again: the ticket may be critical again by now.
+        const DELETE: Sql = sql!(
+            "delete from ack_code where delivery_id = $1 and exists (select 1 from alert a
+                where a.id = ack_code.alert_id and coalesce(a.closed_at, a.acknowledged_at) < $2)"
+        );
+        let ids: Vec<DeliveryId> = self.reads().scalars(OLD, args![ms(ages.codes), most]).await?;
+        let Some((mut tx, begun)) = self.begin_step(run, now).await? else {
+            return Ok(None);
+        };
+        for id in &ids {
+            tx.execute(DELETE, args![id, ms(ages.codes)]).await?;
+        }
+        tx.commit().await?;
+        Ok(Some(Batch {
+            rows: i64::try_from(ids.len()).unwrap_or(i64::MAX),
             held: begun.elapsed(),
         }))
     }

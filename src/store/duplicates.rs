@@ -58,6 +58,7 @@ struct Found {
     place: usize,
     id: AlertId,
     closed_at: Option<i64>,
+    acknowledged_at: Option<i64>,
     imported_at: Option<i64>,
     /// `None` of an alert without deliveries.
     state: Option<String>,
@@ -69,7 +70,7 @@ row! {
 }
 
 const FIND: Sql = sql!(
-    "select r.place as place, a.id, a.closed_at, a.imported_at, d.state,
+    "select r.place as place, a.id, a.closed_at, a.acknowledged_at, a.imported_at, d.state,
         (select count(*) from alert_event e where e.alert_id = a.id and e.kind = 'critical'
             and e.event_id = r.event_id) + case when a.event_id = r.event_id then 1 else 0 end as seen
      from ",
@@ -93,7 +94,8 @@ pub async fn find(engine: &Engine, queries: &[Arc<DuplicateQuery>]) -> Result<Ve
             continue;
         };
         let state = found.state.as_deref().and_then(State::parse);
-        let is_told = found.closed_at.is_none() && state.is_some_and(State::is_told);
+        let is_known = found.acknowledged_at.is_some() || state.is_some_and(State::is_told);
+        let is_told = found.closed_at.is_none() && is_known;
         if found.seen > 0 || found.imported_at.is_some() || (is_told && query.told_is_enough) {
             *duplicate = Some(found.id);
         }

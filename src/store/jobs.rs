@@ -33,6 +33,8 @@ pub struct NewDelivery {
     pub phone: Result<PhoneNumber, Option<String>>,
     pub message: String,
     pub segments: usize,
+    /// The code in the text by which its recipient acknowledges the alert; another one stands there if it is taken.
+    pub ack_code: Option<String>,
 }
 
 /// A critical event, and whom it would tell.

@@ -10,6 +10,7 @@ use super::{
     types::{MaybeMs, Ms, Recipient, ms},
 };
 use crate::domain::{
+    acknowledge::Via,
     day,
     delivery::{self, Reason, State},
     timeline::{About, sentences},
@@ -27,6 +28,8 @@ pub struct AlertFilter {
     /// others.
     pub subject: Option<String>,
     pub state: Option<AlertState>,
+    /// Whether somebody has acknowledged it.
+    pub is_acknowledged: Option<bool>,
     /// From when until before when it was received.
     pub received: Option<(Timestamp, Timestamp)>,
 }
@@ -141,6 +144,15 @@ pub struct AlertView {
     #[sqlx(try_from = "MaybeMs")]
     #[schema(required)]
     pub closed_at: Option<Timestamp>,
+    /// When somebody acknowledged it; `null` while nobody has.
+    #[sqlx(try_from = "MaybeMs")]
+    #[schema(required)]
+    pub acknowledged_at: Option<Timestamp>,
+    /// Who: the name, of somebody without one the role; `null` if neither is known, or it is stripped.
+    #[schema(required, examples("Grace Hopper"))]
+    pub acknowledged_by: Option<String>,
+    #[schema(required, value_type = Option<Via>, examples("sms"))]
+    pub acknowledged_via: Option<String>,
     /// When it was taken over from the system before, which told its people; it was received when that told them.
     #[sqlx(try_from = "MaybeMs")]
     #[schema(required)]
@@ -246,7 +258,7 @@ pub struct TimelineEntry {
 
 const ALERT: &str =
     "select a.id, a.source, a.ticket_id, a.ticket_number, a.subject, a.url, a.occurred_at, a.received_at,
-    a.closed_at, a.imported_at from alert a where 1 = 1";
+    a.closed_at, a.acknowledged_at, a.acknowledged_by, a.acknowledged_via, a.imported_at from alert a where 1 = 1";
 /// What single views show of a delivery.
 const DELIVERY_IN_FULL: &str = const_format::concatcp!("select d.message, ", DELIVERY_COLUMNS);
 const DELIVERY: &str = const_format::concatcp!("select ", DELIVERY_COLUMNS);
@@ -451,6 +463,11 @@ where
     if let Some((from, until)) = filter.received {
         query.push(" and a.received_at >= ").push_bind(ms(from));
         query.push(" and a.received_at < ").push_bind(ms(until));
+    }
+    match filter.is_acknowledged {
+        None => {}
+        Some(true) => drop(query.push(" and a.acknowledged_at is not null")),
+        Some(false) => drop(query.push(" and a.acknowledged_at is null")),
     }
     match filter.state {
         None => {}

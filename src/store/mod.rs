@@ -4,12 +4,14 @@
 //! Absent: any call to the outside. No transaction is open while a provider is called.
 //!
 //! From below: `session` and `single` (connections), `engine`, `tx` (a transaction, and what follows its commit), `query`,
-//! `sql`; tables of their own (`alarms`, `holds`, `limits`, `opt_outs`, `staff`, `contact`, …); `ledger` (the only writer of deliveries,
-//! attempts and timelines); `alerts`, `duplicates`; `jobs`, `batcher`, `writes` (group commit); `db`, `open`. Beside them what
+//! `sql`; tables of their own (`alarms`, `holds`, `limits`, `opt_outs`, `staff`, `ack_codes`, …); `ledger` (the only writer of deliveries,
+//! attempts and timelines); `alerts`, `acknowledge`, `duplicates`; `jobs`, `batcher`, `writes` (group commit); `db`, `open`. Beside them what
 //! only reads (`lists`, `reports`, `overview`), and what the nightly jobs need (`job_runs`, `outbox`, `cleanup`).
 //!
 //! Locks are always taken in this order, so that PostgreSQL has no deadlocks: setting, alert, daily count, delivery.
 
+mod ack_codes;
+mod acknowledge;
 mod alarms;
 mod alerts;
 mod batcher;
@@ -50,6 +52,7 @@ mod types;
 mod waits;
 mod writes;
 
+pub use acknowledge::{Acknowledged, Acknowledger, LinkedAlert};
 pub use alerts::Resolved;
 pub use cleanup::{Ages, Batch, Old};
 pub use db::Db;

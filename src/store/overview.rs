@@ -102,7 +102,8 @@ impl Db {
                 sql!(
                     "select a.id as alert_id, a.source, a.ticket_id, a.ticket_number, a.subject, a.received_at from ",
                     IdRow::ROWS,
-                    " cross join alert a where a.id = r.id and a.closed_at is null and not exists (
+                    " cross join alert a where a.id = r.id and a.closed_at is null and a.acknowledged_at is null
+                        and not exists (
                         select 1 from delivery d where d.alert_id = a.id and d.state <> 'deferred' and d.state in (",
                     State::TOLD,
                     ")) order by a.id desc"

@@ -2,7 +2,7 @@
 //! (see `batcher`), and the kinds themselves (see `ledger`, `alerts`).
 
 use super::{
-    alerts,
+    acknowledge, alerts,
     batcher::Batcher,
     duplicates,
     engine::Engine,
@@ -191,6 +191,9 @@ impl<'a> Batch<'a> {
             let deliveries = raise.deliveries.iter().cloned();
             births.extend(deliveries.map(|(id, new)| Birth::new(id, Some(&raise.alert_id), new, raise.at)));
         }
+        alerts::insert(tx, &self.raises);
+        // Before any of them is begun: the text may change by it.
+        acknowledge::claim_codes(tx, &mut births, newest).await?;
         let mut attempts = Vec::new();
         if !tx.has_neighbours() {
             for (order, begun) in orders.iter().zip(&mut begun).skip(self.orders.len()) {
@@ -206,7 +209,6 @@ impl<'a> Batch<'a> {
             }
         }
         let is_all = births.iter().all(|birth| birth.delivery.state != State::Pending);
-        alerts::insert(tx, &self.raises);
         ledger::create(tx, &mut births, newest).await?;
         // Whoever has deliveries is looked at as they are created.
         let without_anybody = self.raises.iter().filter(|raise| raise.deliveries.is_empty());

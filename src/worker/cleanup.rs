@@ -25,6 +25,8 @@ const PAUSE_FACTOR: u32 = 2;
 const MAX_PAUSE: Duration = Duration::from_millis(250);
 const FIRST_BATCH: i64 = 10;
 const MAX_BATCH: i64 = 1_000;
+/// For so many days after an alert is over or acknowledged, a reply with its code is told so.
+const CODE_DAYS: i64 = 7;
 /// Pages that one step gives back to the file system.
 const PAGES: u32 = 20;
 
@@ -95,6 +97,7 @@ impl Nightly {
             return Ok(());
         };
         batches(&mut longest, |most| store.strip_messages(run_ref, ages, most, now())).await?;
+        batches(&mut longest, |most| store.delete_codes(run_ref, ages, most, now())).await?;
         let given_up = self.store.mails_given_up(ages).await?;
         if given_up > 0 {
             tracing::error!(
@@ -131,6 +134,7 @@ impl Nightly {
         let personal = days_ago(self.rules.personal_days);
         Ages {
             receipts: days_ago(self.rules.receipt_days),
+            codes: days_ago(CODE_DAYS),
             personal,
             days: LocalDay::of(personal, &self.rules.time_zone),
         }

@@ -208,7 +208,7 @@ mod tests {
             route::{Channel, ChannelRules},
             source::LaterRecipients,
         },
-        store::{Db, Limits, Looker, NewDelivery, Raised, Recipient},
+        store::{Db, Limits, Looker, NewDelivery, Raised, Recipient, new_id},
     };
     use jiff::{SignedDuration, tz::TimeZone};
     use tokio::sync::Semaphore;
@@ -278,9 +278,12 @@ mod tests {
             phone,
             message: "x".into(),
             segments: 1,
+            ack_code: None,
         };
         let Raised::New { deliveries, .. } = store
-            .raise(&event, LaterRecipients::Untold, now(), async || Ok(vec![delivery]))
+            .raise(&event, LaterRecipients::Untold, now(), async || {
+                Ok(vec![(new_id().into(), delivery)])
+            })
             .await
             .unwrap()
         else {

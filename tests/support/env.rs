@@ -296,6 +296,44 @@ impl TestEnv {
         tokio::time::timeout(super::ANSWER, posting).await.ok().flatten()
     }
 
+    /// Somebody with this phone texts us: as Twilio posts it, signed.
+    pub async fn text_from(&self, phone: &str, text: &str) -> u16 {
+        self.text_to(&self.service.address, phone, text).await
+    }
+
+    /// The same to the process at this address.
+    pub async fn text_to(&self, address: &str, phone: &str, text: &str) -> u16 {
+        let sid = format!("SM{}", uuid::Uuid::new_v4().simple());
+        let form = [
+            ("ToCountry", "US"),
+            ("ToState", "CA"),
+            ("SmsMessageSid", &sid),
+            ("NumMedia", "0"),
+            ("ToCity", ""),
+            ("FromZip", "94107"),
+            ("SmsSid", &sid),
+            ("FromState", "CA"),
+            ("SmsStatus", "received"),
+            ("FromCity", "SAN FRANCISCO"),
+            ("Body", text),
+            ("FromCountry", "US"),
+            ("To", "+15005550006"),
+            ("NumSegments", "1"),
+            ("MessageSid", &sid),
+            ("AccountSid", ACCOUNT),
+            ("From", phone),
+            ("ApiVersion", "2010-04-01"),
+        ];
+        let signature = sign(AUTH_TOKEN, &format!("{PUBLIC}/twilio/inbound"), &form);
+        let mut body = url::form_urlencoded::Serializer::new(String::new());
+        body.extend_pairs(form);
+        let request = self.client.post(format!("http://{address}/twilio/inbound"));
+        let request = request.header("x-twilio-signature", signature);
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        let answer = request.body(body.finish()).send().await.unwrap();
+        answer.status().as_u16()
+    }
+
     /// Posts a form to the path that the public address leads to, with this signature.
     pub async fn post_receipt(&self, url: &str, form: &[(&str, &str)], signature: &str) -> u16 {
         let query = url

@@ -44,6 +44,7 @@ at all the same request may be sent again.";
         (name = "reports", description = "What went wrong on a day, as it is mailed each night."),
         (name = "receipts", description = "What the provider reported."),
         (name = "callbacks", description = "What the provider calls."),
+        (name = "links", description = "Pages for people who got a message with a link."),
         (name = "health", description = "Whether the process does its work. For load balancers and monitoring."),
     ),
     components(schemas(ProblemDetails)),

@@ -4,7 +4,7 @@
 use super::{
     aging,
     attempt::{self, Located, Place, WorkingSet},
-    delivery::{self, Delivery, Landing, StatusUpdate},
+    delivery::{self, AlertEnd, Delivery, Landing, StatusUpdate},
     waiting,
 };
 use crate::{
@@ -204,7 +204,7 @@ impl Recording {
             detail: ending.detail(before, delivery.attempts, now),
             ..Default::default()
         };
-        let state = delivery.not_sent(known.closed_at, landing, now);
+        let state = delivery.not_sent(known.end, landing, now);
         // Canceled, it has ended: that is an entry of its own.
         if state == Some(State::Pending) {
             self.overtaken.prolong_run(delivery, before, ending.why, now);
@@ -273,7 +273,8 @@ pub fn internal_error(detail: &str) -> Landing {
 #[derive(Default, sqlx::FromRow)]
 pub struct NotSent {
     id: String,
-    pub closed_at: Option<i64>,
+    #[sqlx(flatten)]
+    pub end: AlertEnd,
     /// The entry before the newest, if it stands for a run of attempts.
     run: Option<String>,
     run_from: Option<AttemptNo>,
@@ -288,7 +289,7 @@ impl NotSent {
     /// Reads it of these deliveries.
     pub async fn of(tx: &mut Tx, ids: &[DeliveryId]) -> Result<HashMap<DeliveryId, Self>, StoreError> {
         const READ: Sql = sql!(
-            "select d.id, a.closed_at, l.run, l.run_from, l.at as run_at, (select count(*) from attempt b
+            "select d.id, a.closed_at, a.quieted_at, l.run, l.run_from, l.at as run_at, (select count(*) from attempt b
                 where b.delivery_id = d.id and b.outcome = 'broken') as broken, (select count(*) from attempt c
                 where c.delivery_id = d.id and c.number = d.attempts and c.clock_doubtful_at is not null) as doubtful
              from ",

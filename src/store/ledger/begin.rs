@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     domain::{
+        acknowledge::ACKNOWLEDGED,
         alarm::AlarmKind,
         day::after,
         delivery::{BeforeSend, Change, Gate, Reason, State},
@@ -161,7 +162,7 @@ pub async fn begin(
             now,
             received_at: at(delivery.received_at),
             expire_after: rules.expire_after,
-            ticket_closed: delivery.is_over(),
+            pointless: delivery.pointless(),
             opted_out: due.opted_out > 0,
             free_slots: slots.free,
             ahead: slots.ahead_of(tx, &delivery, now).await?,
@@ -310,6 +311,7 @@ async fn stop(
     let is_deferred = change == Change::Defer;
     let detail = match reason {
         Reason::TicketClosed => "the ticket is no longer critical",
+        Reason::Canceled => ACKNOWLEDGED,
         Reason::OptedOut => "this person opted out",
         Reason::Expired => "it waited too long to be of use",
         _ => "the daily limit is reached",
@@ -435,7 +437,7 @@ pub async fn begin_new(
             now,
             received_at: at(delivery.received_at),
             expire_after: rules.expire_after,
-            ticket_closed: false,
+            pointless: None,
             opted_out: facts.opted_out > 0,
             free_slots: limits::effective(facts.limit_set, rules.configured_limit) - facts.used,
             ahead,

@@ -3,6 +3,7 @@
 
 use crate::{
     domain::{
+        acknowledge::ACKNOWLEDGED,
         day::after,
         delivery::{Change, MessageStatus, Reason, State},
         id::{AlertId, AttemptNo, DeliveryId},
@@ -25,7 +26,7 @@ use std::collections::BTreeSet;
 /// The columns of a [`Delivery`], of `delivery d left join alert a`.
 pub const COLUMNS: &str = "d.id, d.alert_id, d.round, d.state, d.reason, d.attempts, d.phone, d.message, d.due_at,
     d.lease_token, d.lease_until, d.received_at, d.moved_at, d.timeline_length, d.provider, d.provider_message_id,
-    d.provider_status, d.error_code, d.provider_at, d.read_at, a.closed_at";
+    d.provider_status, d.error_code, d.provider_at, d.read_at, a.closed_at, a.quieted_at";
 
 /// A delivery, locked until the commit.
 #[derive(Debug, sqlx::FromRow)]
@@ -50,9 +51,18 @@ pub struct Delivery {
     #[sqlx(flatten)]
     words: Words,
     read_at: Option<i64>,
-    pub closed_at: Option<i64>,
+    #[sqlx(flatten)]
+    end: AlertEnd,
     #[sqlx(skip)]
     edits: Edits,
+}
+
+/// What happened to the alert of a delivery that may have made it pointless.
+#[derive(Clone, Copy, Debug, Default, sqlx::FromRow)]
+pub struct AlertEnd {
+    closed_at: Option<i64>,
+    /// When somebody acknowledged it, so that nobody else needs to be told.
+    quieted_at: Option<i64>,
 }
 
 /// The provider's own words that stand beside our state.
@@ -145,16 +155,36 @@ impl Delivery {
             provider: None,
             words: Words::default(),
             read_at: None,
-            closed_at: None,
+            end: AlertEnd::default(),
             edits: Edits::default(),
         };
         delivery.add_entry(state.as_str(), detail.to_owned(), now);
         delivery
     }
 
-    /// Whether the ticket's end has made this delivery pointless. Not what a person asked to be sent again.
-    pub fn is_over(&self) -> bool {
-        self.closed_at.is_some() && self.round == 0
+    /// Why this delivery is pointless by now, if it is: the ticket is closed, or somebody acknowledged the alert after it was
+    /// owed. Never one that a person asked to be sent again.
+    pub fn pointless(&self) -> Option<Reason> {
+        if self.round > 0 {
+            return None;
+        }
+        let is_quieted = self.end.quieted_at.is_some_and(|at| self.received_at <= at);
+        match self.end.closed_at {
+            Some(_) => Some(Reason::TicketClosed),
+            None => is_quieted.then_some(Reason::Canceled),
+        }
+    }
+
+    /// Cancels it because somebody acknowledged its alert, if its send has not begun.
+    pub fn quiet(&mut self, now: Timestamp) -> Option<State> {
+        let landing = Landing {
+            reason: Some(Reason::Canceled),
+            detail: ACKNOWLEDGED.to_owned(),
+            ..Default::default()
+        };
+        (self.round == 0)
+            .then(|| self.apply(Change::Cancel, landing, now))
+            .flatten()
     }
 
     pub fn phone(&self) -> Result<PhoneNumber, StoreError> {
@@ -182,20 +212,19 @@ impl Delivery {
         Some(state)
     }
 
-    /// The newest attempt surely was not sent: owed again, or canceled if the ticket was closed meanwhile. `closed_at` has
-    /// to be read after the lock was had: PostgreSQL may have waited for it while the ticket was closed.
-    pub fn not_sent(&mut self, closed_at: Option<i64>, landing: Landing, now: Timestamp) -> Option<State> {
-        self.closed_at = closed_at;
-        let closed = self.is_over();
-        let landing = if closed {
-            Landing {
-                reason: Some(Reason::TicketClosed),
-                due_at: None,
-                ..landing
+    /// The newest attempt surely was not sent: owed again, or canceled if that became pointless meanwhile. `end` has to be
+    /// read after the lock was had: PostgreSQL may have waited for it while the ticket was closed or acknowledged.
+    pub fn not_sent(&mut self, end: AlertEnd, mut landing: Landing, now: Timestamp) -> Option<State> {
+        self.end = end;
+        let pointless = self.pointless();
+        if let Some(reason) = pointless {
+            landing.reason = Some(reason);
+            landing.due_at = None;
+            if reason == Reason::Canceled {
+                landing.detail = format!("{}; {ACKNOWLEDGED}", landing.detail);
             }
-        } else {
-            landing
-        };
+        }
+        let closed = pointless.is_some();
         self.apply(Change::NotSent { closed }, landing, now)
     }
 

@@ -187,7 +187,7 @@ impl Db {
             "select d.id as delivery_id, d.state, t.number as attempt, d.channel, t.provider, t.account,
                 coalesce(d.provider_message_id, t.message_id) as message_id, d.phone, d.message, t.begun_at,
                 coalesce(t.answered_at, $2) as ended_at, d.looks as lookups, d.received_at,
-                a.closed_at is not null and d.round = 0 as is_over, t.clock_doubtful_at is not null as is_doubtful,
+                (a.closed_at is not null or coalesce(d.received_at <= a.quieted_at, false)) and d.round = 0 as is_over, t.clock_doubtful_at is not null as is_doubtful,
                 t.machine_start, t.begun_uptime
              from ",
             delivery::IDS,
@@ -315,7 +315,7 @@ impl Db {
             ),
             ..Default::default()
         };
-        delivery.not_sent(known.closed_at, landing, now);
+        delivery.not_sent(known.end, landing, now);
         known.set_broken_aside(delivery, now);
         set.save(&mut tx).await?;
         aging::release(&mut tx, day, configured_limit, now).await?;

@@ -5,9 +5,10 @@
 //!
 //! On the way of a message: `begin` (before the call), `answer` (after it), `receive` (receipts; `waiting` has those that came
 //! too early), `lookups` (asked about). Beside it: `claims` (who may begin one alone), `aging` (what time alone decides),
-//! `cancel`, `resend` and `message` (a person decides), `clocks` (after a wrong clock), `told` (is anybody told?), `strip` (personal data goes),
+//! `cancel`, `acknowledge`, `resend` and `message` (a person decides), `clocks` (after a wrong clock), `told` (is anybody told?), `strip` (personal data goes),
 //! `outcomes` (what a report told).
 
+mod acknowledge;
 mod aging;
 mod answer;
 mod attempt;
@@ -26,6 +27,7 @@ mod strip;
 mod told;
 mod waiting;
 
+pub use acknowledge::acknowledge;
 pub use answer::answer;
 pub use attempt::create as create_attempts;
 pub use begin::{begin, begin_new};

@@ -107,6 +107,8 @@ async fn next_round(tx: &mut Tx, old: &Delivery, root: &DeliveryId, now: Timesta
         phone: Ok(old.phone()?),
         message: old.message.clone(),
         segments: usize::try_from(about.segments).unwrap_or(0),
+        // The code that is in the text names the alert as before.
+        ack_code: None,
     };
     Ok(Birth::resend(old, new, about.next_round, now))
 }

@@ -44,7 +44,7 @@ pub async fn strip(tx: &mut Tx, id: &AlertId, before: Timestamp, now: Timestamp)
     const LOCK_DELIVERIES: Sql = sql!("select id from delivery where alert_id = $1 order by id for update");
     const STRIP: Sql = sql!(
         "update alert as a set stripped_at = $2, subject = null, url = null, client_name = null, client_organisation = null,
-            event_id = null
+            event_id = null, acknowledged_by = null
          where id = $3 and stripped_at is null and not ",
         BUSY
     );
@@ -57,6 +57,7 @@ pub async fn strip(tx: &mut Tx, id: &AlertId, before: Timestamp, now: Timestamp)
         sql!("delete from timeline where delivery_id in (select id from delivery where alert_id = $1)"),
         sql!("delete from alert_event where alert_id = $1"),
         sql!("delete from attempt where delivery_id in (select id from delivery where alert_id = $1)"),
+        sql!("delete from ack_code where alert_id = $1"),
         sql!(STRIP_DELIVERIES, " where alert_id = $1"),
     ] {
         tx.execute(sql, args![id]).await?;

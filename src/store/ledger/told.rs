@@ -1,4 +1,5 @@
-//! Whether anybody on an open alert was told, is being told, or will be told today. If not, that is an alarm.
+//! Whether anybody on an open alert was told, is being told, or will be told today. If not, that is an alarm; not of an alert
+//! that somebody acknowledged, for they know.
 
 use crate::{
     domain::{alarm::AlarmKind, delivery::State, id::AlertId},
@@ -32,7 +33,7 @@ const UNTOLD: Sql = sql!(
      from ",
     AlertRow::ROWS,
     " cross join alert a
-     where a.id = r.id and a.closed_at is null and not exists (select 1 from delivery d
+     where a.id = r.id and a.closed_at is null and a.acknowledged_at is null and not exists (select 1 from delivery d
         where d.alert_id = a.id and d.state <> 'deferred' and d.state in (",
     State::TOLD,
     "))"

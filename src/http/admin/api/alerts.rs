@@ -6,28 +6,36 @@ use super::{
 };
 use crate::{
     domain::{
+        acknowledge::Via,
         day::{LocalDay, after},
         delivery,
+        json::Reader,
         text::clean_line,
     },
     http::{
+        body,
         deadline::now,
-        error::{Fields, ForAdmins, Problem},
+        error::{Fields, ForAcknowledge, ForAdmins, JsonBody, Kind, Problem},
         state::{AppState, SharedState},
     },
-    store::{AlertFilter, AlertState, AlertView, Page},
+    store::{Acknowledged, Acknowledger, AlertFilter, AlertState, AlertView, Page},
 };
 use axum::{
     Json,
+    body::Body,
     extract::{Path, State},
-    http::Uri,
+    http::{HeaderMap, Uri},
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::Value;
 use utoipa::{
     IntoParams, ToSchema,
     openapi::schema::{Object, ObjectBuilder, Type},
 };
+
+/// Longer names of whoever acknowledges are cut.
+const MAX_BY: usize = 200;
 
 /// Which alerts, and how they are shown.
 #[derive(Deserialize, IntoParams)]
@@ -46,6 +54,10 @@ pub struct ListQuery {
     #[param(schema_with = states, required = false)]
     #[serde(default, deserialize_with = "state")]
     state: Option<AlertState>,
+    /// Whether somebody has acknowledged it. With `state=open`, `false` finds what still needs somebody.
+    #[param(nullable = false)]
+    #[serde(default, deserialize_with = "is_acknowledged")]
+    acknowledged: Option<bool>,
     /// The local day on which its event came.
     #[param(value_type = String, format = Date, required = false)]
     #[serde(default, deserialize_with = "query::day")]
@@ -178,6 +190,103 @@ pub async fn cancel_all(app: &AppState, id: &str) -> Result<usize, Problem> {
     Ok(canceled)
 }
 
+/// An alert after somebody asked to acknowledge it.
+#[derive(Serialize, ToSchema)]
+pub struct AcknowledgedAlert {
+    /// Whether this request acknowledged it. If not, `acknowledged_by` and `acknowledged_at` say who was first, and nothing
+    /// was changed.
+    acknowledged: bool,
+    /// How many of its deliveries were held back by this request.
+    canceled: usize,
+    #[serde(flatten)]
+    alert: Alert,
+}
+
+/// Who acknowledges it.
+#[derive(ToSchema)]
+#[schema(as = Acknowledge)]
+#[expect(dead_code, reason = "describes what `read_by` reads; a test compares the two")]
+pub struct AcknowledgeBody {
+    /// A name, shown to whoever comes later.
+    #[schema(examples("Grace Hopper"))]
+    by: Option<String>,
+    /// `command` where a person does it on a command line.
+    #[schema(value_type = Option<String>, examples("command"))]
+    via: Option<Via>,
+}
+
+/// Acknowledges an alert
+///
+/// Once: somebody takes care of the ticket, and messages to others that have not begun to be sent are held back (unless
+/// `acknowledge.cancels_others` is off). If somebody was first, `acknowledged` is `false` and the alert says who.
+#[utoipa::path(
+    post,
+    path = "/v1/alerts/{id}/acknowledge",
+    operation_id = "acknowledgeAlert",
+    tag = "alerts",
+    params(("id" = String, Path, description = "The alert's id"), ShowQuery),
+    request_body(content = Option<AcknowledgeBody>, description = "May be left out"),
+    responses(
+        (status = 200, body = AcknowledgedAlert, description = "The alert as it stands now"),
+        ForAdmins, ForAcknowledge, JsonBody,
+    ),
+    security(("admin" = []))
+)]
+pub async fn acknowledge(
+    State(app): SharedState,
+    Path(id): Path<String>,
+    Query(query): Query<ShowQuery>,
+    headers: HeaderMap,
+    raw: Body,
+) -> Result<Json<AcknowledgedAlert>, Problem> {
+    let document = body::read_optional_json(&headers, raw).await?.unwrap_or_default();
+    let (via, by) = read_by(&document)?;
+    let canceled = acknowledge_one(&app, &id, via, by).await?;
+    let alert = find(&app, &id, query.reveal).await?;
+    Ok(Json(AcknowledgedAlert {
+        acknowledged: canceled.is_some(),
+        canceled: canceled.unwrap_or(0),
+        alert,
+    }))
+}
+
+/// Acknowledges an alert. How many deliveries that held back; `None` if somebody was first.
+pub async fn acknowledge_one(app: &AppState, id: &str, via: Via, by: Option<String>) -> Result<Option<usize>, Problem> {
+    let by = Acknowledger::named(via, by);
+    let rules = app.acknowledging.rules;
+    let done = app.store.acknowledge(&id.into(), &by, rules, now()).await?;
+    match done.ok_or_else(not_found)? {
+        Acknowledged::Now { canceled } => Ok(Some(canceled)),
+        Acknowledged::Already(_) => Ok(None),
+        Acknowledged::Closed => Err(Problem::new(
+            Kind::AlertClosed,
+            "the ticket is no longer critical, so there is nothing to acknowledge",
+        )),
+    }
+}
+
+/// By which way and by whom, in the body of a request to acknowledge.
+fn read_by(document: &Value) -> Result<(Via, Option<String>), Problem> {
+    let (root, mut faults) = (Reader::root(document), Vec::new());
+    if !document.is_null() {
+        root.expect_object(&mut faults);
+    }
+    let by = root.member("by").text(&mut faults).map(|by| clean_line(by, MAX_BY));
+    let via = root.member("via");
+    let via = match via.text(&mut faults) {
+        None | Some("api") => Via::Api,
+        Some("command") => Via::Command,
+        Some(_) => {
+            via.fault(&mut faults, "this is neither `api` nor `command`");
+            Via::Api
+        }
+    };
+    match faults.is_empty() {
+        true => Ok((via, by.filter(|by| !by.is_empty()))),
+        false => Err(Problem::fields(faults)),
+    }
+}
+
 /// A subject is searched for on one day, or some days back: the oldest alerts of a year are seldom meant, and take long.
 fn filter(app: &AppState, query: &ListQuery) -> AlertFilter {
     let is_by_subject = query.subject.is_some() && query.ticket_id.is_none();
@@ -191,6 +300,7 @@ fn filter(app: &AppState, query: &ListQuery) -> AlertFilter {
         ticket_id: query.ticket_id.clone(),
         subject: query.subject.clone(),
         state: query.state,
+        is_acknowledged: query.acknowledged,
         received,
     }
 }
@@ -230,6 +340,16 @@ fn states() -> Object {
 }
 
 /// For `deserialize_with`.
+fn is_acknowledged<'de, D: Deserializer<'de>>(parameter: D) -> Result<Option<bool>, D::Error> {
+    let word = String::deserialize(parameter)?;
+    let wrong = || {
+        let word = clean_line(&word, 40);
+        de::Error::custom(format_args!("`{word}` is neither `true` nor `false`"))
+    };
+    word.parse().map(Some).map_err(|_| wrong())
+}
+
+/// For `deserialize_with`.
 fn state<'de, D: Deserializer<'de>>(parameter: D) -> Result<Option<AlertState>, D::Error> {
     let word = String::deserialize(parameter)?;
     let parsed = match word.as_str() {
@@ -255,4 +375,27 @@ pub async fn find(app: &AppState, id: &str, phones: Phones) -> Result<Alert, Pro
 
 fn not_found() -> Problem {
     Problem::not_found("there is no alert with this id")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use utoipa::PartialSchema;
+
+    #[test]
+    fn who_acknowledges_is_read_as_its_schema_says() {
+        let schema = serde_json::to_value(AcknowledgeBody::schema()).unwrap();
+        let members: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+        assert_eq!(members, ["by", "via"]);
+
+        let read = |document: Value| read_by(&document).ok();
+        assert_eq!(read(json!(null)), Some((Via::Api, None)));
+        assert_eq!(read(json!({"by": " "})), Some((Via::Api, None)));
+        let both = json!({"by": schema["properties"]["by"]["examples"][0], "via": "command"});
+        assert_eq!(read(both), Some((Via::Command, Some("Grace Hopper".into()))));
+        for wrong in [json!([]), json!({"by": 7}), json!({"via": "sms"})] {
+            assert_eq!(read(wrong.clone()), None, "{wrong}");
+        }
+    }
 }

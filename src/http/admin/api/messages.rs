@@ -207,6 +207,7 @@ fn read(document: &Value, app: &AppState) -> Result<NewDelivery, Vec<Fault>> {
             phone: Ok(phone),
             message: message.text,
             segments: message.size.segments,
+            ack_code: None,
         }),
         _ => Err(faults),
     }

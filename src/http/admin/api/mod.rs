@@ -25,6 +25,7 @@ endpoints! {
         "/v1/alerts": get alerts::list;
         "/v1/alerts/imported": post imported_alerts::import;
         "/v1/alerts/{id}": get alerts::show;
+        "/v1/alerts/{id}/acknowledge": post alerts::acknowledge;
         "/v1/alerts/{id}/cancel": post alerts::cancel;
         "/v1/deliveries": get deliveries::list;
         "/v1/deliveries/{id}": get deliveries::show;

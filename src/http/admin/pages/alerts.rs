@@ -11,7 +11,7 @@ use super::{
     viewer::Viewer,
 };
 use crate::{
-    domain::delivery::State as DeliveryState,
+    domain::{acknowledge::Via, delivery::State as DeliveryState},
     http::{
         admin::api::{
             alerts::{self, ListQuery},
@@ -31,7 +31,16 @@ use minijinja::{Value, context};
 use serde_json::json;
 
 /// The fields of the search.
-const FIELDS: [&str; 7] = ["ticket_id", "subject", "source", "state", "day", "days", "cursor"];
+const FIELDS: [&str; 8] = [
+    "ticket_id",
+    "subject",
+    "source",
+    "state",
+    "acknowledged",
+    "day",
+    "days",
+    "cursor",
+];
 
 /// `GET /admin/alerts`.
 pub async fn list(
@@ -93,11 +102,22 @@ pub async fn act(
 ) -> Result<Response, Failure> {
     let path = format!("/admin/alerts/{id}");
     let delivery = fields.text("delivery");
-    let outcome = if fields.text("action") == "cancel-all" {
-        let canceled = alerts::cancel_all(&app, &id).await;
-        canceled.map(|count| Outcome::Done(if count > 0 { "all-canceled" } else { "none-canceled" }))
-    } else {
-        actions::on_delivery(&app, &delivery, &fields).await
+    let outcome = match fields.text("action").as_str() {
+        "acknowledge" => {
+            let done = alerts::acknowledge_one(&app, &id, Via::Page, viewer.name.clone()).await;
+            done.map(|first| {
+                Outcome::Done(if first.is_some() {
+                    "acknowledged"
+                } else {
+                    "acknowledged-before"
+                })
+            })
+        }
+        "cancel-all" => {
+            let canceled = alerts::cancel_all(&app, &id).await;
+            canceled.map(|count| Outcome::Done(if count > 0 { "all-canceled" } else { "none-canceled" }))
+        }
+        _ => actions::on_delivery(&app, &delivery, &fields).await,
     };
     let mut shown = Shown::default();
     match outcome {

@@ -92,7 +92,7 @@ impl Notice {
 }
 
 /// What an action says once it is done, by its word in the address.
-const DONE: [(&str, &str); 17] = [
+const DONE: [(&str, &str); 19] = [
     (
         "report-asked",
         "The report is being made, and those of missed days before it. Reload this page in a moment.",
@@ -104,6 +104,11 @@ const DONE: [(&str, &str); 17] = [
         "Canceled: what had not been handed to the provider will not be sent.",
     ),
     ("none-canceled", "There was nothing left to cancel."),
+    (
+        "acknowledged",
+        "Acknowledged: it is shown to everybody who looks, and to whoever wants to acknowledge it later.",
+    ),
+    ("acknowledged-before", "Somebody was first: nothing was changed."),
     ("opted-out", "Added: this number will not be texted any more."),
     (
         "opted-out-before",

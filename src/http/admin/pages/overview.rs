@@ -27,13 +27,15 @@ use crate::{
         error::Problem,
         state::{AppState, SharedState},
     },
-    store::{DeliveryFilter, RecentAlarm},
+    store::{AlertFilter, AlertState, DeliveryFilter, RecentAlarm},
 };
 use axum::{Extension, extract::State, http::Uri, response::Response};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use minijinja::{Value, context};
 use serde_json::{Value as Json, json};
 
+/// How far back open tickets are shown: beyond it, a helpdesk never said that they are over.
+const OPEN_SINCE: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// How far back alarms are shown that nothing else shows to be over.
 const RECENT: SignedDuration = SignedDuration::from_hours(3 * 24);
 /// At most so many of them are looked at.
@@ -56,6 +58,7 @@ pub async fn show(
         today => view(&states_of(days.last())),
         chart => view(&chart(&days)),
         attention => view(&attention(&app, &limit).await?),
+        open => view(&open(&app).await?),
     };
     let page = Page {
         template: "overview.html",
@@ -175,6 +178,20 @@ fn sums(counts: &[(DeliveryState, i64)]) -> [i64; 3] {
         sums[part] += count;
         sums
     })
+}
+
+/// The newest alerts of the last days whose tickets are still critical: whether somebody takes care of each.
+async fn open(app: &AppState) -> Result<Json, Problem> {
+    let filter = AlertFilter {
+        state: Some(AlertState::Open),
+        received: Some((after(now(), -OPEN_SINCE), Timestamp::MAX)),
+        ..AlertFilter::default()
+    };
+    let page = app
+        .store
+        .alerts(&filter, None, i64::try_from(SHOWN).unwrap_or(1))
+        .await?;
+    Ok(json!({"alerts": page.items, "more": page.next.is_some()}))
 }
 
 /// What a person has to look at, the most urgent first.

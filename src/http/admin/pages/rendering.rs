@@ -123,6 +123,7 @@ fn environment(zone: &TimeZone) -> Environment<'static> {
         byte_serialize(text.as_bytes()).collect::<String>()
     });
     environment.add_filter("reason", words::reason);
+    environment.add_filter("via", |word: &str| words::via(word).to_owned());
     environment.add_filter("plain", |word: &str| word.replace('_', " "));
     environment.add_global("zone", zone_name(zone).to_owned());
     environment.add_global("version", env!("CARGO_PKG_VERSION"));

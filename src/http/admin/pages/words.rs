@@ -1,6 +1,7 @@
 //! The words of the database as people read them.
 
 use crate::domain::{
+    acknowledge::Via,
     delivery::{Reason, State},
     report::Explanation,
     timeline::state_in_words,
@@ -30,7 +31,7 @@ pub fn reason(word: &str) -> String {
         Some(Reason::NoNumber) => "no number",
         Some(Reason::OptedOut) => "opted out",
         Some(Reason::TicketClosed) => "the ticket was closed",
-        Some(Reason::Canceled) => "an admin canceled it",
+        Some(Reason::Canceled) => "canceled before it was sent",
         Some(Reason::Limit) => "the daily limit is reached",
         Some(Reason::Expired) => "too old",
         Some(Reason::Refused) => "the provider refused it",
@@ -41,6 +42,18 @@ pub fn reason(word: &str) -> String {
         None => return word.replace('_', " "),
     };
     known.to_owned()
+}
+
+/// How an alert was acknowledged.
+pub fn via(word: &str) -> &str {
+    match Via::parse(word) {
+        Some(Via::Sms) => "by SMS",
+        Some(Via::Link) => "by the link in the message",
+        Some(Via::Api) => "by the API",
+        Some(Via::Page) => "on these pages",
+        Some(Via::Command) => "by a command",
+        None => word,
+    }
 }
 
 /// What an outcome means and what to do about it; `None` where nothing is to be done.
