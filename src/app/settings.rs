@@ -4,7 +4,7 @@
 
 use crate::{
     carrier,
-    config::{Effective, Fault, Log, Nightly, Reader, Sms, read_sources},
+    config::{Effective, Fault, Inbound, Log, Nightly, Reader, Sms, read_sources},
     domain::{database_url::DatabaseUrl, source::Source},
     source,
 };
@@ -39,6 +39,7 @@ pub struct Config {
     /// Where the provider reaches us from outside.
     pub public_url: Option<Url>,
     pub sms: Sms,
+    pub inbound: Inbound,
     pub carriers: carrier::Settings,
     pub nightly: Nightly,
     pub templates_dir: Option<PathBuf>,
@@ -123,6 +124,7 @@ fn read(reader: &mut Reader) -> Config {
     }
     let chosen = carrier::Chosen::read(reader);
     let sms = Sms::read(reader);
+    let inbound = Inbound::read(reader);
     let carriers = carrier::Settings::read(reader, &chosen, public_url.as_ref());
     let nightly = Nightly::read(reader);
     if reader.text("heartbeat.url").is_some() {
@@ -164,6 +166,7 @@ fn read(reader: &mut Reader) -> Config {
         proxy_header,
         public_url,
         sms,
+        inbound,
         carriers,
         nightly,
         templates_dir,

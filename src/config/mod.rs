@@ -2,6 +2,7 @@
 //! beside their code, and the whole that they make (see `app::settings`).
 
 mod channel;
+mod inbound;
 mod log;
 mod nightly;
 mod presets;
@@ -10,6 +11,7 @@ mod sms;
 mod sources;
 
 pub use channel::read_channel;
+pub use inbound::Inbound;
 pub use log::Log;
 pub use nightly::Nightly;
 pub use reader::{Effective, Fault, Reader};

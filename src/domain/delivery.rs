@@ -45,6 +45,8 @@ sets! {
         /// among these, because that message may well have arrived; what it hides from the question whether anybody was
         /// told is made up for by an alarm and a row of the report of its own.
         is_told, TOLD = Pending | Deferred | Sending | Unknown | Unconfirmed | Accepted | Sent | Delivered;
+        /// Its person may have got it, or is about to: what they text us may be about it.
+        may_be_answered, ANSWERABLE = Sending | Unknown | Unconfirmed | Accepted | Sent | Delivered | Undelivered;
         /// Nobody knows whether the provider has it.
         is_uncertain, UNCERTAIN = Sending | Unknown | Unconfirmed;
         /// The provider is asked about it from time to time.

@@ -3,12 +3,14 @@
 
 pub mod alarm;
 pub mod answer;
+pub mod auto_reply;
 pub mod clock;
 pub mod database_url;
 pub mod day;
 pub mod delivery;
 pub mod event;
 pub mod id;
+pub mod inbound;
 pub mod json;
 pub mod lifecycle;
 pub mod mail;
@@ -16,6 +18,7 @@ pub mod mapping;
 pub mod message;
 pub mod nightly;
 pub mod phone;
+pub mod reply;
 pub mod report;
 pub mod route;
 pub mod search;

@@ -7,6 +7,7 @@ endpoints! {
     Callers {
         "/v1/events": post events::post;
         "/v1/hooks/{source}": post hooks::post, get hooks::challenge;
+        "/twilio/inbound": post twilio::inbound::post;
         "/twilio/status": post twilio::receipts::post;
     }
 }

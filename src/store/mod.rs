@@ -4,12 +4,13 @@
 //! Absent: any call to the outside. No transaction is open while a provider is called.
 //!
 //! From below: `session` and `single` (connections), `engine`, `tx` (a transaction, and what follows its commit), `query`,
-//! `sql`; tables of their own (`alarms`, `holds`, `limits`, `opt_outs`, `staff`, `contact`, …); `ledger` (the only writer of deliveries,
+//! `sql`; tables of their own (`alarms`, `holds`, `limits`, `opt_outs`, `staff`, `contact`, …; `inbound` with `threads` and `strangers`); `ledger` (the only writer of deliveries,
 //! attempts and timelines); `alerts`, `duplicates`; `jobs`, `batcher`, `writes` (group commit); `db`, `open`. Beside them what
 //! only reads (`lists`, `reports`, `overview`), and what the nightly jobs need (`job_runs`, `outbox`, `cleanup`).
 //!
 //! Locks are always taken in this order, so that PostgreSQL has no deadlocks: setting, alert, daily count, delivery.
 
+mod acknowledge;
 mod alarms;
 mod alerts;
 mod batcher;
@@ -21,8 +22,12 @@ mod engine;
 mod error;
 mod holds;
 mod imported;
+mod inbound;
+mod inbound_lists;
+mod incoming;
 mod job_runs;
 mod jobs;
+mod just_opted_out;
 mod ledger;
 mod lifecycle;
 mod limits;
@@ -43,7 +48,9 @@ mod single;
 mod sources;
 mod sql;
 mod staff;
+mod strangers;
 mod test_mode;
+mod threads;
 mod transfer;
 mod tx;
 mod types;
@@ -56,6 +63,8 @@ pub use db::Db;
 pub use error::{OpenError, StoreError};
 pub use holds::{Held, Probed, Trials};
 pub use imported::ImportedAlert;
+pub use inbound_lists::{InboundFilter, InboundView};
+pub use incoming::{InboundRules, Incoming, Taken};
 pub use job_runs::{Asker, Run, RunState};
 pub use jobs::{
     Addition, AnswerRules, Answered, BeginRules, Begun, BegunBatch, Claimed, NewDelivery, Raised, Recorded, Sending,

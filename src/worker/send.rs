@@ -103,10 +103,17 @@ pub fn begin_rules(worker: &Worker, now: jiff::Timestamp) -> BeginRules {
 }
 
 /// Calls the provider, unless so much time has passed since the attempt began that others may take it for lost: a
-/// process that was frozen must not send late. Both clocks are asked, since either may stand still in a frozen machine.
+/// process that was frozen must not send late; and unless its person has opted out since. Both clocks are asked, since either may stand still in a frozen machine.
 async fn call(worker: &Worker, sending: &Sending, started: Instant) -> Answer {
     let margin = worker.rules.lease - worker.rules.timeout;
     let too_late = started.elapsed() >= margin.unsigned_abs() || now() >= sending.deadline_at - worker.rules.timeout;
+    if worker.store.has_opted_out_since(&sending.to, started) {
+        return Answer::NotSent {
+            retry_after: None,
+            why: "this person has opted out in this moment",
+            code: None,
+        };
+    }
     if too_late {
         return Answer::NotSent {
             retry_after: None,
