@@ -28,6 +28,8 @@ stories![
     a_reply_after_a_week_belongs_to_no_alert,
     what_strangers_send_is_limited,
     a_text_that_cannot_be_stored_is_not_answered_with_success,
+    who_asks_for_help_gets_one_answer_and_no_more_than_a_handful,
+    old_texts_are_stripped_and_opt_outs_stay,
 ];
 
 const GRACE: &str = "+14155550101";
@@ -586,6 +588,116 @@ async fn a_text_that_cannot_be_stored_is_not_answered_with_success(database: Dat
     eventually("Twilio to come again", async || {
         let reply = env.post_text(&form).await;
         if reply.status == 200 { Ok(()) } else { Err(reply) }
+    })
+    .await;
+    assert_eq!(opted_out(&env).await, [GRACE]);
+}
+
+async fn who_asks_for_help_gets_one_answer_and_no_more_than_a_handful(database: Database) {
+    let plan = Plan::on(database)
+        .set("INBOUND__HELP_WORDS", "HILFE")
+        .set("TEMPLATES__DIR", "templates");
+    std::fs::create_dir_all(plan.folder().join("templates/sms")).unwrap();
+    std::fs::write(plan.folder().join("templates/sms/help.txt"), "Ruf 030 1234567 an.\n").unwrap();
+    let env = plan.build().await;
+    told(&env, "1", GRACE).await;
+    let answers = async || {
+        let messages = env.twilio.messages();
+        messages
+            .into_iter()
+            .filter(|message| message.body.contains("030 1234567"))
+            .collect::<Vec<_>>()
+    };
+
+    let usual = texts(&env, GRACE, "HELP").await;
+    assert_eq!(
+        (&usual["kind"], &usual["outcome"]),
+        (&json!("help"), &json!("helped_by_provider"))
+    );
+    let ours = texts(&env, GRACE, "Hilfe!").await;
+    assert_eq!(ours["outcome"], "helped");
+    let delivery = env
+        .get(&format!("/v1/deliveries/{}", ours["answer_id"].as_str().unwrap()))
+        .await;
+    assert_eq!(
+        (&delivery["alert_id"], &delivery["recipient"]["name"]),
+        (&json!(null), &json!("Grace Hopper"))
+    );
+    env.twilio.accepted(2).await;
+    assert_eq!(answers().await[0].to, GRACE);
+
+    // To a short code Twilio answers nothing.
+    let mut form = text_form("SM1", GRACE, "12345", "help");
+    assert_taken(&env.post_text(&form).await);
+    assert_eq!(newest(&env).await["outcome"], "helped");
+    form[5] = ("SmsMessageSid", "SM2");
+    form[15] = ("MessageSid", "SM2");
+    form.push(("OptOutType", "HELP"));
+    assert_taken(&env.post_text(&form).await);
+    assert_eq!(newest(&env).await["outcome"], "helped_by_provider");
+
+    // Never to a stranger, nor to somebody who wants no more texts.
+    assert_eq!(texts(&env, "+14155550177", "Hilfe").await["outcome"], "not_helped");
+    texts(&env, GRACE, "STOP").await;
+    assert_eq!(texts(&env, GRACE, "Hilfe").await["outcome"], "not_helped");
+    texts(&env, GRACE, "START").await;
+
+    // Two machines do not answer each other for ever.
+    let mut outcomes = Vec::new();
+    for _ in 0..6 {
+        outcomes.push(texts(&env, GRACE, "Hilfe").await["outcome"].clone());
+    }
+    assert_eq!(
+        outcomes.iter().filter(|outcome| **outcome == "helped").count(),
+        3,
+        "five in an hour: {outcomes:?}"
+    );
+    env.twilio.accepted(6).await;
+    assert_eq!(answers().await.len(), 5);
+    assert_eq!(texts(&env, GRACE, "OK").await["kind"], "acknowledge");
+}
+
+async fn old_texts_are_stripped_and_opt_outs_stay(database: Database) {
+    let plan = Plan::on(database)
+        .set("RETENTION__PERSONAL_DAYS", "20")
+        .at("2026-11-01 12:00:00", "old texts");
+    let Some(plan) = plan else { return };
+    let mut env = plan.build().await;
+    told(&env, "1", GRACE).await;
+    let old = texts(&env, GRACE, "On my way").await;
+    texts(&env, GRACE, "STOP").await;
+
+    env.service.kill();
+    env.turn_clock_to("2026-11-22 00:00:01");
+    env.restart();
+
+    let stripped = eventually("the text to be stripped", async || {
+        let message = env
+            .get(&format!("/v1/inbound/{}?reveal=phone", old["id"].as_str().unwrap()))
+            .await;
+        if message["text"].is_null() {
+            Ok(message)
+        } else {
+            Err(message)
+        }
+    })
+    .await;
+    for name in ["from", "to", "text", "provider_message_id"] {
+        assert!(stripped[name].is_null(), "{name}: {stripped}");
+    }
+    assert_eq!(
+        (&stripped["kind"], &stripped["outcome"]),
+        (&json!("reply"), &json!("to_alert"))
+    );
+    eventually("both", async || {
+        match env
+            .database
+            .number("select count(*) from inbound_message where form is not null")
+            .await
+        {
+            0 => Ok(()),
+            left => Err(left),
+        }
     })
     .await;
     assert_eq!(opted_out(&env).await, [GRACE]);

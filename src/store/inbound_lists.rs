@@ -7,7 +7,7 @@ use super::{
     page::Page,
     query::Query,
     sql::{args, sql},
-    types::{MaybeMs, Ms},
+    types::Ms,
 };
 use crate::domain::inbound::{InboundKind, InboundOutcome};
 use jiff::Timestamp;
@@ -65,9 +65,6 @@ pub struct InboundView {
     pub provider_message_id: Option<String>,
     #[sqlx(try_from = "Ms")]
     pub received_at: Timestamp,
-    #[sqlx(try_from = "MaybeMs")]
-    #[serde(skip)]
-    pub stripped_at: Option<Timestamp>,
 }
 
 /// Media as they stand in their column.
@@ -92,7 +89,7 @@ pub struct Media {
 
 const INBOUND: &str = "select i.id, i.channel, i.from_phone, i.to_phone, i.text, i.kind, i.outcome, i.alert_id, i.delivery_id,
     i.answer_id, i.media, i.provider, case when i.stripped_at is null then i.provider_message_id end as provider_message_id,
-    i.received_at, i.stripped_at from inbound_message i";
+    i.received_at from inbound_message i";
 
 impl Db {
     /// One message.

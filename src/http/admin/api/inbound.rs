@@ -68,11 +68,6 @@ impl InboundMessage {
             view,
         }
     }
-
-    /// As it was asked for, in full or masked.
-    pub fn from(&self) -> Option<&str> {
-        self.from.as_deref()
-    }
 }
 
 /// Lists messages that people sent us, newest first

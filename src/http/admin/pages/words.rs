@@ -2,6 +2,7 @@
 
 use crate::domain::{
     delivery::{Reason, State},
+    inbound::InboundOutcome,
     report::Explanation,
     timeline::state_in_words,
 };
@@ -38,6 +39,29 @@ pub fn reason(word: &str) -> String {
         Some(Reason::ProviderRefusedCredentials) => "the provider refuses our account or settings",
         Some(Reason::NotFound) => "the provider does not know it any more",
         Some(Reason::InternalError) => "an error inside Nightbell",
+        None => return word.replace('_', " "),
+    };
+    known.to_owned()
+}
+
+/// What came of a message that somebody sent us.
+pub fn outcome(word: &str) -> String {
+    let known = match InboundOutcome::parse(word) {
+        Some(InboundOutcome::OptedOut) => "opted out: gets no more texts",
+        Some(InboundOutcome::OptedOutBefore) => "had opted out before",
+        Some(InboundOutcome::OptedIn) => "opted in: gets texts again",
+        Some(InboundOutcome::NotOptedOut) => "had not opted out",
+        Some(InboundOutcome::Helped) => "answered with the help text",
+        Some(InboundOutcome::HelpedByProvider) => "the provider answers it",
+        Some(InboundOutcome::NotHelped) => "not answered",
+        Some(InboundOutcome::Acknowledged) => "acknowledged the alert",
+        Some(InboundOutcome::AcknowledgedBefore) => "the alert was acknowledged before",
+        Some(InboundOutcome::NotCritical) => "the ticket was no longer critical",
+        Some(InboundOutcome::SeveralOpen) => "several alerts were open",
+        Some(InboundOutcome::WrongCode) => "no open alert has this code",
+        Some(InboundOutcome::NothingOpen) => "nothing was open",
+        Some(InboundOutcome::ToAlert) => "a reply to an alert",
+        Some(InboundOutcome::ToNone) => "a reply to no alert",
         None => return word.replace('_', " "),
     };
     known.to_owned()
