@@ -14,9 +14,11 @@ stories![
 ];
 
 const ALERT: &str = "acknowledged_at acknowledged_by acknowledged_via closed_at imported_at deliveries id occurred_at received_at source subject ticket_id ticket_number urgency url";
+const INBOUND: &str = "alert_id answer_id channel delivery_id from id kind media outcome provider provider_message_id
+    received_at text to";
 const DELIVERY: &str = "alert_id attempts channel created_at due_at error_code id phone provider provider_message_id
     provider_status reason recipient resend_of round segments state updated_at";
-const OPT_OUT: &str = "opted_out_at phone phone_text reason staff_id";
+const OPT_OUT: &str = "message_id opted_out_at phone phone_text reason staff_id";
 
 /// The names of an object's members, sorted.
 fn members(object: &Value) -> Vec<&str> {
@@ -38,7 +40,7 @@ async fn every_answer_has_the_members_of_the_contract(database: Database) {
     let with_timeline = format!("{DELIVERY} message timeline");
 
     let alert = env.get(&format!("/v1/alerts/{id}")).await;
-    assert_eq!(members(&alert), words(ALERT));
+    assert_eq!(members(&alert), words(&format!("{ALERT} inbound")));
     assert_eq!(members(&alert["deliveries"][0]), words(&with_timeline));
     assert_eq!(members(&delivery["recipient"]), words("staff_id role name"));
     assert_eq!(delivery["channel"], "sms");
@@ -68,6 +70,12 @@ async fn every_answer_has_the_members_of_the_contract(database: Database) {
         .get(&format!("/v1/deliveries/{}", delivery["id"].as_str().unwrap()))
         .await;
     assert_eq!(members(&shown), words(&with_timeline));
+
+    assert_eq!(env.text("+14155550100", "On my way").await.status, 200);
+    let alert = env.get(&format!("/v1/alerts/{id}")).await;
+    assert_eq!(members(&alert["inbound"][0]), words(INBOUND));
+    let listed = env.get("/v1/inbound").await;
+    assert_eq!(members(&listed["items"][0]), words(INBOUND));
 
     let body = json!({"phone": "+14155550101", "staff_id": "7", "reason": "on leave"});
     let added = env.admin(Method::POST, "/v1/opt-outs", Some(body)).await;

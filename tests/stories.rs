@@ -25,6 +25,7 @@ mod connections;
 mod crashes;
 mod demo;
 mod hooks;
+mod inbound;
 mod intake;
 mod limits;
 mod messages;

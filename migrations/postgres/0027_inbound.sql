@@ -9,6 +9,10 @@ create table inbound_message (
     from_phone      text,
     to_phone        text,
     text            text,
+    -- When it came, if nobody knew its sender; null: somebody did, or it did not matter.
+    unknown_at      bigint,
+    -- The message of ours that answers it.
+    answer_id       text,
     -- What it was understood as: `opt_out`, `opt_in`, `help`, `acknowledge`, `reply`.
     kind            text not null,
     -- What came of it, in a word.
@@ -25,6 +29,8 @@ create table inbound_message (
 );
 create unique index inbound_message_provider on inbound_message (provider, provider_message_id);
 create index inbound_message_from on inbound_message (from_phone, id) where from_phone is not null;
+create index inbound_message_kind on inbound_message (kind, id);
+create index inbound_message_unknown on inbound_message (unknown_at) where unknown_at is not null;
 create index inbound_message_alert on inbound_message (alert_id, id) where alert_id is not null;
 create index inbound_message_delivery on inbound_message (delivery_id) where delivery_id is not null;
 create index inbound_message_unstripped on inbound_message (received_at) where stripped_at is null;

@@ -5,6 +5,7 @@ use crate::{
     carrier::Carriers,
     config::Effective,
     domain::{
+        auto_reply::AutoReplies,
         day::to_millisecond,
         event::Recipient,
         message::Templates,
@@ -16,7 +17,7 @@ use crate::{
     intake::Intake,
     mail::{self, Mailer},
     source::{Helpdesk, Poller, WriteBack},
-    store::Db,
+    store::{Db, InboundRules},
     worker::{Nightly, NightlyRules, TimedJob, Worker},
 };
 use anyhow::Context;
@@ -34,6 +35,14 @@ pub fn load_templates(config: &Config) -> Templates {
         load_own(config, &name, |text| templates.set_own_of(source, text));
     }
     templates
+}
+
+fn load_auto_replies(config: &Config) -> AutoReplies {
+    let mut replies = AutoReplies::built_in(config.sms.rules, config.time_zone.clone());
+    for name in AutoReplies::names() {
+        load_own(config, &format!("sms/{name}"), |source| replies.set_own(name, source));
+    }
+    replies
 }
 
 fn load_mail_templates(config: &Config) -> mail::Templates {
@@ -105,9 +114,16 @@ pub fn make_app_state(
         route: Arc::clone(carrier.route()),
         webhooks: Webhooks {
             status_url: twilio.status_callback_url.clone(),
+            inbound_url: twilio.inbound_url.clone(),
             auth_tokens: twilio.auth_tokens.clone(),
             ..Webhooks::default()
         },
+        keywords: config.inbound.keywords.clone(),
+        inbound: Arc::new(InboundRules {
+            help: config.inbound.help,
+            cancels_others: config.acknowledging.rules.cancels_others,
+            replies: Arc::new(load_auto_replies(config)),
+        }),
         readiness: http::Readiness::default(),
         nightly: config.nightly.time,
         has_mail: config.nightly.mail.is_some(),

@@ -4,7 +4,7 @@
 
 use crate::{
     carrier,
-    config::{Effective, Fault, Log, Nightly, Reader, Sms, read_acknowledge, read_sources},
+    config::{Effective, Fault, Inbound, Log, Nightly, Reader, Sms, read_acknowledge, read_sources},
     domain::{acknowledge::Acknowledging, database_url::DatabaseUrl, source::Source},
     source,
 };
@@ -41,6 +41,7 @@ pub struct Config {
     pub sms: Sms,
     /// How people acknowledge alerts.
     pub acknowledging: Acknowledging,
+    pub inbound: Inbound,
     pub carriers: carrier::Settings,
     pub nightly: Nightly,
     pub templates_dir: Option<PathBuf>,
@@ -125,6 +126,7 @@ fn read(reader: &mut Reader) -> Config {
     }
     let chosen = carrier::Chosen::read(reader);
     let sms = Sms::read(reader);
+    let inbound = Inbound::read(reader);
     let carriers = carrier::Settings::read(reader, &chosen, public_url.as_ref());
     let acknowledging = read_acknowledge(reader, public_url.as_ref());
     let nightly = Nightly::read(reader);
@@ -168,6 +170,7 @@ fn read(reader: &mut Reader) -> Config {
         public_url,
         sms,
         acknowledging,
+        inbound,
         carriers,
         nightly,
         templates_dir,

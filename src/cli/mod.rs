@@ -9,6 +9,7 @@ mod delivery;
 mod demo;
 mod explain;
 mod import;
+mod inbound;
 mod limit;
 mod manual;
 mod nightly;
@@ -70,6 +71,9 @@ enum Command {
     /// Look at messages, hold one back, or send one again
     #[command(subcommand)]
     Delivery(delivery::Command),
+    /// Look at what people texted us
+    #[command(subcommand)]
+    Inbound(inbound::Command),
     /// Look at and change the numbers that must not be texted
     #[command(subcommand)]
     OptOut(opt_out::Command),
@@ -113,6 +117,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Explain(request) => explain::run(loaded, request),
         Command::Alert(command) => alert::run(loaded, command),
         Command::Delivery(command) => delivery::run(loaded, command),
+        Command::Inbound(command) => inbound::run(loaded, command),
         Command::OptOut(command) => opt_out::run(loaded, command),
         Command::Staff(command) => staff::run(loaded, command),
         Command::Limit(command) => limit::run(loaded, command),

@@ -57,6 +57,17 @@ pub struct Entry {
     pub text: String,
 }
 
+/// A message that somebody sent us.
+#[derive(Deserialize)]
+pub struct Inbound {
+    /// Masked, unless it was asked for in full.
+    pub from: Option<String>,
+    pub text: Option<String>,
+    pub kind: String,
+    pub outcome: String,
+    pub received_at: Timestamp,
+}
+
 #[derive(Deserialize)]
 pub struct OptOut {
     pub phone: String,

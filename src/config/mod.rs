@@ -3,6 +3,7 @@
 
 mod acknowledge;
 mod channel;
+mod inbound;
 mod log;
 mod nightly;
 mod presets;
@@ -12,6 +13,7 @@ mod sources;
 
 pub use acknowledge::read_acknowledge;
 pub use channel::read_channel;
+pub use inbound::Inbound;
 pub use log::Log;
 pub use nightly::Nightly;
 pub use reader::{Effective, Fault, Reader};

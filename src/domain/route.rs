@@ -66,8 +66,36 @@ impl Route {
         Self::new(channel, ProviderName::Log, "log", "")
     }
 
-    /// What names it in the database: never parsed, only compared.
+    /// What names it in the database: only compared, and asked for its sender.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// The number that messages of a route come from; `None` where it is not one number: a service chooses among several, and
+    /// to a name nobody can answer.
+    pub fn number_of(key: &str) -> Option<&str> {
+        let sender = key.rsplit('/').next()?;
+        let digits = sender.strip_prefix('+').unwrap_or(sender);
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then_some(sender)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_knows_its_number_if_it_has_one() {
+        for (sender, number) in [
+            ("+15005550006", Some("+15005550006")),
+            ("12345", Some("12345")),
+            ("MG0123456789abcdef0123456789abcdef", None),
+            ("NIGHTBELL", None),
+            ("", None),
+        ] {
+            let route = Route::new(Channel::Sms, ProviderName::Twilio, "AC1", sender);
+            assert_eq!(Route::number_of(route.key()), number, "{sender}");
+        }
     }
 }

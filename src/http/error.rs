@@ -107,6 +107,8 @@ kinds! {
     InvalidFields = UNPROCESSABLE_ENTITY "invalid-fields" "Fields are missing or wrong";
     /// The form names no message or no status, so it is no status callback.
     NotACallback = UNPROCESSABLE_ENTITY "not-a-status-callback" "This is not a status callback";
+    /// The form names no message, or nothing that somebody sent, so it is no incoming message.
+    NotAMessage = UNPROCESSABLE_ENTITY "not-an-incoming-message" "This is not an incoming message";
     /// The token sends more than `http.per_second` allows, or this address has sent too many requests without a good token
     /// or signature. Wait as many seconds as `Retry-After` says, then send it again.
     TooManyRequests = TOO_MANY_REQUESTS "too-many-requests" "Too many requests";
@@ -151,6 +153,8 @@ sets! {
     ForCallbacks = IncompleteBody, InvalidSignature, SlowBody, TooLarge, NotACallback, TooManyRequests, Internal,
         DatabaseUnavailable;
     ForAcknowledge = AlertClosed;
+    ForMessagesIn = IncompleteBody, InvalidSignature, SlowBody, TooLarge, NotAMessage, TooManyRequests, Internal,
+        DatabaseUnavailable;
     ForCancel = TooLateToCancel;
     ForResend = MayStillArrive, NoUsableNumber;
     ForMessages = KeyTaken;

@@ -9,6 +9,7 @@ endpoints! {
         "/v1/events": post events::post;
         "/v1/hooks/{source}": post hooks::post, get hooks::challenge;
         "/a/{token}": get links::show, post links::press;
+        "/twilio/inbound": post twilio::inbound::post;
         "/twilio/status": post twilio::receipts::post;
     }
 }

@@ -8,9 +8,11 @@ use super::{
     webhooks::Webhooks,
 };
 use crate::{
-    domain::{acknowledge::Acknowledging, day::LocalDay, nightly::NightlyTime, phone::Region, route::Route},
+    domain::{
+        acknowledge::Acknowledging, day::LocalDay, nightly::NightlyTime, phone::Region, reply::Keywords, route::Route,
+    },
     intake::Intake,
-    store::Db,
+    store::{Db, InboundRules},
 };
 use axum::extract::State;
 use jiff::{SignedDuration, tz::TimeZone};
@@ -34,6 +36,9 @@ pub struct AppState {
     pub poll_after: SignedDuration,
     pub route: Arc<Route>,
     pub webhooks: Webhooks,
+    /// What texts of people mean, and what decides over them.
+    pub keywords: Keywords,
+    pub inbound: Arc<InboundRules>,
     pub readiness: Readiness,
     /// When the nightly jobs are due.
     pub nightly: NightlyTime,

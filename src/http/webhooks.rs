@@ -27,15 +27,42 @@ const KEPT: usize = 100;
 pub struct Webhooks {
     /// The address that Twilio calls and signs for status callbacks.
     pub status_url: Option<Url>,
+    /// The same for what people text us.
+    pub inbound_url: Option<Url>,
     /// Two of them during a rotation.
     pub auth_tokens: Vec<SecretString>,
     pub rejections: Rejections,
 }
 
+/// What Twilio calls for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Webhook {
+    Status,
+    Inbound,
+}
+
+impl Webhook {
+    /// What it posts, in words.
+    pub fn posts(self) -> &'static str {
+        match self {
+            Self::Status => "a receipt",
+            Self::Inbound => "a message that somebody sent us",
+        }
+    }
+}
+
 impl Webhooks {
+    /// The address that is signed.
+    fn address_of(&self, webhook: Webhook) -> Option<&Url> {
+        match webhook {
+            Webhook::Status => self.status_url.as_ref(),
+            Webhook::Inbound => self.inbound_url.as_ref(),
+        }
+    }
+
     /// Checks a signature; the error says in words why it is not valid.
-    pub fn verify(&self, query: &str, headers: &HeaderMap, body: &[u8]) -> Result<(), String> {
-        let address = self.status_url.as_ref();
+    pub fn verify(&self, webhook: Webhook, query: &str, headers: &HeaderMap, body: &[u8]) -> Result<(), String> {
+        let address = self.address_of(webhook);
         let address = address.ok_or("`public_url` is not set, so nothing can be checked")?;
         let address = address.as_str().split(['?', '#']).next().unwrap_or_default();
         let url = match query {
@@ -74,10 +101,11 @@ pub struct Rejection {
 
 impl Rejections {
     /// Notes a rejected request, of which `body` is known, and logs why.
-    pub fn add(&self, why: String, body: &[u8], at: Timestamp) {
+    pub fn add(&self, webhook: Webhook, why: String, body: &[u8], at: Timestamp) {
         tracing::warn!(
             why,
-            "rejected a receipt; if Twilio sent it, compare `public_url` with the address set there, or try `nightbell receipt verify`"
+            "rejected {}; if Twilio sent it, compare `public_url` with the address set there, or try `nightbell receipt verify`",
+            webhook.posts()
         );
         let fields = url::form_urlencoded::parse(body)
             .map(|(name, _)| clean_line(&name, 40))

@@ -208,6 +208,29 @@ impl Db {
         }))
     }
 
+    /// Takes the personal data out of up to `most` messages that people sent us.
+    pub async fn strip_inbound(
+        &self,
+        run: &Run,
+        ages: Ages,
+        most: i64,
+        now: Timestamp,
+    ) -> Result<Option<Batch>, StoreError> {
+        // The provider's id leads to the text as well; another one in its place keeps the key.
+        const STRIP: Sql = sql!(
+            "update inbound_message set from_phone = null, to_phone = null, text = null, form = null,
+                provider_message_id = id, unknown_at = null, stripped_at = $2
+             where id in (select id from inbound_message where stripped_at is null and received_at < $1
+                order by received_at limit $3)"
+        );
+        let Some((mut tx, begun)) = self.begin_step(run, now).await? else {
+            return Ok(None);
+        };
+        let rows = tx.execute(STRIP, args![ms(ages.personal), ms(now), most]).await?;
+        tx.commit().await?;
+        Ok(Some(Batch::since(begun, rows)))
+    }
+
     /// Deletes up to `most` mails: those that went, or were only kept, when receipts go, the others when personal data
     /// goes; the runs of those are done with it.
     pub async fn delete_mails(

@@ -3,6 +3,7 @@
 
 use super::{
     batcher::{Batcher, MAX_ROWS, Work},
+    incoming::{Incoming, Taken},
     types::Recipient,
 };
 use crate::domain::{
@@ -244,6 +245,7 @@ pub enum Job {
     Begin(Order),
     Answer(Arc<Answered>),
     Receive(Received),
+    Inbound(Arc<Incoming>),
 }
 
 impl Work for Job {
@@ -254,6 +256,7 @@ impl Work for Job {
             Self::Revisit(_) => 20,
             Self::Begin(order) => order.most(),
             Self::Answer(_) | Self::Receive(_) => 1,
+            Self::Inbound(incoming) => incoming.rows(),
         }
     }
 
@@ -270,6 +273,7 @@ pub enum Done {
     Begun(BegunBatch),
     Answered,
     Received(Recorded),
+    Inbound(Taken),
 }
 
 /// A critical event whose alert is looked for, without a write.
@@ -358,6 +362,7 @@ pub struct Batchers {
     pub begin: Batcher<Job, Done>,
     pub answer: Batcher<Job, Done>,
     pub receive: Batcher<Job, Done>,
+    pub inbound: Batcher<Job, Done>,
     pub find_duplicates: Batcher<DuplicateQuery, Option<AlertId>>,
     /// `None` where an event is begun by a transaction of its own.
     pub standing: Option<StandingOrders>,

@@ -4,8 +4,9 @@
 //! Absent: any call to the outside. No transaction is open while a provider is called.
 //!
 //! From below: `session` and `single` (connections), `engine`, `tx` (a transaction, and what follows its commit), `query`,
-//! `sql`; tables of their own (`alarms`, `holds`, `limits`, `opt_outs`, `staff`, `ack_codes`, …); `ledger` (the only writer of deliveries,
-//! attempts and timelines); `alerts`, `acknowledge`, `duplicates`; `jobs`, `batcher`, `writes` (group commit); `db`, `open`. Beside them what
+//! `sql`; tables of their own (`alarms`, `holds`, `limits`, `opt_outs`, `staff`, `ack_codes`, …; `inbound` with `threads` and
+//! `strangers`); `ledger` (the only writer of deliveries, attempts and timelines); `alerts`, `acknowledge`, `duplicates`;
+//! `jobs`, `batcher`, `writes` (group commit); `db`, `open`. Beside them what
 //! only reads (`lists`, `reports`, `overview`), and what the nightly jobs need (`job_runs`, `outbox`, `cleanup`).
 //!
 //! Locks are always taken in this order, so that PostgreSQL has no deadlocks: setting, alert, daily count, delivery.
@@ -23,8 +24,12 @@ mod engine;
 mod error;
 mod holds;
 mod imported;
+mod inbound;
+mod inbound_lists;
+mod incoming;
 mod job_runs;
 mod jobs;
+mod just_opted_out;
 mod ledger;
 mod lifecycle;
 mod limits;
@@ -45,7 +50,9 @@ mod single;
 mod sources;
 mod sql;
 mod staff;
+mod strangers;
 mod test_mode;
+mod threads;
 mod transfer;
 mod tx;
 mod types;
@@ -59,6 +66,8 @@ pub use db::Db;
 pub use error::{OpenError, StoreError};
 pub use holds::{Held, Probed, Trials};
 pub use imported::ImportedAlert;
+pub use inbound_lists::{InboundFilter, InboundView};
+pub use incoming::{InboundRules, Incoming, Taken};
 pub use job_runs::{Asker, Run, RunState};
 pub use jobs::{
     Addition, AnswerRules, Answered, BeginRules, Begun, BegunBatch, Claimed, NewDelivery, Raised, Recorded, Sending,

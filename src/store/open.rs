@@ -5,6 +5,7 @@ use super::{
     duplicates::Seen,
     engine::{Engine, Kind},
     error::{OpenError, StoreError},
+    just_opted_out::JustOptedOut,
     ledger,
     lifecycle::Listeners,
     migrate,
@@ -120,11 +121,16 @@ impl Db {
     }
 
     fn over(kind: Kind) -> Self {
-        let effects = (watch::Sender::new(()), Listeners::default());
+        let effects = (watch::Sender::new(()), Listeners::default(), JustOptedOut::default());
         Self::sharing(kind, effects, Waits::default(), Fatal::default())
     }
 
-    fn sharing(kind: Kind, (wake, listeners): (watch::Sender<()>, Listeners), waits: Waits, fatal: Fatal) -> Self {
+    fn sharing(
+        kind: Kind,
+        (wake, listeners, just_opted_out): (watch::Sender<()>, Listeners, JustOptedOut),
+        waits: Waits,
+        fatal: Fatal,
+    ) -> Self {
         let (check_told, alerts) = mpsc::unbounded_channel();
         if matches!(kind, Kind::Postgres(_)) {
             tokio::spawn(check_told_again(kind.clone(), listeners.clone(), alerts));
@@ -133,6 +139,7 @@ impl Db {
             wake,
             check_told,
             listeners,
+            just_opted_out,
         };
         let engine = Engine { kind, effects };
         Self {
@@ -211,7 +218,11 @@ impl Db {
             Kind::Sqlite { .. } => self.clone(),
             Kind::Postgres(pool) => {
                 let effects = &self.engine.effects;
-                let effects = (effects.wake.clone(), effects.listeners.clone());
+                let effects = (
+                    effects.wake.clone(),
+                    effects.listeners.clone(),
+                    effects.just_opted_out.clone(),
+                );
                 let kind = Kind::Postgres(pool.apart(limits));
                 Self::sharing(kind, effects, self.waits.clone(), self.fatal.clone())
             }
@@ -236,6 +247,7 @@ async fn check_told_again(kind: Kind, listeners: Listeners, mut alerts: mpsc::Un
         wake: watch::Sender::new(()),
         check_told: mpsc::unbounded_channel().0,
         listeners,
+        just_opted_out: JustOptedOut::default(),
     };
     let engine = Engine { kind, effects };
     while let Some(alert) = alerts.recv().await {

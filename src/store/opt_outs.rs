@@ -30,10 +30,16 @@ pub struct OptOut {
     pub reason: Option<String>,
     #[sqlx(try_from = "Ms")]
     pub opted_out_at: Timestamp,
+    /// Of the message by which this person opted out; `null` where it came another way.
+    #[schema(required, format = "uuid")]
+    pub message_id: Option<String>,
 }
 
 /// The reason noted when the provider reported it.
 pub const BY_PROVIDER: &str = "the provider says that this person opted out";
+
+/// The reason noted when the person wrote it.
+const BY_TEXT: &str = "texted STOP";
 
 /// A number to be added.
 pub struct NewOptOut {
@@ -62,7 +68,7 @@ const INSERT: Sql = sql!(
     " where true on conflict (phone) do nothing returning phone, opted_out_at"
 );
 
-const OPT_OUT: &str = "select phone, phone_text, staff_id, reason, opted_out_at from opt_out";
+pub const OPT_OUT: &str = "select phone, phone_text, staff_id, reason, opted_out_at, message_id from opt_out";
 
 impl Db {
     /// Adds a number. Returns the entry and whether it is new; one that is there already stays as it was.
@@ -164,6 +170,18 @@ pub async fn insert_reported(tx: &mut Tx, e164: &str, now: Timestamp) -> Result<
         tell_created(tx, e164, None, now);
     }
     Ok(())
+}
+
+/// Adds a number whose person asked for it by a message; whether it is new.
+pub async fn insert_texted(tx: &mut Tx, e164: &str, message_id: &str, now: Timestamp) -> Result<bool, StoreError> {
+    const INSERT: Sql = sql!(
+        "insert into opt_out (phone, reason, opted_out_at, message_id) values ($1, $2, $3, $4) on conflict (phone) do nothing"
+    );
+    let added = tx.execute(INSERT, args![e164, BY_TEXT, ms(now), message_id]).await?;
+    if added > 0 {
+        tell_created(tx, e164, Some(message_id), now);
+    }
+    Ok(added > 0)
 }
 
 /// Whether a number must not be texted.

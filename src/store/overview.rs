@@ -5,6 +5,7 @@ use super::{
     Db,
     error::StoreError,
     lists::first_id,
+    opt_outs::OPT_OUT,
     query::Query,
     sql::{Rows, args, row, sql},
     types::{MaybeMs, Ms, ms},
@@ -178,10 +179,7 @@ impl Db {
     pub async fn newest_opt_outs(&self, skip: i64, limit: i64) -> Result<Vec<OptOut>, StoreError> {
         self.reads()
             .all(
-                sql!(
-                    "select phone, phone_text, staff_id, reason, opted_out_at from opt_out
-                     order by opted_out_at desc, phone desc limit $1 offset $2"
-                ),
+                sql!(OPT_OUT, " order by opted_out_at desc, phone desc limit $1 offset $2"),
                 args![limit, skip],
             )
             .await
@@ -190,13 +188,7 @@ impl Db {
     /// The opt-outs that were noted at this very time.
     pub async fn opt_outs_at(&self, at: Timestamp) -> Result<Vec<OptOut>, StoreError> {
         self.reads()
-            .all(
-                sql!(
-                    "select phone, phone_text, staff_id, reason, opted_out_at from opt_out where opted_out_at = $1
-                     order by phone"
-                ),
-                args![ms(at)],
-            )
+            .all(sql!(OPT_OUT, " where opted_out_at = $1 order by phone"), args![ms(at)])
             .await
     }
 }

@@ -6,6 +6,7 @@
 
 use super::{
     error::StoreError,
+    just_opted_out::JustOptedOut,
     lifecycle::{self, Listeners, Untold},
     query::{FromEither, Query, bind},
     session::{Session, call},
@@ -15,6 +16,7 @@ use super::{
 use crate::domain::{alarm::AlarmKind, id::AlertId};
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Postgres, Sqlite};
+use std::time::Instant;
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 
 /// The channel on which processes tell each other that a delivery is due.
@@ -33,6 +35,8 @@ pub enum Effect {
     Wake,
     /// Lifecycle events were written: they are posted.
     Told,
+    /// This number opted out by a text: calls that were begun and not made must not be made any more.
+    OptedOut(String),
     /// An alarm was raised: it is logged.
     Alarm { kind: AlarmKind, detail: String },
     /// Whether anybody is told of this alert has to be asked once more: on PostgreSQL two transactions at once do not see
@@ -46,6 +50,7 @@ pub struct Effects {
     pub wake: watch::Sender<()>,
     pub check_told: mpsc::UnboundedSender<(AlertId, Timestamp)>,
     pub listeners: Listeners,
+    pub just_opted_out: JustOptedOut,
 }
 
 impl Effects {
@@ -54,6 +59,7 @@ impl Effects {
             match effect {
                 Effect::Wake => self.wake.send_replace(()),
                 Effect::Told => self.listeners.notify(),
+                Effect::OptedOut(e164) => self.just_opted_out.add(e164, Instant::now()),
                 Effect::Alarm { kind, detail } => {
                     tracing::error!(alarm = kind.as_str(), "{detail}. {}", kind.advice());
                 }

@@ -7,6 +7,8 @@ use super::{
     duplicates,
     engine::Engine,
     error::StoreError,
+    inbound,
+    incoming::{Incoming, Taken},
     jobs::{
         Answered, Batchers, Begun, BegunBatch, Done, Job, Order, Raise, Raised, Received, Recorded, StandingOrder,
         StandingOrders,
@@ -41,6 +43,7 @@ pub fn start(engine: &Engine, fatal: &Fatal) -> Batchers {
         begin: another(),
         answer: another(),
         receive: another(),
+        inbound: another(),
         raise,
         find_duplicates,
         standing,
@@ -85,6 +88,7 @@ struct Batch<'a> {
     orders: Vec<&'a Order>,
     answers: Vec<Arc<Answered>>,
     receipts: Vec<&'a Received>,
+    incoming: Vec<&'a Arc<Incoming>>,
 }
 
 /// What came of them.
@@ -93,6 +97,7 @@ struct Written {
     revisited: Vec<Raised>,
     begun: Vec<BegunBatch>,
     recorded: Vec<Recorded>,
+    taken: Vec<Taken>,
 }
 
 impl<'a> Batch<'a> {
@@ -105,6 +110,7 @@ impl<'a> Batch<'a> {
                 Job::Begin(order) => batch.orders.push(order),
                 Job::Answer(answered) => batch.answers.push(Arc::clone(answered)),
                 Job::Receive(received) => batch.receipts.push(received),
+                Job::Inbound(incoming) => batch.incoming.push(incoming),
             }
         }
         batch
@@ -117,6 +123,7 @@ impl<'a> Batch<'a> {
         let mut tx = engine.begin().await?;
         let recorded = ledger::receive(&mut tx, &self.receipts).await?;
         ledger::answer(&mut tx, &self.answers).await?;
+        let taken = inbound::receive(&mut tx, &self.incoming).await?;
         let mut revisited = Vec::with_capacity(self.revisits.len());
         for raise in &self.revisits {
             revisited.push(alerts::revisit(&mut tx, raise).await?);
@@ -171,6 +178,7 @@ impl<'a> Batch<'a> {
             revisited,
             begun: batches,
             recorded,
+            taken,
         })
     }
 
@@ -232,6 +240,7 @@ impl Written {
         let mut revisited = self.revisited.into_iter();
         let mut begun = self.begun.into_iter();
         let mut recorded = self.recorded.into_iter();
+        let mut taken = self.taken.into_iter();
         jobs.iter()
             .filter_map(|job| match job.as_ref() {
                 Job::Raise(_) => raised.next().map(Done::Raised),
@@ -239,6 +248,7 @@ impl Written {
                 Job::Begin(_) => begun.next().map(Done::Begun),
                 Job::Answer(_) => Some(Done::Answered),
                 Job::Receive(_) => recorded.next().map(Done::Received),
+                Job::Inbound(_) => taken.next().map(Done::Inbound),
             })
             .collect()
     }

@@ -98,6 +98,7 @@ impl Nightly {
         };
         batches(&mut longest, |most| store.strip_messages(run_ref, ages, most, now())).await?;
         batches(&mut longest, |most| store.delete_codes(run_ref, ages, most, now())).await?;
+        batches(&mut longest, |most| store.strip_inbound(run_ref, ages, most, now())).await?;
         let given_up = self.store.mails_given_up(ages).await?;
         if given_up > 0 {
             tracing::error!(

@@ -103,10 +103,17 @@ pub fn begin_rules(worker: &Worker, now: jiff::Timestamp) -> BeginRules {
 }
 
 /// Calls the provider, unless so much time has passed since the attempt began that others may take it for lost: a
-/// process that was frozen must not send late. Both clocks are asked, since either may stand still in a frozen machine.
+/// process that was frozen must not send late; and unless its person has opted out since. Both clocks are asked, since either may stand still in a frozen machine.
 async fn call(worker: &Worker, sending: &Sending, started: Instant) -> Answer {
     let margin = worker.rules.lease - worker.rules.timeout;
     let too_late = started.elapsed() >= margin.unsigned_abs() || now() >= sending.deadline_at - worker.rules.timeout;
+    if worker.store.has_opted_out_since(&sending.to, started) {
+        return Answer::NotSent {
+            retry_after: None,
+            why: "this person has opted out in this moment",
+            code: None,
+        };
+    }
     if too_late {
         return Answer::NotSent {
             retry_after: None,
@@ -199,16 +206,20 @@ mod tests {
     use crate::{
         carrier::Carriers,
         domain::{
+            auto_reply::AutoReplies,
             database_url::DatabaseUrl,
             delivery::MAX_BROKEN,
             event,
             id::DeliveryId,
+            inbound::{HelpAnswers, Inbound, ProviderAnswers},
             json,
+            message::{Alphabet, Rules},
             phone::PhoneNumber,
-            route::{Channel, ChannelRules},
+            reply::{Keyword, Meaning},
+            route::{Channel, ChannelRules, ProviderName},
             source::LaterRecipients,
         },
-        store::{Db, Limits, Looker, NewDelivery, Raised, Recipient, new_id},
+        store::{Db, InboundRules, Incoming, Limits, Looker, NewDelivery, Raised, Recipient, Taken, new_id},
     };
     use jiff::{SignedDuration, tz::TimeZone};
     use tokio::sync::Semaphore;
@@ -358,6 +369,69 @@ mod tests {
         deliver_claimed(Arc::clone(&stage.worker), stage.claim(at).await, calling).await;
 
         assert_eq!(stage.stands().await, "failed internal_error");
+    }
+
+    #[tokio::test]
+    async fn a_call_is_not_made_whose_person_opts_out_between_its_beginning_and_the_call() {
+        let stage = stage().await;
+        let claim = stage.claim(now()).await;
+        let started = Instant::now();
+        let sending = stage.begin(&claim).await;
+        let message = Inbound {
+            provider: ProviderName::Twilio,
+            provider_message_id: "SM1".into(),
+            channel: "sms".into(),
+            from: Some("+14155550101".into()),
+            phone: Some(sending.to.clone()),
+            to: None,
+            text: "STOP".into(),
+            keyword: None,
+            provider_answers: ProviderAnswers::UsualWords,
+            media: None,
+            form: "[]".into(),
+        };
+        let rules = Rules {
+            max_segments: 4,
+            alphabet: Alphabet::Auto,
+        };
+        let incoming = Incoming {
+            message,
+            meaning: Meaning::Keyword(Keyword::Stop),
+            rules: Arc::new(InboundRules {
+                help: HelpAnswers::Auto,
+                cancels_others: true,
+                replies: Arc::new(AutoReplies::built_in(rules, TimeZone::UTC)),
+            }),
+            days: [LocalDay::of(now(), &TimeZone::UTC)].into(),
+            now: now(),
+        };
+
+        let taken = stage.worker.store.take_inbound(Arc::new(incoming)).await.unwrap();
+        let Taken::Kept { calling, .. } = taken else {
+            panic!("{taken:?}");
+        };
+        assert_eq!(
+            calling,
+            std::slice::from_ref(&stage.id),
+            "whoever answers the STOP waits for it"
+        );
+        let answer = call(&stage.worker, &sending, started).await;
+
+        assert!(matches!(answer, Answer::NotSent { .. }), "{answer:?}");
+        record(&stage.worker, sending, answer).await;
+        assert_eq!(stage.stands().await, "pending");
+        let today = LocalDay::of(now(), &TimeZone::UTC);
+        assert_eq!(stage.worker.store.limit_status(today, 10).await.unwrap().used, 0);
+        let later = now() + SignedDuration::from_secs(61);
+        let claim = stage.claim(later).await;
+        let begun = stage
+            .worker
+            .store
+            .begin_claimed(begin_rules(&stage.worker, later), claim, later)
+            .await
+            .unwrap();
+        assert!(matches!(begun.begun[..], [Begun::Stopped { .. }]), "{begun:?}");
+        assert_eq!(stage.stands().await, "suppressed opted_out");
     }
 
     #[tokio::test]

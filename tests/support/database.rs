@@ -151,7 +151,7 @@ impl Database {
         }
     }
 
-    /// Keeps everybody else from writing alerts until it is dropped.
+    /// Keeps everybody else from writing alerts, and what people text us, until it is dropped.
     pub async fn hold_writes(&self) -> Holder {
         if self.is_sqlite {
             let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
@@ -160,7 +160,7 @@ impl Database {
         } else {
             let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
             sqlx::query("begin").execute(&mut connection).await.unwrap();
-            sqlx::query("lock table alert in exclusive mode")
+            sqlx::query("lock table alert, inbound_message in exclusive mode")
                 .execute(&mut connection)
                 .await
                 .unwrap();

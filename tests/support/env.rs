@@ -6,7 +6,7 @@ use super::{
     eventually,
     service::{Service, command},
     smtp::Smtp,
-    twilio::{ACCOUNT, AUTH_TOKEN, Answers, Message, Twilio, sign},
+    twilio::{ACCOUNT, AUTH_TOKEN, Answers, Message, Twilio, sign, text_form},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 
 pub const INTAKE: &str = "intake-token";
 pub const ADMIN: &str = "admin-token";
+/// Our own number, from which messages go.
+pub const OUR_NUMBER: &str = "+15005550006";
 /// Differs from the bound address, as behind a proxy: receipts must be checked against this one.
 pub const PUBLIC: &str = "https://nightbell.example.test/behind/proxy";
 
@@ -41,7 +43,7 @@ impl Plan {
             ("SMS__PER_SECOND", "0"),
             ("TWILIO__ACCOUNT_SID", ACCOUNT),
             ("TWILIO__AUTH_TOKEN", AUTH_TOKEN),
-            ("TWILIO__FROM", "+15005550006"),
+            ("TWILIO__FROM", OUR_NUMBER),
         ] {
             plan = plan.set(key, value);
         }
@@ -357,6 +359,29 @@ impl TestEnv {
         )
         .await
         .status
+    }
+
+    /// A person texts our number; a message of its own each time.
+    pub async fn text(&self, from: &str, body: &str) -> Reply {
+        let sid = format!("SM{}", uuid::Uuid::new_v4().simple());
+        self.post_text(&text_form(&sid, from, OUR_NUMBER, body)).await
+    }
+
+    /// Posts a text as Twilio would: signed over the public address.
+    pub async fn post_text(&self, form: &[(&str, &str)]) -> Reply {
+        let signature = sign(AUTH_TOKEN, &format!("{PUBLIC}/twilio/inbound"), form);
+        self.post_text_signed(form, &signature).await
+    }
+
+    pub async fn post_text_signed(&self, form: &[(&str, &str)], signature: &str) -> Reply {
+        let mut body = url::form_urlencoded::Serializer::new(String::new());
+        body.extend_pairs(form);
+        let headers = [
+            ("x-twilio-signature", signature),
+            ("content-type", "application/x-www-form-urlencoded"),
+        ];
+        let body = body.finish().into_bytes();
+        self.request(Method::POST, "/twilio/inbound", &headers, body).await
     }
 
     /// Somebody with this number, whose phone answers so.

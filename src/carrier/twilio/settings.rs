@@ -21,6 +21,8 @@ pub struct Settings {
     base_url: Url,
     /// Where Twilio posts receipts, and the address they are signed for.
     pub status_callback_url: Option<Url>,
+    /// Where Twilio posts what people text us, and the address that is signed for it.
+    pub inbound_url: Option<Url>,
     validity_period: SignedDuration,
 }
 
@@ -67,10 +69,18 @@ impl Settings {
                 "a web address like `https://nightbell.example.com/twilio/status`",
                 Reader::web_url,
             ),
+            inbound_url: reader.optional(
+                "twilio.inbound_url",
+                "a web address like `https://nightbell.example.com/twilio/inbound`",
+                Reader::web_url,
+            ),
             validity_period: reader.duration("twilio.validity_period", "4h", MIN_VALIDITY, MAX_VALIDITY),
         };
         if settings.status_callback_url.is_none() {
             settings.status_callback_url = reading.public_url.map(|base| append_path(base, "twilio/status"));
+        }
+        if settings.inbound_url.is_none() {
+            settings.inbound_url = reading.public_url.map(|base| append_path(base, "twilio/inbound"));
         }
         if reading.is_chosen {
             settings.require_account(reader);
@@ -207,6 +217,10 @@ mod tests {
         assert_eq!(
             settings.status_callback_url.unwrap().as_str(),
             "https://nb.example.com/base/twilio/status"
+        );
+        assert_eq!(
+            settings.inbound_url.unwrap().as_str(),
+            "https://nb.example.com/base/twilio/inbound"
         );
     }
 

@@ -36,6 +36,7 @@ at all the same request may be sent again.";
         (name = "events", description = "What helpdesks send."),
         (name = "alerts", description = "The fact that a ticket turned critical, and the messages that it brought about."),
         (name = "deliveries", description = "Messages that are or were owed to people."),
+        (name = "inbound", description = "What people sent us: replies, acknowledgements, opt-outs and opt-ins."),
         (name = "opt-outs", description = "Numbers that must not be texted."),
         (name = "sources", description = "The helpdesks: how polling them goes, what their webhooks missed, and which of their words nobody has explained."),
         (name = "staff", description = "People whom helpdesks name without telling their phones."),

@@ -1,7 +1,7 @@
 //! `POST /twilio/status`: status callbacks. Kept means committed; what could not be stored is never answered with 2xx.
 //! Absent: who sent it (see `signed`).
 
-use super::signed::SignedRequest;
+use super::signed::{SignedRequest, Status};
 use crate::{
     carrier::twilio::receipt,
     http::{
@@ -47,7 +47,7 @@ const NO_ANSWER: &str = "the database did not answer in time; it may or may not 
     request_body(content = Callback, content_type = "application/x-www-form-urlencoded"),
     responses((status = 204, description = "Recorded, durably"), ForCallbacks)
 )]
-pub async fn post(State(app): SharedState, request: SignedRequest) -> Result<StatusCode, Problem> {
+pub async fn post(State(app): SharedState, request: SignedRequest<Status>) -> Result<StatusCode, Problem> {
     let receipt = receipt::read(&request.query, &request.form).ok_or_else(|| {
         Problem::new(
             Kind::NotACallback,

@@ -1,6 +1,5 @@
-//! What Twilio calls: one extractor reads, checks and hands on the requests. They are status callbacks today, which are
-//! signed over the address of those. Absent: what a request says (see the handlers), and what it is checked by (see
-//! `webhooks`).
+//! What Twilio calls: one extractor reads, checks and hands on the requests, whatever they are for. Its type says over which
+//! address they are signed. Absent: what a request says (see the handlers), and what it is checked by (see `webhooks`).
 
 use crate::http::{
     body,
@@ -8,14 +7,14 @@ use crate::http::{
     deadline::now,
     error::{Kind, Problem},
     state::AppState,
-    webhooks,
+    webhooks::{self, Webhook},
 };
 use axum::{
     Extension, RequestExt,
     extract::{ConnectInfo, FromRequest, RawQuery, Request},
     response::{IntoResponse, Response},
 };
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{marker::PhantomData, net::SocketAddr, sync::Arc, time::Duration};
 
 /// Who sent it is known only once the body is there, so little is taken, and nothing is read away. Callbacks have a few
 /// hundred bytes.
@@ -25,15 +24,35 @@ const BODY: body::Limits = body::Limits {
     drain: 0,
 };
 
+/// What a signed request is for.
+pub trait Purpose {
+    const WEBHOOK: Webhook;
+}
+
+/// Status callbacks.
+pub enum Status {}
+
+impl Purpose for Status {
+    const WEBHOOK: Webhook = Webhook::Status;
+}
+
+/// What people text us.
+pub enum Inbound {}
+
+impl Purpose for Inbound {
+    const WEBHOOK: Webhook = Webhook::Inbound;
+}
+
 /// A request that Twilio signed.
-pub struct SignedRequest {
+pub struct SignedRequest<P> {
     /// As it came, without `?`.
     pub query: String,
     /// The body.
     pub form: Vec<u8>,
+    purpose: PhantomData<fn() -> P>,
 }
 
-impl FromRequest<Arc<AppState>> for SignedRequest {
+impl<P: Purpose> FromRequest<Arc<AppState>> for SignedRequest<P> {
     type Rejection = Response;
 
     async fn from_request(mut request: Request, app: &Arc<AppState>) -> Result<Self, Response> {
@@ -44,7 +63,7 @@ impl FromRequest<Arc<AppState>> for SignedRequest {
         let query = query.unwrap_or_default();
         let (parts, raw) = request.into_parts();
         let reject = |why: String, body: &[u8], problem: Problem| {
-            app.webhooks.rejections.add(why, body, now());
+            app.webhooks.rejections.add(P::WEBHOOK, why, body, now());
             let problem = app.rate_limiter.refuse(&parts.headers, peer.ip(), problem);
             problem.into_response()
         };
@@ -58,9 +77,13 @@ impl FromRequest<Arc<AppState>> for SignedRequest {
             .await
             .map_err(|problem| reject(problem.detail().to_owned(), &[], problem))?;
         app.webhooks
-            .verify(&query, &parts.headers, &form)
+            .verify(P::WEBHOOK, &query, &parts.headers, &form)
             .map_err(|why| reject(why, &form, forbidden()))?;
         connection.know_client();
-        Ok(Self { query, form })
+        Ok(Self {
+            query,
+            form,
+            purpose: PhantomData,
+        })
     }
 }

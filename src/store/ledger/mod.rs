@@ -5,7 +5,8 @@
 //!
 //! On the way of a message: `begin` (before the call), `answer` (after it), `receive` (receipts; `waiting` has those that came
 //! too early), `lookups` (asked about). Beside it: `claims` (who may begin one alone), `aging` (what time alone decides),
-//! `cancel`, `acknowledge`, `resend` and `message` (a person decides), `clocks` (after a wrong clock), `told` (is anybody told?), `strip` (personal data goes),
+//! `cancel`, `acknowledge`, `resend`, `message` and `opted_out` (a person decides), `clocks` (after a wrong clock), `told` (is
+//! anybody told?), `strip` (personal data goes),
 //! `outcomes` (what a report told).
 
 mod acknowledge;
@@ -19,6 +20,7 @@ mod clocks;
 mod delivery;
 mod lookups;
 mod message;
+mod opted_out;
 mod outcomes;
 mod receive;
 mod resend;
@@ -36,6 +38,7 @@ pub use clocks::ClampRules;
 pub use delivery::{Birth, Landing, create, lock, save};
 pub use lookups::{Looker, Lookup};
 pub use message::{MessageRequest, MessageTaken};
+pub use opted_out::{calling, suppress};
 pub use outcomes::{forget_old_outcomes, mark_outcomes};
 pub use receive::receive;
 pub use resend::Resent;

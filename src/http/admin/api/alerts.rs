@@ -2,6 +2,7 @@
 
 use super::{
     deliveries::Delivery,
+    inbound::{self, InboundMessage},
     query::{self, Listed, PageSize, Phones, Query, ShowQuery},
 };
 use crate::{
@@ -87,6 +88,9 @@ pub struct Alert {
     #[schema(examples("critical"))]
     urgency: &'static str,
     deliveries: Vec<Delivery>,
+    /// What people sent us about it, newest first; in single views only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inbound: Option<Vec<InboundMessage>>,
 }
 
 impl Alert {
@@ -97,6 +101,7 @@ impl Alert {
             // An alert is the fact that a ticket turned critical.
             urgency: "critical",
             deliveries: deliveries.map(|delivery| Delivery::of(delivery, phones)).collect(),
+            inbound: None,
         }
     }
 }
@@ -370,7 +375,10 @@ fn state<'de, D: Deserializer<'de>>(parameter: D) -> Result<Option<AlertState>, 
 /// One alert with the timelines of its deliveries.
 pub async fn find(app: &AppState, id: &str, phones: Phones) -> Result<Alert, Problem> {
     let alert = app.store.alert(id).await?.ok_or_else(not_found)?;
-    Ok(Alert::of(alert, phones))
+    Ok(Alert {
+        inbound: Some(inbound::of_alert(app, id, phones).await?),
+        ..Alert::of(alert, phones)
+    })
 }
 
 fn not_found() -> Problem {

@@ -302,7 +302,7 @@ fn state<'de, D: Deserializer<'de>>(parameter: D) -> Result<Option<delivery::Sta
 
 /// A number that is searched for. Where a bare `+` may have become a blank before the digits, both are tried; if they are
 /// two numbers, neither is meant for sure.
-fn searched_phone(text: &str, region: Region) -> Option<PhoneNumber> {
+pub fn searched_phone(text: &str, region: Region) -> Option<PhoneNumber> {
     let as_given = PhoneNumber::parse(text, region);
     let digits = text.find(|c: char| c.is_numeric()).unwrap_or(text.len());
     let (before, rest) = text.split_at(digits);

@@ -5,6 +5,7 @@ pub mod alerts;
 mod csv_files;
 pub mod deliveries;
 mod imported_alerts;
+pub mod inbound;
 pub mod limit;
 mod messages;
 pub mod opt_out_files;
@@ -31,6 +32,8 @@ endpoints! {
         "/v1/deliveries/{id}": get deliveries::show;
         "/v1/deliveries/{id}/cancel": post deliveries::cancel;
         "/v1/deliveries/{id}/resend": post deliveries::resend;
+        "/v1/inbound": get inbound::list;
+        "/v1/inbound/{id}": get inbound::show;
         "/v1/messages": post messages::send;
         "/v1/opt-outs": get opt_outs::list, post opt_outs::add;
         "/v1/opt-outs.csv": get opt_out_files::export, post opt_out_files::import;

@@ -42,6 +42,7 @@ pub enum Section {
     Overview,
     Alerts,
     Deliveries,
+    Inbound,
     OptOuts,
     Staff,
     Reports,
@@ -50,10 +51,11 @@ pub enum Section {
     None,
 }
 
-const SECTIONS: [(Section, &str, &str); 7] = [
+const SECTIONS: [(Section, &str, &str); 8] = [
     (Section::Overview, "/admin/", "Overview"),
     (Section::Alerts, "/admin/alerts", "Alerts"),
     (Section::Deliveries, "/admin/deliveries", "Deliveries"),
+    (Section::Inbound, "/admin/inbound", "Inbound"),
     (Section::OptOuts, "/admin/opt-outs", "Opt-outs"),
     (Section::Staff, "/admin/staff", "Staff"),
     (Section::Reports, "/admin/reports", "Reports"),

@@ -8,6 +8,7 @@ mod assets;
 mod deliveries;
 mod failure;
 mod form;
+mod inbound;
 mod layout;
 mod opt_outs;
 mod overview;
@@ -39,6 +40,8 @@ pub fn routes(app: &Arc<AppState>) -> Router<Arc<AppState>> {
         .route("/admin/alerts/{id}", get(alerts::show).post(alerts::act))
         .route("/admin/deliveries", get(deliveries::list))
         .route("/admin/deliveries/{id}", get(deliveries::show).post(deliveries::act))
+        .route("/admin/inbound", get(inbound::list))
+        .route("/admin/inbound/{id}", get(inbound::show).post(inbound::act))
         .route("/admin/opt-outs", get(opt_outs::list).post(opt_outs::act))
         .route("/admin/opt-outs/remove", get(opt_outs::confirm_removal))
         .route("/admin/opt-outs.csv", get(opt_outs::export))

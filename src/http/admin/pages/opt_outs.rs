@@ -122,6 +122,7 @@ fn row(viewer: &Viewer, found: &OptOut, revealed: Option<&str>) -> serde_json::V
         "staff_id": found.staff_id,
         "reason": found.reason,
         "opted_out_at": found.opted_out_at,
+        "message_id": found.message_id,
         "reference": reference(viewer, found),
     })
 }

@@ -17,7 +17,7 @@ use serde::Serialize;
 use url::form_urlencoded::byte_serialize;
 
 /// The templates by name.
-const TEMPLATES: [(&str, &str); 17] = [
+const TEMPLATES: [(&str, &str); 19] = [
     ("layout.html", include_str!("../../../../templates/admin/layout.html")),
     ("parts.html", include_str!("../../../../templates/admin/parts.html")),
     ("login.html", include_str!("../../../../templates/admin/login.html")),
@@ -35,6 +35,11 @@ const TEMPLATES: [(&str, &str); 17] = [
     (
         "delivery.html",
         include_str!("../../../../templates/admin/delivery.html"),
+    ),
+    ("inbound.html", include_str!("../../../../templates/admin/inbound.html")),
+    (
+        "inbound_message.html",
+        include_str!("../../../../templates/admin/inbound_message.html"),
     ),
     ("force.html", include_str!("../../../../templates/admin/force.html")),
     (
@@ -124,6 +129,7 @@ fn environment(zone: &TimeZone) -> Environment<'static> {
     });
     environment.add_filter("reason", words::reason);
     environment.add_filter("via", |word: &str| words::via(word).to_owned());
+    environment.add_filter("outcome", words::outcome);
     environment.add_filter("plain", |word: &str| word.replace('_', " "));
     environment.add_global("zone", zone_name(zone).to_owned());
     environment.add_global("version", env!("CARGO_PKG_VERSION"));

@@ -3,6 +3,7 @@
 use crate::domain::{
     acknowledge::Via,
     delivery::{Reason, State},
+    inbound::InboundOutcome,
     report::Explanation,
     timeline::state_in_words,
 };
@@ -54,6 +55,29 @@ pub fn via(word: &str) -> &str {
         Some(Via::Command) => "by a command",
         None => word,
     }
+}
+
+/// What came of a message that somebody sent us.
+pub fn outcome(word: &str) -> String {
+    let known = match InboundOutcome::parse(word) {
+        Some(InboundOutcome::OptedOut) => "opted out: gets no more texts",
+        Some(InboundOutcome::OptedOutBefore) => "had opted out before",
+        Some(InboundOutcome::OptedIn) => "opted in: gets texts again",
+        Some(InboundOutcome::NotOptedOut) => "had not opted out",
+        Some(InboundOutcome::Helped) => "answered with the help text",
+        Some(InboundOutcome::HelpedByProvider) => "the provider answers it",
+        Some(InboundOutcome::NotHelped) => "not answered",
+        Some(InboundOutcome::Acknowledged) => "acknowledged the alert",
+        Some(InboundOutcome::AcknowledgedBefore) => "the alert was acknowledged before",
+        Some(InboundOutcome::NotCritical) => "the ticket was no longer critical",
+        Some(InboundOutcome::SeveralOpen) => "several alerts were open",
+        Some(InboundOutcome::WrongCode) => "no open alert has this code",
+        Some(InboundOutcome::NothingOpen) => "nothing was open",
+        Some(InboundOutcome::ToAlert) => "a reply to an alert",
+        Some(InboundOutcome::ToNone) => "a reply to no alert",
+        None => return word.replace('_', " "),
+    };
+    known.to_owned()
 }
 
 /// What an outcome means and what to do about it; `None` where nothing is to be done.
