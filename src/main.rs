@@ -21,8 +21,9 @@
 //!                deliveries, attempts and timelines; alerts, opt-outs, limits, holds; lists and reports; job runs, outbox, clean-up; transfer
 //! carrier/       who carries messages: the registry, what every carrier answers (driver), log, twilio/
 //! mail/          how mails look, and SMTP
-//! domain/        event, source, mapping, urgency, verifier, staff, phone, message, delivery (the state machine), route,
-//!                acknowledge, ack_link, answer, search, clock, day, nightly, report, alarm, mail, timeline (in words): no I/O, no clock
+//! domain/        event, source, mapping, urgency, verifier, staff, phone, message, inbound, reply, auto_reply, delivery (the
+//!                state machine), acknowledge, ack_link, route, answer, search, clock, day, nightly, report, alarm, mail,
+//!                lifecycle, timeline (in words): no I/O, no clock
 //! ```
 //!
 //! Who may import whom: `main -> cli -> app -> {http, worker, source} -> intake -> {store, carrier, mail} -> domain`, each
@@ -55,6 +56,13 @@
 //! back   http/twilio/receipts -> http/twilio/signed -> http/webhooks -> carrier/twilio/signature: it is Twilio
 //!        -> carrier/twilio/receipt (what its words mean) -> store/ledger/receive: kept and applied, 204
 //!        -> store/ledger/waiting: kept until somebody knows its message
+//! ```
+//!
+//! # The walk of a text
+//!
+//! ```text
+//! text   http/twilio/inbound -> http/twilio/signed: it is Twilio -> carrier/twilio/inbound -> domain/reply (what it means)
+//!        -> store/inbound (kept, and done: opt_outs, ledger/opted_out, acknowledge, threads) -> 200; domain/auto_reply: answers
 //! ```
 //!
 //! # Without anybody asking

@@ -1,10 +1,13 @@
 //! What people text us: kept once, done what it asks for, and never answered by what Twilio is answered.
 
-use crate::support::{
-    database::Database,
-    env::{OUR_NUMBER, PUBLIC, Plan, Reply, TestEnv, critical, person},
-    eventually,
-    twilio::{AUTH_TOKEN, Answers, sign, text_form},
+use crate::{
+    pages::Browser,
+    support::{
+        database::Database,
+        env::{OUR_NUMBER, PUBLIC, Plan, Reply, TestEnv, critical, person},
+        eventually,
+        twilio::{AUTH_TOKEN, Answers, sign, text_form},
+    },
 };
 use futures::StreamExt;
 use reqwest::Method;
@@ -30,6 +33,8 @@ stories![
     a_text_that_cannot_be_stored_is_not_answered_with_success,
     who_asks_for_help_gets_one_answer_and_no_more_than_a_handful,
     old_texts_are_stripped_and_opt_outs_stay,
+    an_acknowledgement_that_does_not_work_is_answered,
+    the_pages_and_the_command_show_what_was_sent,
 ];
 
 const GRACE: &str = "+14155550101";
@@ -701,4 +706,135 @@ async fn old_texts_are_stripped_and_opt_outs_stay(database: Database) {
     })
     .await;
     assert_eq!(opted_out(&env).await, [GRACE]);
+}
+
+async fn an_acknowledgement_that_does_not_work_is_answered(database: Database) {
+    let env = TestEnv::on(database).await;
+    let (first, second) = (told(&env, "1", GRACE).await, told(&env, "2", GRACE).await);
+    // The answer to this text.
+    let answered = async |body: &str| {
+        let message = texts(&env, GRACE, body).await;
+        let text = match message["answer_id"].as_str() {
+            None => String::new(),
+            Some(id) => env.get(&format!("/v1/deliveries/{id}")).await["message"]
+                .as_str()
+                .unwrap()
+                .to_owned(),
+        };
+        (message, text)
+    };
+
+    let (several, list) = answered("OK").await;
+    assert_eq!(
+        (&several["kind"], &several["outcome"]),
+        (&json!("acknowledge"), &json!("several_open"))
+    );
+    assert!(
+        list.contains("#101 Printer on fire") && list.contains("#102 Printer on fire"),
+        "{list}"
+    );
+    let line = list.lines().find(|line| line.contains("#101")).unwrap();
+    let code = line.split(':').next().unwrap().to_owned();
+    assert_eq!(code.len(), 3, "{list}");
+
+    let (wrong, list) = answered("ack !!").await;
+    assert_eq!(wrong["outcome"], "several_open", "{list}");
+    let absent = if code == "ZZZ" { "YYY" } else { "ZZZ" };
+    let (wrong, list) = answered(&format!("ok {absent}")).await;
+    assert_eq!(wrong["outcome"], "wrong_code");
+    assert!(list.contains(absent) && list.contains("#102"), "{list}");
+
+    let (right, nothing) = answered(&format!("{}!", code.to_lowercase())).await;
+    assert_eq!(
+        (&right["outcome"], &right["alert_id"]),
+        (&json!("acknowledged"), &json!(first))
+    );
+    assert_eq!(nothing, "", "a success is not answered");
+    let (again, text) = answered(&format!("ACK {code}")).await;
+    assert_eq!(
+        (&again["outcome"], &again["alert_id"]),
+        (&json!("acknowledged_before"), &json!(first))
+    );
+    assert!(
+        text.starts_with("Ticket #101 was acknowledged before by you, at "),
+        "{text}"
+    );
+
+    let (right, _) = answered("👍🏽").await;
+    assert_eq!(
+        (&right["outcome"], &right["alert_id"]),
+        (&json!("acknowledged"), &json!(second))
+    );
+    env.twilio.accepted(6).await;
+    let shown = env.get(&format!("/v1/alerts/{first}")).await;
+    assert_eq!(shown["inbound"].as_array().unwrap().len(), 2);
+
+    // A stranger is not answered.
+    let reply = texts(&env, MONA, "OK").await;
+    assert_eq!(
+        (&reply["outcome"], &reply["answer_id"]),
+        (&json!("nothing_open"), &json!(null))
+    );
+    assert_eq!(env.twilio.calls_to(MONA), 0);
+    // What was told and is no longer critical.
+    let closed = told(&env, "3", MONA).await;
+    let over = json!({"source": "default", "type": "ticket.closed", "ticket": {"id": "3"}});
+    assert_eq!(env.post(&over).await.body["outcome"], "resolved");
+    let reply = texts(&env, MONA, "1").await;
+    assert_eq!(
+        (&reply["outcome"], &reply["alert_id"]),
+        (&json!("not_critical"), &json!(closed))
+    );
+    let answer = env
+        .get(&format!("/v1/deliveries/{}", reply["answer_id"].as_str().unwrap()))
+        .await;
+    assert!(
+        answer["message"]
+            .as_str()
+            .unwrap()
+            .contains("#103 is no longer critical"),
+        "{answer}"
+    );
+}
+
+async fn the_pages_and_the_command_show_what_was_sent(database: Database) {
+    let env = TestEnv::on(database).await;
+    let alert = told(&env, "1", GRACE).await;
+    let reply = texts(&env, GRACE, "<b>On my way</b>").await;
+    let stop = texts(&env, MONA, "STOP").await;
+
+    let mut browser = Browser::on(&env).await;
+    let id = reply["id"].as_str().unwrap();
+    for page in [
+        "/admin/inbound".to_owned(),
+        "/admin/inbound?kind=reply&phone=%2B14155550101".to_owned(),
+        format!("/admin/inbound/{id}"),
+        format!("/admin/alerts/{alert}"),
+    ] {
+        let shown = browser.get(&page).await;
+        assert_eq!(shown.status, 200, "{page}");
+        assert!(shown.text.contains("&lt;b&gt;On my way&lt;"), "{page}: {}", shown.text);
+        assert!(!shown.text.contains("4155550101") || page.contains("phone="), "{page}");
+    }
+    let opt_outs = browser.get("/admin/opt-outs").await;
+    assert!(
+        opt_outs
+            .text
+            .contains(&format!("/admin/inbound/{}", stop["id"].as_str().unwrap()))
+    );
+    assert_eq!(browser.get("/admin/inbound?kind=poem").await.status, 422);
+    assert_eq!(browser.get("/admin/inbound/none").await.status, 404);
+
+    let (code, out, error) = env.run(&["inbound", "list"]).await;
+    assert_eq!(code, 0, "{error}");
+    assert!(
+        out.contains("opt_out") && out.contains("On my way") && out.contains("+1415****101"),
+        "{out}"
+    );
+    let (code, out, _) = env
+        .run(&["inbound", "list", "--kind", "opt_out", "--reveal", "--json"])
+        .await;
+    let listed: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &listed["items"][0]["from"]), (0, &json!(MONA)));
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
 }

@@ -11,7 +11,10 @@ use super::{
     types::ms,
     waits::Waits,
 };
-use crate::{domain::answer::Receipt, supervise::Fatal};
+use crate::{
+    domain::{answer::Receipt, lifecycle::EventTypes},
+    supervise::Fatal,
+};
 use jiff::{SignedDuration, Timestamp};
 use std::{sync::Arc, time::Instant};
 use tokio::sync::watch;
@@ -46,6 +49,16 @@ impl Db {
     /// Changes whenever a delivery may be due.
     pub fn wake(&self) -> watch::Receiver<()> {
         self.engine.effects.wake.subscribe()
+    }
+
+    /// Says which lifecycle events are written from now on. Those that nobody wants are not kept.
+    pub fn listen_for(&self, types: EventTypes) {
+        self.engine.effects.listeners.listen_for(types);
+    }
+
+    /// Changes whenever this process has committed a lifecycle event.
+    pub fn told(&self) -> watch::Receiver<()> {
+        self.engine.effects.listeners.told()
     }
 
     /// Which engine it is, for logs.

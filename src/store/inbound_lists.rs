@@ -4,6 +4,7 @@ use super::{
     Db,
     engine::read,
     error::StoreError,
+    lists::LAST_ID,
     page::Page,
     query::Query,
     sql::{args, sql},
@@ -59,7 +60,6 @@ pub struct InboundView {
     #[sqlx(try_from = "Option<String>")]
     #[schema(required, value_type = Option<Media>)]
     pub media: MaybeMedia,
-    #[schema(examples("twilio"))]
     pub provider: String,
     #[schema(required)]
     pub provider_message_id: Option<String>,
@@ -108,7 +108,7 @@ impl Db {
     ) -> Result<Page<InboundView>, StoreError> {
         let found: Vec<InboundView> = read!(self, |pool| {
             let mut query = QueryBuilder::new(INBOUND);
-            query.push(" where 1 = 1");
+            query.push(" where i.id < ").push_bind(after.unwrap_or(LAST_ID));
             if let Some(phone) = &filter.phone {
                 query.push(" and i.from_phone = ").push_bind(phone);
             }
@@ -125,9 +125,6 @@ impl Db {
                         " and i.kind || '' = "
                     })
                     .push_bind(kind);
-            }
-            if let Some(after) = after {
-                query.push(" and i.id < ").push_bind(after);
             }
             query.push(" order by i.id desc limit ").push_bind(limit + 1);
             query.build_query_as().fetch_all(pool).await

@@ -2,9 +2,7 @@
 //! configured to hear of them. Absent: posting them (see `webhooks`).
 
 use super::{
-    db::Db,
     sql::{Rows, Sql, row, sql},
-    tx::Tx,
     types::{ms, new_id},
 };
 use crate::domain::{
@@ -52,6 +50,16 @@ impl Listeners {
         EventTypes::from_bits(self.wanted.load(Ordering::Relaxed)).contains(kind)
     }
 
+    /// Says which types are wanted from now on. Those that nobody wants are not kept.
+    pub fn listen_for(&self, types: EventTypes) {
+        self.wanted.store(types.bits(), Ordering::Relaxed);
+    }
+
+    /// Changes whenever this process has committed a lifecycle event.
+    pub fn told(&self) -> watch::Receiver<()> {
+        self.told.subscribe()
+    }
+
     /// Says that something new is committed.
     pub fn notify(&self) {
         self.told.send_replace(());
@@ -90,49 +98,21 @@ pub struct Untold {
 }
 
 impl Untold {
-    pub fn take(&mut self) -> Rows {
-        self.count = 0;
-        std::mem::take(&mut self.rows)
-    }
-}
-
-impl Tx {
-    /// Whether anybody wants to hear of such events.
-    pub fn wants(&self, kind: EventType) -> bool {
-        self.listeners().want(kind)
-    }
-
-    /// Lets others hear of this, if anybody wants to: once the transaction is committed. `data` is a JSON object of what
-    /// happened, without personal data.
-    pub fn tell(&mut self, kind: EventType, about: &About<'_>, at: Timestamp, data: impl FnOnce() -> Value) {
-        if !self.wants(kind) {
-            return;
-        }
-        let untold = self.untold();
-        untold.rows.push(&EventRow {
-            place: untold.count,
+    /// Adds one. `data` is a JSON object of what happened.
+    pub fn add(&mut self, kind: EventType, about: &About<'_>, at: Timestamp, data: &Value) {
+        self.rows.push(&EventRow {
+            place: self.count,
             id: &new_id(),
             kind,
             about,
             at: ms(at),
-            data: &data().to_string(),
+            data: &data.to_string(),
         });
-        untold.count += 1;
-    }
-}
-
-impl Db {
-    /// Says which lifecycle events are written from now on. Those that nobody wants are not kept.
-    pub fn listen_for(&self, types: EventTypes) {
-        self.engine
-            .effects
-            .listeners
-            .wanted
-            .store(types.bits(), Ordering::Relaxed);
+        self.count += 1;
     }
 
-    /// Changes whenever this process has committed a lifecycle event.
-    pub fn told(&self) -> watch::Receiver<()> {
-        self.engine.effects.listeners.told.subscribe()
+    pub fn take(&mut self) -> Rows {
+        self.count = 0;
+        std::mem::take(&mut self.rows)
     }
 }

@@ -73,7 +73,7 @@ impl Span {
 }
 
 /// Behind every id.
-const LAST_ID: &str = "ffffffff-ffff-ffff-ffff-ffffffffffff";
+pub const LAST_ID: &str = "ffffffff-ffff-ffff-ffff-ffffffffffff";
 
 /// Before every id that is made from this time on.
 pub fn first_id(at: Timestamp) -> String {

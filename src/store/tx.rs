@@ -7,14 +7,15 @@
 use super::{
     error::StoreError,
     just_opted_out::JustOptedOut,
-    lifecycle::{self, Listeners, Untold},
+    lifecycle::{self, About, Listeners, Untold},
     query::{FromEither, Query, bind},
     session::{Session, call},
     single::Held,
     sql::{Argument, Rows, Sql},
 };
-use crate::domain::{alarm::AlarmKind, id::AlertId};
+use crate::domain::{alarm::AlarmKind, id::AlertId, lifecycle::EventType};
 use jiff::Timestamp;
+use serde_json::Value;
 use sqlx::{AssertSqlSafe, Postgres, Sqlite};
 use std::time::Instant;
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
@@ -105,9 +106,17 @@ impl Tx {
         &self.after_commit.listeners
     }
 
-    /// The lifecycle events of this transaction, which are written as it is committed.
-    pub fn untold(&mut self) -> &mut Untold {
-        &mut self.untold
+    /// Whether anybody wants to hear of such events.
+    pub fn wants(&self, kind: EventType) -> bool {
+        self.listeners().want(kind)
+    }
+
+    /// Lets others hear of this, if anybody wants to: once the transaction is committed. `data` is a JSON object of what
+    /// happened, without personal data.
+    pub fn tell(&mut self, kind: EventType, about: &About<'_>, at: Timestamp, data: impl FnOnce() -> Value) {
+        if self.wants(kind) {
+            self.untold.add(kind, about, at, &data());
+        }
     }
 
     /// Adds a statement for these rows to those that go with the next round trip; without rows it is left out. It takes
