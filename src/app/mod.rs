@@ -5,6 +5,7 @@
 mod admin;
 mod commands;
 mod demo;
+mod notifiers;
 mod parts;
 mod serve;
 mod settings;

@@ -131,6 +131,11 @@ impl Db {
             .store(types.bits(), Ordering::Relaxed);
     }
 
+    /// Whether anybody wants to hear of such events.
+    pub fn wants(&self, kind: EventType) -> bool {
+        self.engine.effects.listeners.want(kind)
+    }
+
     /// Changes whenever this process has committed a lifecycle event.
     pub fn told(&self) -> watch::Receiver<()> {
         self.engine.effects.listeners.told.subscribe()
