@@ -23,6 +23,9 @@ struct Tickets {
     tickets: Vec<Value>,
     /// How often a user was asked for.
     users: usize,
+    articles: Vec<Value>,
+    /// Whether it takes no articles.
+    is_read_only: bool,
 }
 
 type Shared = State<Arc<Mutex<Tickets>>>;
@@ -37,7 +40,7 @@ impl Zammad {
             .route("/api/v1/ticket_priorities", get(priorities))
             .route("/api/v1/ticket_states", get(states))
             .route("/api/v1/users/{id}", get(user))
-            .route("/api/v1/ticket_articles", post(|| async { StatusCode::CREATED }))
+            .route("/api/v1/ticket_articles", post(article))
             .with_state(Arc::clone(&state));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -69,6 +72,20 @@ impl Zammad {
         ticket["updated_at"] = json!("2020-01-01T00:00:00.000Z");
     }
 
+    /// What was written on a ticket.
+    pub fn notes(&self, id: u64) -> Vec<String> {
+        let state = self.state.lock().unwrap();
+        let of_ticket = state.articles.iter().filter(|article| article["ticket_id"] == id);
+        of_ticket
+            .map(|article| article["body"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Takes no articles from now on, or takes them again.
+    pub fn refuse_notes(&self, refuse: bool) {
+        self.state.lock().unwrap().is_read_only = refuse;
+    }
+
     pub fn users_asked_for(&self) -> usize {
         self.state.lock().unwrap().users
     }
@@ -90,6 +107,22 @@ fn check(headers: &HeaderMap) -> Result<(), StatusCode> {
     } else {
         Err(StatusCode::UNAUTHORIZED)
     }
+}
+
+/// An article of a ticket, which must be one that customers do not see.
+async fn article(
+    State(state): Shared,
+    headers: HeaderMap,
+    Json(article): Json<Value>,
+) -> Result<StatusCode, StatusCode> {
+    check(&headers)?;
+    let mut state = state.lock().unwrap();
+    if state.is_read_only {
+        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(article["internal"], true, "{article}");
+    state.articles.push(article);
+    Ok(StatusCode::CREATED)
 }
 
 async fn search(State(state): Shared, headers: HeaderMap, Query(query): Query<Vec<(String, String)>>) -> Answer {
