@@ -252,7 +252,7 @@ async fn who_was_reached_by_a_second_message_was_reached(database: Database) {
     let deliveries = env.stand(&alert, &["accepted", "accepted"]).await;
     report(&env, "+14155550101", "undelivered", Some("30003")).await;
     let resend = format!("/v1/deliveries/{}/resend", deliveries[0]["id"].as_str().unwrap());
-    assert_eq!(env.admin(Method::POST, &resend, Some(json!({}))).await.status, 202);
+    assert_eq!(env.admin(Method::POST, &resend, Some(json!({}))).await.status, 201);
     env.stand(&alert, &["undelivered", "accepted", "accepted"]).await;
     let message = env.twilio.messages_to("+14155550101").remove(1);
     assert_eq!(env.report(&message, "delivered", None).await, 204);
@@ -305,7 +305,7 @@ async fn everything_that_is_wrong_with_notifiers_is_said_at_the_start() {
         "`webhooks.phones.url` names more than the server",
         "`webhooks.phones.topic` is not set",
         "`webhooks.desk.template` makes no JSON of an event `alert.created`",
-        "`webhooks.ops.kind` needs a mail server",
+        "`webhooks.ops.kind` is `mail` and needs a mail server",
     ] {
         assert!(said.contains(part), "{part} is not in {said}");
     }

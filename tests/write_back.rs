@@ -2,7 +2,7 @@
 
 use crate::support::{
     database::Database,
-    env::{Plan, TestEnv},
+    env::{Plan, TestEnv, critical, person},
     eventually,
     rt::RequestTracker,
     zammad::Zammad,
@@ -15,6 +15,7 @@ stories![
     a_note_waits_for_a_helpdesk_that_takes_none,
     what_the_version_before_has_kept_is_noted_once,
     nothing_is_noted_in_test_mode,
+    what_is_known_as_told_is_forgotten_when_nobody_asks_any_more,
 ];
 
 /// Reports every message that was accepted as delivered, or the last of them as not.
@@ -110,7 +111,7 @@ async fn a_note_waits_for_a_helpdesk_that_takes_none(database: Database) {
     zammad.create(1, "3 high");
     report_all(&env, 1, false).await;
     told(&env, 1).await;
-    env.service.logged("503").await;
+    zammad.refuses_a_note().await;
 
     zammad.refuse_notes(false);
 
@@ -174,4 +175,42 @@ async fn nothing_is_noted_in_test_mode(database: Database) {
 
     notes(&zammad, 2).await;
     assert!(zammad.notes(1).is_empty(), "{:?}", zammad.notes(1));
+}
+
+async fn what_is_known_as_told_is_forgotten_when_nobody_asks_any_more(database: Database) {
+    let zammad = Zammad::start().await;
+    let plan = noting(database, &zammad).set("RETENTION__RECEIPT_DAYS", "1");
+    let Some(plan) = plan.at("2026-11-01 12:00:00", "the clean-up of notes") else {
+        return;
+    };
+    let mut env = plan.build().await;
+    let alert = env.raise(&critical("1", &[person("+14155550101")])).await;
+    report_all(&env, 1, false).await;
+    told(&env, 1).await;
+
+    for (time, day, left) in [
+        ("2026-11-07 00:00:01", "2026-11-06", 1),
+        ("2026-11-12 00:00:01", "2026-11-11", 0),
+    ] {
+        env.service.kill();
+        env.turn_clock_to(time);
+        env.restart();
+        let done =
+            format!("select count(*) from job_run where job = 'cleanup' and day = '{day}' and finished_at is not null");
+        eventually("the clean-up", async || {
+            let done = env.database.number(&done).await;
+            if done == 1 { Ok(()) } else { Err(done) }
+        })
+        .await;
+        assert_eq!(
+            env.database.number("select count(*) from ticket_note").await,
+            left,
+            "{time}"
+        );
+    }
+    let told = format!("select count(*) from lifecycle_event where alert_id = '{alert}' and type = 'alert.settled'");
+    assert!(
+        env.database.number(&told).await <= 1,
+        "told once, whatever was forgotten since"
+    );
 }

@@ -29,11 +29,6 @@ pub struct Notifier {
     pub post: Other,
 }
 
-/// The name of the endpoint that writes notes on the tickets of a source.
-pub fn notes_of(source: &str) -> String {
-    format!("ticket-{source}")
-}
-
 /// Makes all of them: those that are configured, and one for each source with `write_back`.
 pub fn make_notifiers(config: &Config, store: &Db) -> anyhow::Result<Vec<Notifier>> {
     let templates = Arc::new(load_mail_templates(config));
@@ -130,7 +125,7 @@ fn make_noting(config: &Config, settings: &source::Settings, store: &Db) -> anyh
         store: store.clone(),
     });
     Ok(Some(Notifier {
-        name: notes_of(&settings.source),
+        name: settings.notes_endpoint(),
         events: settings.write_back,
         sources: BTreeSet::from([settings.source.clone()]),
         post: Arc::new(move |event| {

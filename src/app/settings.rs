@@ -2,7 +2,6 @@
 //! fault is found at once, with its key, its value and what to do. Absent: the sections of carriers, which stand beside
 //! their code, and opening anything that is configured.
 
-use super::notifiers::notes_of;
 use crate::{
     carrier,
     config::{Effective, Fault, Log, Nightly, Reader, Sms, read_sources},
@@ -183,7 +182,7 @@ fn read(reader: &mut Reader) -> Config {
 /// What an endpoint needs of other sections.
 fn check_endpoints(reader: &mut Reader, endpoints: &[notify::Endpoint], polled: &[source::Settings], has_mail: bool) {
     let noted = polled.iter().filter(|settings| !settings.write_back.is_empty());
-    let names: Vec<String> = noted.map(|settings| notes_of(&settings.source)).collect();
+    let names: Vec<String> = noted.map(source::Settings::notes_endpoint).collect();
     let is_mail_at_fault = ["report.to", "report.smtp_url", "report.smtp_url_file"]
         .iter()
         .any(|key| reader.has_fault(key));

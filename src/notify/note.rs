@@ -75,7 +75,7 @@ mod tests {
             noted(&event).unwrap(),
             "Nightbell: 1 of 2 people was reached by SMS.\n\
              - Grace (project manager): delivered, 2026-11-20 10:24:41 CET\n\
-             - Mona (assignee): not delivered by the carrier, code 30003, 2026-11-20 10:24:44 CET"
+             - Mona (assignee): not delivered by the carrier, code 5021, 2026-11-20 10:24:44 CET"
         );
 
         for (reached, of, first) in [

@@ -38,9 +38,10 @@ pub fn full(kind: EventType) -> LifecycleEvent {
         media: Some(json!([{ "content_type": "image/jpeg" }])),
     };
     let is_opt_out = matches!(kind, EventType::OptOutCreated | EventType::OptOutRemoved);
+    let has_alert = !is_opt_out && kind != EventType::Test;
     LifecycleEvent {
-        alert: (!is_opt_out).then_some(alert),
-        delivery: (!is_opt_out).then_some(delivery),
+        alert: has_alert.then_some(alert),
+        delivery: has_alert.then_some(delivery),
         message: (kind == EventType::MessageReceived).then_some(message),
         phone: is_opt_out.then(|| "+14155550101".to_owned()),
         source: Some("acme".into()),
@@ -75,7 +76,7 @@ fn data(kind: EventType) -> Map<String, Value> {
                 { "delivery_id": "019aa0f0-0000-7000-8000-000000000002", "role": "project_manager", "staff_id": "2",
                   "state": "delivered", "error_code": null, "at": "2026-11-20T09:24:41Z" },
                 { "delivery_id": "019aa0f0-0000-7000-8000-000000000004", "role": "assignee", "staff_id": "3",
-                  "state": "undelivered", "error_code": 30003, "at": "2026-11-20T09:24:44Z" },
+                  "state": "undelivered", "error_code": 5021, "at": "2026-11-20T09:24:44Z" },
             ],
         }),
         EventType::DeliverySent
@@ -85,8 +86,8 @@ fn data(kind: EventType) -> Map<String, Value> {
         | EventType::DeliverySuppressed
         | EventType::DeliveryDeferred
         | EventType::DeliveryExpired => json!({
-            "state": "undelivered", "reason": "provider_failed", "attempt": 1, "round": 0, "provider": "twilio",
-            "provider_message_id": "SM1", "provider_status": "undelivered", "error_code": 30003,
+            "state": "undelivered", "reason": "provider_failed", "attempt": 1, "round": 0, "provider": "carrier",
+            "provider_message_id": "SM1", "provider_status": "undelivered", "error_code": 5021,
         }),
         EventType::AlarmRaised => json!({
             "alarm": "nobody_told", "title": "nobody was told", "detail": "nobody is told of the \"ticket\" 108749",

@@ -496,7 +496,7 @@ mod tests {
             told(EventType::DeliveryFailed, false),
             is(
                 "SMS failed: #108749",
-                "The message to the project manager (staff 2) was not delivered: provider failed, code 30003.",
+                "The message to the project manager (staff 2) was not delivered: provider failed, code 5021.",
                 Priority::High
             )
         );

@@ -93,6 +93,11 @@ impl Settings {
         })
     }
 
+    /// The name of the endpoint that writes notes on its tickets.
+    pub fn notes_endpoint(&self) -> String {
+        format!("ticket-{}", self.source)
+    }
+
     /// The address of osTicket's database, and what its tables begin with.
     pub fn osticket_database(&self) -> Option<(&SecretString, &str)> {
         match &self.access {

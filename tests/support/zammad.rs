@@ -24,8 +24,9 @@ struct Tickets {
     /// How often a user was asked for.
     users: usize,
     articles: Vec<Value>,
-    /// Whether it takes no articles.
+    /// Whether it takes no articles, and how many it has not taken.
     is_read_only: bool,
+    refused: usize,
 }
 
 type Shared = State<Arc<Mutex<Tickets>>>;
@@ -86,6 +87,15 @@ impl Zammad {
         self.state.lock().unwrap().is_read_only = refuse;
     }
 
+    /// Waits until it has refused a note.
+    pub async fn refuses_a_note(&self) {
+        super::eventually("a note that is refused", async || {
+            let refused = self.state.lock().unwrap().refused;
+            if refused > 0 { Ok(()) } else { Err("none") }
+        })
+        .await;
+    }
+
     pub fn users_asked_for(&self) -> usize {
         self.state.lock().unwrap().users
     }
@@ -118,6 +128,7 @@ async fn article(
     check(&headers)?;
     let mut state = state.lock().unwrap();
     if state.is_read_only {
+        state.refused += 1;
         return Err(StatusCode::SERVICE_UNAVAILABLE);
     }
     assert_eq!(article["internal"], true, "{article}");
