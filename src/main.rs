@@ -21,6 +21,7 @@
 //!                deliveries, attempts and timelines; alerts, opt-outs, limits, holds; lists and reports; job runs, outbox, clean-up; transfer
 //! carrier/       who carries messages: the registry, what every carrier answers (driver), log, twilio/
 //! mail/          how mails look, and SMTP
+//! notify/        who hears of lifecycle events: kinds of endpoints as data, an event in words, notes on tickets
 //! domain/        event, source, mapping, urgency, verifier, staff, phone, message, inbound, reply, auto_reply, delivery (the
 //!                state machine), acknowledge, ack_link, route, answer, search, clock, day, nightly, report, alarm, mail,
 //!                lifecycle, timeline (in words): no I/O, no clock
@@ -85,6 +86,7 @@ mod domain;
 mod http;
 mod intake;
 mod mail;
+mod notify;
 mod source;
 mod store;
 mod supervise;

@@ -28,6 +28,7 @@ const MAP: &Map = &[
             "http",
             "intake",
             "mail",
+            "notify",
             "source",
             "store",
             "supervise",
@@ -44,6 +45,7 @@ const MAP: &Map = &[
     ("store", &["domain", "supervise"]),
     ("carrier", &["config", "domain"]),
     ("mail", &["domain"]),
+    ("notify", &["config", "domain"]),
     ("supervise", &[]),
     ("domain", &[]),
 ];

@@ -281,8 +281,8 @@ async fn no_round_at_a_helpdesk_reads_a_whole_table(database: Database) {
         "select ticket_id from source_ticket",
         "select 1 from source_ticket",
         "insert into source_ticket",
-        "select a.id, a.ticket_id from alert",
-        "update ticket_note",
+        "select a.id, a.source, a.ticket_id from alert",
+        "insert into ticket_note",
         "select count(*) from attempt where limited_source",
         "select distinct held_source",
     ] {

@@ -31,6 +31,7 @@ mod limits;
 mod messages;
 mod newer_versions;
 mod nightly;
+mod notifiers;
 mod numbers;
 mod openapi;
 mod opt_outs;

@@ -1,10 +1,11 @@
-//! The composition root: `settings` reads the whole configuration, `parts` makes the modules' parts of it, `serve` runs them
-//! together and stops them in order. What commands do with the same parts stands in `commands` and `transfer`; `admin` is how
-//! they ask the admin API, and `take_over` what they ask of it for what was there before; `demo` is a service with a carrier that is played.
+//! The composition root: `settings` reads the whole configuration, `parts` makes the modules' parts of it and `notifiers` what
+//! posts events, `serve` runs them together and stops them in order. What commands do with the same parts stands in
+//! `commands` and `transfer`; `admin` is how they ask the admin API, and `take_over` what they ask of it for what was there before; `demo` is a service with a carrier that is played.
 
 mod admin;
 mod commands;
 mod demo;
+mod notifiers;
 mod parts;
 mod serve;
 mod settings;

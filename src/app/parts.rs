@@ -16,9 +16,9 @@ use crate::{
     http::{self, AppState, Pages, RateLimiter, Tokens, Webhooks},
     intake::Intake,
     mail::{self, Mailer},
-    source::{Helpdesk, Poller, WriteBack},
+    source::{Helpdesk, Poller},
     store::{Db, InboundRules},
-    worker::{Nightly, NightlyRules, TimedJob, Worker},
+    worker::{self, Nightly, NightlyRules, TimedJob, Worker},
 };
 use anyhow::Context;
 use jiff::Timestamp;
@@ -45,7 +45,7 @@ fn load_auto_replies(config: &Config) -> AutoReplies {
     replies
 }
 
-fn load_mail_templates(config: &Config) -> mail::Templates {
+pub fn load_mail_templates(config: &Config) -> mail::Templates {
     let mut templates = mail::Templates::built_in();
     for name in mail::Templates::names() {
         load_own(config, &format!("mail/{name}"), |source| {
@@ -144,39 +144,21 @@ fn make_intake(config: &Config, store: &Db) -> Intake {
 /// How often it is looked whether a helpdesk is to be asked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long a round under way at a stop may take to end: cut off, it would keep others waiting for its lease, and a note
-/// might be written twice.
+/// How long a round under way at a stop may take to end: cut off, it would keep others waiting for its lease.
 const HELPDESK_DRAIN: Duration = Duration::from_secs(5);
-/// How often it is looked whether there is something to write on a ticket.
-const NOTE_EVERY: Duration = Duration::from_secs(2);
 
-/// A job for each helpdesk that is polled, and one for the notes on its tickets.
+/// A job for each helpdesk that is polled, and the one that looks for what is to be told of tickets in the end.
 pub fn make_polls(config: &Config, store: &Db) -> anyhow::Result<Vec<TimedJob>> {
     let intake = Arc::new(make_intake(config, store));
     let clock = || to_millisecond(Timestamp::now());
-    let mut jobs = Vec::new();
+    let noted = config.polled.iter().filter(|settings| !settings.write_back.is_empty());
+    let noted = noted.map(|settings| settings.source.clone()).collect();
+    let mut jobs = vec![worker::settled(store, noted)];
     for settings in &config.polled {
         let Some(source) = config.sources.get(&settings.source).cloned() else {
             continue;
         };
         let helpdesk = Arc::new(Helpdesk::open(settings, &source)?);
-        if settings.writes_back {
-            let write_back = Arc::new(WriteBack {
-                source: settings.source.clone(),
-                helpdesk: Arc::clone(&helpdesk),
-                store: store.clone(),
-                time_zone: config.time_zone.clone(),
-                clock,
-            });
-            let name = format!("write notes for `{}`", settings.source).leak();
-            let write = TimedJob::new(
-                name,
-                NOTE_EVERY,
-                &write_back,
-                |notes| async move { notes.round().await },
-            );
-            jobs.push(write.drained_for(HELPDESK_DRAIN));
-        }
         let poller = Arc::new(Poller {
             helpdesk,
             source,

@@ -6,6 +6,7 @@ use crate::{
     carrier,
     config::{Effective, Fault, Inbound, Log, Nightly, Reader, Sms, read_acknowledge, read_sources},
     domain::{acknowledge::Acknowledging, database_url::DatabaseUrl, source::Source},
+    notify::{self, Target},
     source,
 };
 use axum::http::HeaderName;
@@ -49,6 +50,8 @@ pub struct Config {
     pub sources: BTreeMap<String, Source>,
     /// Those of them that are polled.
     pub polled: Vec<source::Settings>,
+    /// Who hears of lifecycle events and is no plain webhook, beside the tickets of those sources.
+    pub endpoints: Vec<notify::Endpoint>,
 }
 
 /// What was read, and what is wrong with it.
@@ -147,7 +150,9 @@ fn read(reader: &mut Reader) -> Config {
     let log = Log::read(reader);
     let sources = read_sources(reader, sms.default_region);
     let read_polled = |(name, source): (&String, &Source)| source::Settings::read(reader, name, source);
-    let polled = sources.iter().filter_map(read_polled).collect();
+    let polled: Vec<source::Settings> = sources.iter().filter_map(read_polled).collect();
+    let endpoints = notify::read_endpoints(reader);
+    check_endpoints(reader, &endpoints, &polled, nightly.mail.is_some());
 
     let has_intake_tokens = !intake_tokens.is_empty() || sources.values().any(|source| !source.tokens.is_empty());
     if !listen.ip().is_loopback() && !has_intake_tokens {
@@ -177,6 +182,31 @@ fn read(reader: &mut Reader) -> Config {
         log,
         sources,
         polled,
+        endpoints,
+    }
+}
+
+/// What an endpoint needs of other sections.
+fn check_endpoints(reader: &mut Reader, endpoints: &[notify::Endpoint], polled: &[source::Settings], has_mail: bool) {
+    let noted = polled.iter().filter(|settings| !settings.write_back.is_empty());
+    let names: Vec<String> = noted.map(source::Settings::notes_endpoint).collect();
+    let is_mail_at_fault = ["report.to", "report.smtp_url", "report.smtp_url_file"]
+        .iter()
+        .any(|key| reader.has_fault(key));
+    for endpoint in endpoints {
+        let key = format!("webhooks.{}.kind", endpoint.name);
+        if matches!(endpoint.kind.to, Target::Mail(_)) && !has_mail && !is_mail_at_fault {
+            reader.fault(
+                &key,
+                "needs a mail server: set `report.smtp_url`, and `report.to`, from whose domain mails come",
+            );
+        }
+        if names.contains(&endpoint.name) {
+            reader.fault(
+                &key,
+                "belongs to an endpoint with the name of the one that writes notes on tickets: give it another name",
+            );
+        }
     }
 }
 
@@ -262,6 +292,32 @@ mod tests {
         assert_eq!(fault_keys(&[header("X-Forwarded-User")]), ["auth.proxy_header"]);
         assert_eq!(fault_keys(&[header("X-Forwarded-User"), proxies]), [""; 0]);
         assert_eq!(fault_keys(&[header("X Forwarded"), proxies]), ["auth.proxy_header"]);
+    }
+
+    #[test]
+    fn a_notifier_needs_what_it_mails_by_and_a_name_of_its_own() {
+        let kind = ("NIGHTBELL_WEBHOOKS__DUTY__KIND", "mail");
+        let mail = [
+            ("NIGHTBELL_REPORT__TO", "duty@example.com"),
+            ("NIGHTBELL_REPORT__SMTP_URL", "smtp://localhost"),
+        ];
+        assert_eq!(fault_keys(&[kind]), ["webhooks.duty.kind"]);
+        assert_eq!(fault_keys(&[kind, mail[0], mail[1]]), [""; 0]);
+
+        let source = "[sources.rt]\nkind = \"rt\"\nurl = \"https://rt.example.com\"\ntoken = \"t\"\nwrite_back =";
+        let endpoint = "[webhooks.ticket-rt]\nkind = \"slack\"\nurl = \"https://hooks.example.com/\"";
+        let with = |value: &str| file_fault_keys(&format!("{source} {value}\n{endpoint}"));
+        assert_eq!(with("false"), [""; 0]);
+        for value in ["true", "[\"alert.settled\", \"delivery.*\"]"] {
+            assert_eq!(with(value), ["webhooks.ticket-rt.kind"], "{value}");
+        }
+        for value in [
+            "[\"opt_out.created\"]",
+            "\"sometimes\"",
+            "[\"alert.settled\", \"alert\"]",
+        ] {
+            assert_eq!(with(value), ["sources.rt.write_back"], "{value}");
+        }
     }
 
     #[test]

@@ -64,6 +64,18 @@ impl EventTypes {
         self.0 == 0
     }
 
+    /// What a word of the configuration stands for: one type, all of a subject (`alert.*`), or all there are (`*`); but for
+    /// `test`, which comes only when somebody asks for it. `None` if there is no such type.
+    pub fn named(word: &str) -> Option<Self> {
+        let subject = word.strip_suffix('*');
+        let is_meant = |kind: &&EventType| match subject {
+            Some(subject) if subject.is_empty() || subject.ends_with('.') => kind.as_str().starts_with(subject),
+            _ => kind.as_str() == word,
+        };
+        let meant = EventType::ALL.iter().filter(|kind| **kind != EventType::Test);
+        Some(meant.filter(is_meant).copied().collect()).filter(|types: &Self| !types.is_empty())
+    }
+
     /// As a number, and back.
     pub fn bits(self) -> u32 {
         self.0
@@ -274,6 +286,20 @@ mod tests {
         for word in ["Checkout", "Bo Client", "Grace", "4155550101", "Mona"] {
             assert!(!plain.to_string().contains(word), "{plain}");
             assert!(personal.to_string().contains(word), "{personal}");
+        }
+    }
+
+    #[test]
+    fn a_word_stands_for_one_type_or_for_several() {
+        let named = |word: &str| {
+            let types = EventTypes::named(word)?;
+            Some(EventType::ALL.iter().filter(|kind| types.contains(**kind)).count())
+        };
+
+        assert_eq!(named("*"), Some(EventType::ALL.len() - 1));
+        assert_eq!((named("alert.*"), named("alert.settled")), (Some(4), Some(1)));
+        for word in ["test", "alert", "alert*", "al*", "", "*.created", "alert.", "ALERT.*"] {
+            assert_eq!(named(word), None, "{word}");
         }
     }
 

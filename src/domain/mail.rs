@@ -10,7 +10,7 @@ use url::Url;
 
 words! {
     /// What a mail is for.
-    MailKind { Report = "report", Alarms = "alarms", Test = "test" }
+    MailKind { Report = "report", Alarms = "alarms", Notice = "notice", Test = "test" }
 }
 
 words! {
@@ -33,6 +33,8 @@ pub struct Mail {
     pub text: String,
     pub html: String,
     pub attachment: Option<Attachment>,
+    /// Who it goes to; `None`: to whom all mails go.
+    pub to: Option<Mailboxes>,
 }
 
 /// A file that goes with a mail; text/csv in UTF-8.

@@ -15,7 +15,7 @@ use lettre::{
     Address, Message,
     address::Envelope,
     message::{
-        Attachment, MultiPart,
+        Attachment, Mailboxes, MultiPart,
         header::{ContentType, HeaderName, HeaderValue},
     },
     transport::smtp::{
@@ -81,8 +81,7 @@ impl Mailer {
     /// Sends a mail to everybody who is not `settled`. One address that the server does not take keeps it from nobody else.
     pub async fn send(&self, mail: &Mail, message_id: &str, written_at: Timestamp, settled: &[String]) -> Outcome {
         let to: Vec<&Address> = self
-            .addresses
-            .to
+            .to(mail)
             .iter()
             .map(|mailbox| &mailbox.email)
             .filter(|address| !settled.iter().any(|settled| settled == &address.to_string()))
@@ -92,18 +91,18 @@ impl Mailer {
         }
         let deadline = Instant::now() + SESSION_TIME;
         let mut outcome = Outcome::default();
-        let mail = match self.write(mail, message_id, written_at) {
+        let written = match self.write(mail, message_id, written_at) {
             Ok(mail) => mail.formatted(),
             Err(why) => {
                 outcome.put_off = Some(why);
                 return outcome;
             }
         };
-        match self.talk(&to, &mail, deadline).await {
+        match self.talk(&to, &written, deadline).await {
             Ok(()) => outcome.accepted = to.iter().map(ToString::to_string).collect(),
             Err(refusal) if to.len() > 1 && refusal.may_be_about_one_address => {
                 for address in to {
-                    outcome.note(address, self.talk(&[address], &mail, deadline).await);
+                    outcome.note(address, self.talk(&[address], &written, deadline).await);
                 }
             }
             Err(refusal) => match to.as_slice() {
@@ -112,6 +111,10 @@ impl Mailer {
             },
         }
         outcome
+    }
+
+    fn to<'a>(&'a self, mail: &'a Mail) -> &'a Mailboxes {
+        mail.to.as_ref().unwrap_or(&self.addresses.to)
     }
 
     fn write(&self, mail: &Mail, message_id: &str, written_at: Timestamp) -> Result<Message, Why> {
@@ -123,7 +126,7 @@ impl Mailer {
             // No person wrote it, so that nobody's holiday answers (RFC 3834); Exchange reads only its own header.
             .raw_header(header("Auto-Submitted", "auto-generated"))
             .raw_header(header("X-Auto-Response-Suppress", "All"));
-        for mailbox in self.addresses.to.iter() {
+        for mailbox in self.to(mail).iter() {
             message = message.to(mailbox.clone());
         }
         for mailbox in self.addresses.reply_to.iter() {

@@ -20,11 +20,13 @@ const BAR: i64 = 40;
 const BAR_HEIGHT: i64 = 60;
 
 /// The templates by name, compiled in.
-const BUILT_IN: [(&str, &str); 4] = [
+const BUILT_IN: [(&str, &str); 6] = [
     ("report.txt", include_str!("../../templates/mail/report.txt")),
     ("report.html", include_str!("../../templates/mail/report.html")),
     ("alarms.txt", include_str!("../../templates/mail/alarms.txt")),
     ("alarms.html", include_str!("../../templates/mail/alarms.html")),
+    ("notice.txt", include_str!("../../templates/mail/notice.txt")),
+    ("notice.html", include_str!("../../templates/mail/notice.html")),
 ];
 
 /// The mail templates: the admin's own where there are some, the built-in ones beside them for when those fail.
@@ -71,6 +73,7 @@ impl Templates {
                 name: format!("nightbell-{}.csv", report.days.last),
                 content: csv::write(report, zone),
             }),
+            to: None,
             subject,
         }
     }
@@ -91,7 +94,21 @@ impl Templates {
             text: tidy(&self.render("alarms.txt", &view)),
             html: self.render("alarms.html", &view),
             attachment: None,
+            to: None,
             subject: format!("Nightbell: {subject}"),
+        }
+    }
+
+    /// The mail of one event, in words: a title of one line, a text of several, and where it leads to.
+    pub fn notice(&self, title: &str, text: &str, link: Option<&str>) -> Mail {
+        let view = context! { title, text, link, footer => FOOTER };
+        Mail {
+            kind: MailKind::Notice,
+            text: tidy(&self.render("notice.txt", &view)),
+            html: self.render("notice.html", &view),
+            attachment: None,
+            to: None,
+            subject: format!("Nightbell: {title}"),
         }
     }
 
@@ -107,6 +124,7 @@ impl Templates {
             ),
             text,
             attachment: None,
+            to: None,
         }
     }
 

@@ -110,7 +110,7 @@ mod tests {
             access,
             every: SignedDuration::from_secs(15),
             sweep_every: SignedDuration::from_mins(5),
-            writes_back: true,
+            write_back: Default::default(),
             alerts_at_first: false,
         };
         Helpdesk::open(&settings, &sources["default"]).unwrap()

@@ -10,10 +10,8 @@ mod rt;
 mod seen;
 mod settings;
 mod walk;
-mod write_back;
 mod zammad;
 
 pub use helpdesk::Helpdesk;
 pub use poll::Poller;
 pub use settings::Settings;
-pub use write_back::WriteBack;

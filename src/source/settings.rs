@@ -4,7 +4,10 @@
 use super::osticket;
 use crate::{
     config::Reader,
-    domain::source::{Kind, Source},
+    domain::{
+        lifecycle::{EventType, EventTypes},
+        source::{Kind, Source},
+    },
 };
 use jiff::SignedDuration;
 use secrecy::SecretString;
@@ -13,6 +16,15 @@ use url::Url;
 /// Shorter would be all that a helpdesk does, longer too late for anybody.
 const SHORTEST: SignedDuration = SignedDuration::from_millis(100);
 const LONGEST: SignedDuration = SignedDuration::from_hours(1);
+
+/// What is noted on tickets where it is not said.
+const NOTED: [EventType; 3] = [
+    EventType::AlertSettled,
+    EventType::AlertAcknowledged,
+    EventType::MessageReceived,
+];
+/// They are about a number, and belong to no ticket.
+const NOT_OF_TICKETS: [EventType; 2] = [EventType::OptOutCreated, EventType::OptOutRemoved];
 
 /// How a helpdesk is reached.
 #[derive(Clone)]
@@ -47,8 +59,8 @@ pub struct Settings {
     pub every: SignedDuration,
     /// How often all its critical tickets are looked at.
     pub sweep_every: SignedDuration,
-    /// Whether a note is written on a ticket once it is known who was reached.
-    pub writes_back: bool,
+    /// What is noted on a ticket.
+    pub write_back: EventTypes,
     /// Whether tickets that are critical when it is asked first are alerted on.
     pub alerts_at_first: bool,
 }
@@ -64,21 +76,26 @@ impl Settings {
         let every = reader.duration(&key("poll_every"), "15s", SHORTEST, LONGEST);
         let sweep_every = reader.duration(&key("sweep_every"), "5m", SHORTEST, LONGEST * 24);
         let alerts_at_first = reader.choice(&key("at_first"), "leave", &[("leave", false), ("alert", true)]);
-        let writes_back = reader.flag(&key("write_back"), false);
-        if writes_back && source.kind == Kind::OsTicket {
+        let write_back = read_write_back(reader, &key("write_back"));
+        if !write_back.is_empty() && source.kind == Kind::OsTicket {
             reader.fault(
                 &key("write_back"),
                 "cannot be done for osTicket, which takes no notes from outside and whose tables are only read: leave it out",
             );
         }
         Some(Self {
-            writes_back,
+            write_back,
             source: name.to_owned(),
             access: access?,
             every,
             sweep_every,
             alerts_at_first,
         })
+    }
+
+    /// The name of the endpoint that writes notes on its tickets.
+    pub fn notes_endpoint(&self) -> String {
+        format!("ticket-{}", self.source)
     }
 
     /// The address of osTicket's database, and what its tables begin with.
@@ -136,4 +153,27 @@ impl Settings {
             Kind::Native | Kind::Webhook | Kind::OsTicket => None,
         }
     }
+}
+
+/// `true`, `false`, or types of events.
+fn read_write_back(reader: &mut Reader, key: &str) -> EventTypes {
+    let text = reader.joined(key).unwrap_or_default();
+    let outside: EventTypes = NOT_OF_TICKETS.into_iter().collect();
+    let mut noted = EventTypes::default();
+    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        let named = match word {
+            "true" => Some(NOTED.into_iter().collect()),
+            "false" => continue,
+            word => EventTypes::named(word).map(|types| EventTypes::from_bits(types.bits() & !outside.bits())),
+        };
+        match named.filter(|types| !types.is_empty()) {
+            Some(types) => noted = noted.union(types),
+            None => {
+                let problem = "is neither `true` nor `false` nor a list of events of tickets like `alert.settled`, `delivery.failed` or `alert.*`";
+                reader.fault(key, problem);
+                return EventTypes::default();
+            }
+        }
+    }
+    noted
 }

@@ -8,12 +8,14 @@ use super::{
     error::StoreError,
     job_runs::Run,
     ledger,
+    lists::first_id,
+    notes::NEWS,
     query::Query,
     sql::{Sql, args, sql},
     types::ms,
 };
 use crate::domain::{
-    day::LocalDay,
+    day::{LocalDay, after},
     id::{AlertId, DeliveryId},
 };
 use jiff::Timestamp;
@@ -62,6 +64,8 @@ pub enum Old {
     Counters,
     /// Finished rows of the ledger; the newest of each job stays, as it says where to go on.
     Runs,
+    /// By what alerts are known that were told of as settled, of which nobody asks again.
+    Settled,
 }
 
 impl Db {
@@ -101,6 +105,13 @@ impl Db {
             Old::Counters => (
                 sql!("delete from daily_count where day in (select day from daily_count where day < $1 limit $2)"),
                 args![day],
+            ),
+            Old::Settled => (
+                sql!(
+                    "delete from ticket_note where alert_id in (select alert_id from ticket_note where alert_id < $1
+                        and due_at is null order by alert_id limit $2)"
+                ),
+                args![first_id(ages.receipts.min(after(now, -NEWS * 2)))],
             ),
             Old::Runs => (
                 sql!(

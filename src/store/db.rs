@@ -12,7 +12,10 @@ use super::{
     waits::Waits,
 };
 use crate::{
-    domain::{answer::Receipt, lifecycle::EventTypes},
+    domain::{
+        answer::Receipt,
+        lifecycle::{EventType, EventTypes},
+    },
     supervise::Fatal,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -54,6 +57,11 @@ impl Db {
     /// Says which lifecycle events are written from now on. Those that nobody wants are not kept.
     pub fn listen_for(&self, types: EventTypes) {
         self.engine.effects.listeners.listen_for(types);
+    }
+
+    /// Whether anybody wants to hear of such events.
+    pub fn wants(&self, kind: EventType) -> bool {
+        self.engine.effects.listeners.want(kind)
     }
 
     /// Changes whenever this process has committed a lifecycle event.

@@ -75,7 +75,6 @@ pub use jobs::{
 pub use ledger::{Canceled, ClampRules, Looker, Lookup, MessageRequest, MessageTaken, Resent};
 pub use limits::LimitStatus;
 pub use lists::{AlertFilter, AlertState, AlertView, DeliveryFilter, DeliveryView};
-pub use notes::Reached;
 pub use opt_outs::{NewOptOut, OptOut};
 pub use outbox::{KeptReport, Mail, Mails, ReportParts, report_key};
 pub use overview::{RecentAlarm, Ticket};

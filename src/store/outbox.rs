@@ -130,6 +130,7 @@ struct MailRow {
     body_html: String,
     attachment_name: Option<String>,
     attachment: Option<String>,
+    recipients: Option<String>,
     created_at: i64,
     tries: i64,
     settled: String,
@@ -165,6 +166,20 @@ impl Db {
         insert(&mut tx, mail, &key, Some(now), now).await?;
         tx.commit().await?;
         Ok(key)
+    }
+
+    /// Keeps the mail of a lifecycle event, to be sent at once. One for each endpoint and event, however often it is asked for.
+    pub async fn put_notice(
+        &self,
+        mail: &mail::Mail,
+        endpoint: &str,
+        event_id: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let key = format!("{}/{endpoint}/{event_id}", MailKind::Notice);
+        let mut tx = self.begin().await?;
+        insert(&mut tx, mail, &key, Some(now), now).await?;
+        tx.commit().await
     }
 
     /// Alarms that no mail has named yet, the oldest first, if a mail of alarms may be made now.
@@ -235,7 +250,7 @@ impl Db {
             WAITING,
             " order by due_at, id limit 1 for update skip locked)
              returning id, kind, subject_key, message_id, subject, body_text, body_html, attachment_name, attachment,
-                created_at, tries, settled"
+                recipients, created_at, tries, settled"
         );
         let (key, kind) = which.arguments();
         let asking = args![ms(now), key, kind];
@@ -259,6 +274,7 @@ impl Db {
                     .attachment_name
                     .zip(row.attachment)
                     .map(|(name, content)| Attachment { name, content }),
+                to: row.recipients.and_then(|text| text.parse().ok()),
             },
             message_id: row.message_id,
             created_at: at(row.created_at),
@@ -383,8 +399,8 @@ async fn insert(
     tx.execute(
         sql!(
             "insert into mail (id, kind, subject_key, message_id, subject, body_text, body_html, attachment_name,
-                attachment, created_at, due_at, tries, settled)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, '[]') on conflict (subject_key) do nothing"
+                attachment, created_at, due_at, recipients, tries, settled)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0, '[]') on conflict (subject_key) do nothing"
         ),
         args![
             new_id(),
@@ -397,7 +413,8 @@ async fn insert(
             mail.attachment.as_ref().map(|file| file.name.as_str()),
             mail.attachment.as_ref().map(|file| file.content.as_str()),
             ms(now),
-            due_at.map(ms)
+            due_at.map(ms),
+            mail.to.as_ref().map(ToString::to_string)
         ],
     )
     .await

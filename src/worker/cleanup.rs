@@ -109,7 +109,13 @@ impl Nightly {
         let Some(mails) = batches(&mut longest, |most| store.delete_mails(run_ref, ages, most, now())).await? else {
             return Ok(());
         };
-        for kind in [Old::MessageRequests, Old::Alarms, Old::Counters, Old::Runs] {
+        for kind in [
+            Old::MessageRequests,
+            Old::Alarms,
+            Old::Counters,
+            Old::Runs,
+            Old::Settled,
+        ] {
             batches(&mut longest, delete(kind)).await?;
         }
         while let Some(held) = self.store.shrink(PAGES).await? {

@@ -17,6 +17,7 @@ mod proof;
 mod reconcile;
 mod run;
 mod send;
+mod settled;
 mod sweep;
 mod workers;
 
@@ -24,4 +25,5 @@ pub use context::Worker;
 pub use nightly::{Nightly, NightlyRules};
 pub use outbox::Mailed;
 pub use run::run;
+pub use settled::job as settled;
 pub use workers::TimedJob;

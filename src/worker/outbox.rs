@@ -60,7 +60,7 @@ impl Nightly {
         for (address, refusal) in outcome.refused {
             if has_arrived {
                 let address_masked = mail::mask_address(&address);
-                tracing::warn!(mail = %kind, address = address_masked, reason = refusal.detail, "the mail server refuses an address of `report.to`; the others have the mail");
+                tracing::warn!(mail = %kind, address = address_masked, reason = refusal.detail, "the mail server refuses an address; the others have the mail");
                 settled.push(address);
             } else {
                 why = Some(refusal);

@@ -10,6 +10,7 @@ pub mod proxy;
 pub mod redmine;
 pub mod rt;
 pub mod service;
+pub mod services;
 pub mod smtp;
 pub mod twilio;
 pub mod zammad;

@@ -23,6 +23,10 @@ struct Tickets {
     tickets: Vec<Value>,
     /// How often a user was asked for.
     users: usize,
+    articles: Vec<Value>,
+    /// Whether it takes no articles, and how many it has not taken.
+    is_read_only: bool,
+    refused: usize,
 }
 
 type Shared = State<Arc<Mutex<Tickets>>>;
@@ -37,7 +41,7 @@ impl Zammad {
             .route("/api/v1/ticket_priorities", get(priorities))
             .route("/api/v1/ticket_states", get(states))
             .route("/api/v1/users/{id}", get(user))
-            .route("/api/v1/ticket_articles", post(|| async { StatusCode::CREATED }))
+            .route("/api/v1/ticket_articles", post(article))
             .with_state(Arc::clone(&state));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -80,6 +84,29 @@ impl Zammad {
         self.state.lock().unwrap().tickets.push(ticket);
     }
 
+    /// What was written on a ticket.
+    pub fn notes(&self, id: u64) -> Vec<String> {
+        let state = self.state.lock().unwrap();
+        let of_ticket = state.articles.iter().filter(|article| article["ticket_id"] == id);
+        of_ticket
+            .map(|article| article["body"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Takes no articles from now on, or takes them again.
+    pub fn refuse_notes(&self, refuse: bool) {
+        self.state.lock().unwrap().is_read_only = refuse;
+    }
+
+    /// Waits until it has refused a note.
+    pub async fn refuses_a_note(&self) {
+        super::eventually("a note that is refused", async || {
+            let refused = self.state.lock().unwrap().refused;
+            if refused > 0 { Ok(()) } else { Err("none") }
+        })
+        .await;
+    }
+
     pub fn users_asked_for(&self) -> usize {
         self.state.lock().unwrap().users
     }
@@ -101,6 +128,23 @@ fn check(headers: &HeaderMap) -> Result<(), StatusCode> {
     } else {
         Err(StatusCode::UNAUTHORIZED)
     }
+}
+
+/// An article of a ticket, which must be one that customers do not see.
+async fn article(
+    State(state): Shared,
+    headers: HeaderMap,
+    Json(article): Json<Value>,
+) -> Result<StatusCode, StatusCode> {
+    check(&headers)?;
+    let mut state = state.lock().unwrap();
+    if state.is_read_only {
+        state.refused += 1;
+        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(article["internal"], true, "{article}");
+    state.articles.push(article);
+    Ok(StatusCode::CREATED)
 }
 
 async fn search(State(state): Shared, headers: HeaderMap, Query(query): Query<Vec<(String, String)>>) -> Answer {

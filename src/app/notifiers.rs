@@ -1,0 +1,171 @@
+//! Makes what posts events to endpoints that are no plain webhook: services as their data says, mails, and notes on tickets.
+//! Here, because they meet what may not know of each other: `notify`, `mail`, `source` and `store`. Absent: when an event is
+//! posted, and what becomes of one that was not taken.
+
+use super::{parts::load_mail_templates, settings::Config};
+use crate::{
+    domain::{
+        day::to_millisecond,
+        id::AlertId,
+        lifecycle::{EventTypes, LifecycleEvent},
+    },
+    mail,
+    notify::{self, Endpoint, Other, Posted, Target, Telling},
+    source::{self, Helpdesk},
+    store::Db,
+};
+use anyhow::{Context, anyhow};
+use futures::FutureExt;
+use jiff::{Timestamp, tz::TimeZone};
+use lettre::message::Mailboxes;
+use std::{collections::BTreeSet, sync::Arc};
+
+/// An endpoint that is no plain webhook, ready to post.
+pub struct Notifier {
+    pub name: String,
+    pub events: EventTypes,
+    /// Of which sources; empty: of all.
+    pub sources: BTreeSet<String>,
+    pub post: Other,
+}
+
+/// Makes all of them: those that are configured, and one for each source with `write_back`.
+pub fn make_notifiers(config: &Config, store: &Db) -> anyhow::Result<Vec<Notifier>> {
+    let templates = Arc::new(load_mail_templates(config));
+    let mut notifiers = Vec::new();
+    for endpoint in &config.endpoints {
+        let post = match &endpoint.kind.to {
+            Target::Post(posting) => {
+                let telling = telling(config, endpoint);
+                let timeout = endpoint.timeout.unsigned_abs();
+                let opened = notify::open(posting, telling, timeout, endpoint.allow_private);
+                opened.map_err(|error| anyhow!("`webhooks.{}`: {error}", endpoint.name))?
+            }
+            Target::Mail(to) => {
+                let mailing = Mailing {
+                    endpoint: endpoint.name.clone(),
+                    telling: telling(config, endpoint),
+                    to: to.clone(),
+                    templates: Arc::clone(&templates),
+                    store: store.clone(),
+                };
+                mailing.open()
+            }
+        };
+        notifiers.push(Notifier {
+            name: endpoint.name.clone(),
+            events: endpoint.events,
+            sources: endpoint.sources.clone(),
+            post,
+        });
+    }
+    for settings in config.polled.iter().filter(|settings| !settings.write_back.is_empty()) {
+        notifiers.extend(make_noting(config, settings, store)?);
+    }
+    Ok(notifiers)
+}
+
+fn telling(config: &Config, endpoint: &Endpoint) -> Telling {
+    // Admins with an address of their own do not come by the public one.
+    let pages = config.public_url.clone().filter(|_| config.listen_admin.is_none());
+    Telling {
+        personal: endpoint.include_personal,
+        pages,
+        time_zone: config.time_zone.clone(),
+    }
+}
+
+/// Puts an event into the outbox of mails.
+struct Mailing {
+    endpoint: String,
+    telling: Telling,
+    to: Option<Mailboxes>,
+    templates: Arc<mail::Templates>,
+    store: Db,
+}
+
+impl Mailing {
+    fn open(self) -> Other {
+        let mailing = Arc::new(self);
+        Arc::new(move |event| {
+            let mailing = Arc::clone(&mailing);
+            async move { mailing.put(&event).await }.boxed()
+        })
+    }
+
+    /// Taken once it is in the outbox, which holds it until the mail server took it. Twice is once: its key is that of the event.
+    async fn put(&self, event: &LifecycleEvent) -> Posted {
+        let words = self.telling.words(event);
+        let mut mail = self.templates.notice(&words.title, &words.text, words.link.as_deref());
+        mail.to.clone_from(&self.to);
+        let put = self.store.put_notice(&mail, &self.endpoint, &event.id, now());
+        match put.await {
+            Ok(()) => Posted::Taken { status: None },
+            Err(error) => failed(&error),
+        }
+    }
+}
+
+/// Writes notes on the tickets of a source.
+struct Noting {
+    source: String,
+    helpdesk: Helpdesk,
+    time_zone: TimeZone,
+    store: Db,
+}
+
+fn make_noting(config: &Config, settings: &source::Settings, store: &Db) -> anyhow::Result<Option<Notifier>> {
+    let Some(source) = config.sources.get(&settings.source) else {
+        return Ok(None);
+    };
+    let noting = Arc::new(Noting {
+        source: settings.source.clone(),
+        helpdesk: Helpdesk::open(settings, source).context("notes on tickets cannot be written")?,
+        time_zone: config.time_zone.clone(),
+        store: store.clone(),
+    });
+    Ok(Some(Notifier {
+        name: settings.notes_endpoint(),
+        events: settings.write_back,
+        sources: BTreeSet::from([settings.source.clone()]),
+        post: Arc::new(move |event| {
+            let noting = Arc::clone(&noting);
+            async move { noting.write(&event).await }.boxed()
+        }),
+    }))
+}
+
+impl Noting {
+    /// A helpdesk takes a note as often as it is written: one whose answer is lost stands there twice.
+    async fn write(&self, event: &LifecycleEvent) -> Posted {
+        let Some(alert) = &event.alert else {
+            return Posted::Skipped;
+        };
+        let facts = match self.store.note_facts(&AlertId::from(alert.id.as_str())).await {
+            Ok(facts) => facts,
+            Err(error) => return failed(&error),
+        };
+        let Some(note) = notify::note(event, &facts.names, &self.time_zone).filter(|_| !facts.is_test) else {
+            return Posted::Skipped;
+        };
+        match self.helpdesk.note(&alert.ticket_id, &note).await {
+            Ok(()) => {
+                tracing::info!(source = %self.source, alert.id = %alert.id, event = %event.kind, "wrote a note on the ticket");
+                Posted::Taken { status: None }
+            }
+            Err(error) => failed(&error),
+        }
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> Posted {
+    Posted::Failed {
+        status: None,
+        why: error.to_string(),
+        retry_after: None,
+    }
+}
+
+fn now() -> Timestamp {
+    to_millisecond(Timestamp::now())
+}
