@@ -15,9 +15,10 @@ use crate::{
     http::{self, AppState, Pages, RateLimiter, Tokens, Webhooks},
     intake::Intake,
     mail::{self, Mailer},
+    notify::{self, Endpoint, Endpoints},
     source::{Helpdesk, Poller, WriteBack},
-    store::Db,
-    worker::{Nightly, NightlyRules, TimedJob, Worker},
+    store::{Db, Limits, OpenError},
+    worker::{self, Nightly, NightlyRules, TimedJob, Worker},
 };
 use anyhow::Context;
 use jiff::Timestamp;
@@ -110,12 +111,36 @@ pub fn make_app_state(
         readiness: http::Readiness::default(),
         nightly: config.nightly.time,
         has_mail: config.nightly.mail.is_some(),
+        endpoints: make_endpoints(config)?,
         pages: make_pages(config, effective),
     })
 }
 
 fn make_intake(config: &Config, store: &Db) -> Intake {
     Intake::new(store.clone(), config.sources.clone(), load_templates(config))
+}
+
+/// Opens the database to write to it: what becomes of alerts is written down for the endpoints that want to hear of it.
+pub async fn open_store(config: &Config, limits: Limits) -> Result<Db, OpenError> {
+    let store = Db::open(&config.database_url, limits).await?;
+    store.listen_for(notify::wanted(&config.webhooks));
+    Ok(store)
+}
+
+/// Opens all endpoints that are configured.
+fn make_endpoints(config: &Config) -> anyhow::Result<Endpoints> {
+    let open = |settings: &notify::Settings| {
+        let endpoint =
+            Endpoint::open(settings).map_err(|why| anyhow::anyhow!("`webhooks.{}`: {why}", settings.name))?;
+        Ok((settings.name.clone(), Arc::new(endpoint)))
+    };
+    config.webhooks.iter().map(open).collect()
+}
+
+/// A job for each endpoint.
+pub fn make_posts(endpoints: &Endpoints, store: &Db) -> Vec<TimedJob> {
+    let make = |endpoint| worker::webhooks::job(endpoint, store);
+    endpoints.values().map(make).collect()
 }
 
 /// How often it is looked whether a helpdesk is to be asked.
@@ -202,6 +227,7 @@ pub fn make_nightly(config: &Config, store: &Db) -> Nightly {
             always: config.nightly.always,
             receipt_days: config.nightly.receipt_days,
             personal_days: config.nightly.personal_days,
+            event_days: config.nightly.event_days,
             fallback: config
                 .sources
                 .iter()

@@ -1,18 +1,19 @@
 //! Runs the service until it is to stop, and stops it in order.
 
 use super::{
-    parts::{make_app_state, make_missing_tokens, make_nightly, make_polls, make_workers},
+    parts::{make_app_state, make_missing_tokens, make_nightly, make_polls, make_posts, make_workers, open_store},
     settings::{Config, Loaded},
 };
 use crate::{
     carrier::Carriers,
     config::Effective,
+    domain::day::to_millisecond,
     http,
     store::{Db, Limits},
     telemetry, worker,
 };
 use anyhow::{Context, bail};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use std::{io::Write, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -74,7 +75,7 @@ impl Opened {
             Some(address) => Some(bind("listen_admin", address).await?),
             None => None,
         };
-        let store = Db::open(&config.database_url, Limits::QUICK).await?;
+        let store = open_store(&config, Limits::QUICK).await?;
         if role != Role::All && !store.is_shared() {
             bail!(
                 "a SQLite file has one process: `--role intake` and `--role worker` need a PostgreSQL `database_url`"
@@ -144,13 +145,19 @@ impl Opened {
         let others = workers.collect();
         let longest_call = config.carriers.channels().map(|(_, rules)| rules.timeout).max();
         let drain = (longest_call.unwrap_or_default() + SEND_DRAIN).unsigned_abs();
-        let polls = make_polls(&config, &worker_store)?;
+        // Before anything can happen of which they are to hear.
+        let endpoints = app_state.endpoints.keys().map(String::as_str);
+        store
+            .register_endpoints(endpoints, to_millisecond(Timestamp::now()))
+            .await?;
+        let mut jobs = make_polls(&config, &worker_store)?;
+        jobs.extend(make_posts(&app_state.endpoints, &worker_store));
         let mut idle = stopping.clone();
         let mut sending = tokio::spawn(async move {
             if role == Role::Intake {
                 let _ = idle.wait_for(|stop| *stop).await;
             } else {
-                worker::run(worker, others, nightly, polls, idle, drain).await;
+                worker::run(worker, others, nightly, jobs, idle, drain).await;
             }
         });
         let endpoints = match role {

@@ -6,7 +6,7 @@ use crate::{
     carrier,
     config::{Effective, Fault, Log, Nightly, Reader, Sms, read_sources},
     domain::{database_url::DatabaseUrl, source::Source},
-    source,
+    notify, source,
 };
 use axum::http::HeaderName;
 use ipnet::IpNet;
@@ -46,6 +46,8 @@ pub struct Config {
     pub sources: BTreeMap<String, Source>,
     /// Those of them that are polled.
     pub polled: Vec<source::Settings>,
+    /// Who hears of lifecycle events.
+    pub webhooks: Vec<notify::Settings>,
 }
 
 /// What was read, and what is wrong with it.
@@ -143,6 +145,7 @@ fn read(reader: &mut Reader) -> Config {
     let sources = read_sources(reader, sms.default_region);
     let read_polled = |(name, source): (&String, &Source)| source::Settings::read(reader, name, source);
     let polled = sources.iter().filter_map(read_polled).collect();
+    let webhooks = notify::Settings::read_all(reader, &sources);
 
     let has_intake_tokens = !intake_tokens.is_empty() || sources.values().any(|source| !source.tokens.is_empty());
     if !listen.ip().is_loopback() && !has_intake_tokens {
@@ -170,6 +173,7 @@ fn read(reader: &mut Reader) -> Config {
         log,
         sources,
         polled,
+        webhooks,
     }
 }
 

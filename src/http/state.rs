@@ -10,6 +10,7 @@ use super::{
 use crate::{
     domain::{day::LocalDay, nightly::NightlyTime, phone::Region, route::Route},
     intake::Intake,
+    notify::Endpoints,
     store::Db,
 };
 use axum::extract::State;
@@ -37,6 +38,8 @@ pub struct AppState {
     pub nightly: NightlyTime,
     /// Whether mails have a server and somebody to go to.
     pub has_mail: bool,
+    /// Who hears of lifecycle events.
+    pub endpoints: Endpoints,
     /// What the admin pages are made with.
     pub pages: Pages,
 }

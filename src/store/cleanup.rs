@@ -45,6 +45,8 @@ const ENOUGH: Duration = Duration::from_millis(4);
 pub struct Ages {
     pub receipts: Timestamp,
     pub personal: Timestamp,
+    /// Lifecycle events.
+    pub events: Timestamp,
     /// Counters and ledger rows of days before this one.
     pub days: LocalDay,
 }
@@ -58,6 +60,10 @@ pub enum Old {
     Alarms,
     /// Counters of the daily limit.
     Counters,
+    /// Lifecycle events, whether everybody has heard of them or not.
+    Events,
+    /// Tries of endpoints, of which the newest are kept as long as events are.
+    Tries,
     /// Finished rows of the ledger; the newest of each job stays, as it says where to go on.
     Runs,
 }
@@ -99,6 +105,21 @@ impl Db {
             Old::Counters => (
                 sql!("delete from daily_count where day in (select day from daily_count where day < $1 limit $2)"),
                 args![day],
+            ),
+            // In the order of their places, so that no gap comes about; those without one are not committed for long.
+            Old::Events => (
+                sql!(
+                    "delete from lifecycle_event where at < $1 and place in (select place from lifecycle_event
+                        where place > 0 order by place limit $2)"
+                ),
+                args![ms(ages.events)],
+            ),
+            Old::Tries => (
+                sql!(
+                    "delete from webhook_try where (endpoint, number) in (select endpoint, number from webhook_try
+                        where at < $1 limit $2)"
+                ),
+                args![ms(ages.events)],
             ),
             Old::Runs => (
                 sql!(

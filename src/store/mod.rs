@@ -48,6 +48,7 @@ mod transfer;
 mod tx;
 mod types;
 mod waits;
+mod webhooks;
 mod writes;
 
 pub use alerts::Resolved;
@@ -76,3 +77,7 @@ pub use staff::{PutStaff, StaffFilter, StaffMember};
 pub use transfer::{PAGE, SUPERSEDED, TABLES};
 pub use types::{Recipient, new_id};
 pub use waits::Wait;
+pub use webhooks::{
+    Disabling, EndpointStatus, EndpointTry, EndpointTurn, HeldEvent, NewHold, NewTry, PlacedEvent, RoundDone,
+    TryOutcome,
+};

@@ -18,6 +18,7 @@ mod reconcile;
 mod run;
 mod send;
 mod sweep;
+pub mod webhooks;
 mod workers;
 
 pub use context::Worker;

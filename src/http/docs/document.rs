@@ -39,6 +39,7 @@ at all the same request may be sent again.";
         (name = "opt-outs", description = "Numbers that must not be texted."),
         (name = "sources", description = "The helpdesks: how polling them goes, what their webhooks missed, and which of their words nobody has explained."),
         (name = "staff", description = "People whom helpdesks name without telling their phones."),
+        (name = "webhooks", description = "Endpoints that hear of lifecycle events: what became of alerts. What is posted to them stands below the endpoints of this service."),
         (name = "limit", description = "How many messages may be handed to the provider in one local day."),
         (name = "test mode", description = "Whether messages go to the log only, whatever carrier is configured."),
         (name = "reports", description = "What went wrong on a day, as it is mailed each night."),
