@@ -47,7 +47,7 @@ pub struct Browser {
 pub struct Answer {
     pub status: StatusCode,
     headers: HeaderMap,
-    text: String,
+    pub text: String,
 }
 
 impl Answer {

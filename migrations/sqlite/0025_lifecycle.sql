@@ -1,7 +1,7 @@
 -- What became of alerts, written in the transaction that makes it true. Posted to whoever is configured to hear of it.
 create table lifecycle_event (
     -- In the order in which they were written: of two events of one alert, the later one has the higher number.
-    seq        integer primary key autoincrement,
+    seq        integer primary key autoincrement not null,
     -- Given once the event is committed, without a gap, in the order of `seq`: what is posted is counted by it.
     place      integer,
     -- What receivers know it by.

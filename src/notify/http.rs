@@ -2,8 +2,8 @@
 //! beside that is not kept. Absent: when a post is tried again.
 
 use super::{
-    Posted,
     client::{self, Refused},
+    posted::Posted,
     secret::Secret,
     settings::Settings,
 };

@@ -4,9 +4,11 @@
 mod addresses;
 pub mod client;
 mod http;
+mod posted;
 mod secret;
 mod settings;
 
+pub use posted::Posted;
 pub use secret::Secret;
 pub use settings::{Filter, Settings, wanted};
 
@@ -32,36 +34,6 @@ pub enum Target {
     /// Every other kind.
     #[allow(dead_code, reason = "the seam for the kinds of notifiers")]
     Other(Post),
-}
-
-/// What came of posting one event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Posted {
-    Taken {
-        status: Option<u16>,
-    },
-    /// Not now.
-    Failed {
-        status: Option<u16>,
-        /// In plain words, without anything secret of its address.
-        why: String,
-        /// How long the endpoint wants to be left alone.
-        retry_after: Option<Duration>,
-    },
-    /// Nothing to post of this event.
-    #[allow(dead_code, reason = "webhooks post every event; notifiers may not")]
-    Skipped,
-}
-
-impl Posted {
-    /// Failed without an answer.
-    pub fn failed(why: impl Into<String>) -> Self {
-        Self::Failed {
-            status: None,
-            why: why.into(),
-            retry_after: None,
-        }
-    }
 }
 
 /// An endpoint, ready to be posted to.

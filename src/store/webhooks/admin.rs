@@ -88,6 +88,7 @@ impl Db {
                 sql!(
                     "select w.name, w.failing_since, w.disabled_at, w.last_error, w.succeeded_at,
                         coalesce((select last from lifecycle_place where id = 1), 0) - w.place
+                            + (select count(*) from lifecycle_event u where u.place is null)
                             + (select count(*) from webhook_hold h where h.endpoint = w.name) as waiting,
                         (select count(*) from webhook_hold h where h.endpoint = w.name) as held,
                         coalesce(

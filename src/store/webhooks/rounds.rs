@@ -138,7 +138,7 @@ row! {
 
 impl Db {
     /// Takes the turn to post to an endpoint until then, if there is something to post and no other process is at it. What
-    /// is due after `latest` was written before the clock was turned back.
+    /// is due, or leased, after `latest` was written before the clock was turned back.
     pub async fn take_endpoint(
         &self,
         name: &str,
@@ -159,7 +159,7 @@ impl Db {
                 args![name],
             )
             .await?;
-        let Some(standing) = standing.filter(|standing| standing.has_work(now, until, latest)) else {
+        let Some(standing) = standing.filter(|standing| standing.has_work(now, latest)) else {
             return Ok(None);
         };
         // A file has one process: nobody else could take it.
@@ -169,7 +169,7 @@ impl Db {
                     sql!(
                         "update webhook_endpoint set lease_owner = $2, lease_until = $4
                          where name = $1 and disabled_at is null and place = $6
-                            and (lease_until is null or lease_until <= $3 or lease_until > $4)
+                            and (lease_until is null or lease_until <= $3 or lease_until > $5)
                             and (due_at is null or due_at <= $3 or due_at > $5)"
                     ),
                     args![name, token, ms(now), ms(until), ms(latest), standing.place],
@@ -344,9 +344,9 @@ impl EndpointTurn {
 }
 
 impl Standing {
-    fn has_work(&self, now: Timestamp, until: Timestamp, latest: Timestamp) -> bool {
-        let (now, until, latest) = (ms(now), ms(until), ms(latest));
-        let is_leased = self.lease_until.is_some_and(|lease| lease > now && lease <= until);
+    fn has_work(&self, now: Timestamp, latest: Timestamp) -> bool {
+        let (now, latest) = (ms(now), ms(latest));
+        let is_leased = self.lease_until.is_some_and(|lease| lease > now && lease <= latest);
         let waits = self.due_at.is_some_and(|due| due > now && due <= latest);
         let has_new = self.last.unwrap_or_default() > self.place;
         // While nothing is taken, anything that is held does to find out whether the endpoint answers again.

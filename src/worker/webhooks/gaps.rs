@@ -34,7 +34,7 @@ pub fn next_probe(tries: i64, wish: Option<Duration>, now: Timestamp) -> Timesta
 }
 
 fn granted(wish: Option<Duration>) -> SignedDuration {
-    let wish = wish.and_then(|wish| SignedDuration::try_from(wish).ok());
+    let wish = wish.map(|wish| SignedDuration::try_from(wish).unwrap_or(LONGEST_WISH));
     wish.unwrap_or_default().min(LONGEST_WISH)
 }
 

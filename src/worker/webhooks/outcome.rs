@@ -3,7 +3,7 @@
 
 use super::{
     gaps::{PATIENCE, next_probe, next_try},
-    round::{Item, PostedRound, Result},
+    round::{GONE, Item, PostedRound, Result},
 };
 use crate::{
     domain::day::after,
@@ -13,9 +13,6 @@ use crate::{
 use jiff::Timestamp;
 use std::time::Duration;
 
-/// By this an endpoint says that it wants no more events (RFC 9110, section 15.5.11).
-pub const GONE: u16 = 410;
-
 /// What came of a round, and what is said of it.
 #[derive(Debug, Default)]
 pub struct Done {
@@ -23,6 +20,7 @@ pub struct Done {
     /// Whether another round may find something at once.
     pub has_more: bool,
     given_up: Vec<String>,
+    gives_up: bool,
     taken: usize,
     failed: usize,
     wish: Option<Duration>,
@@ -36,7 +34,11 @@ pub struct Done {
 
 impl PostedRound {
     pub fn outcome(self, turn: &EndpointTurn, now: Timestamp, chance: &mut dyn FnMut() -> f64) -> Done {
+        let is_taken = |result: &Result| matches!(result.posted, Posted::Taken { .. });
+        let has_taken = self.chains.iter().any(|(_, results)| results.iter().any(is_taken));
         let mut done = Done {
+            // Of an endpoint that takes nothing at all, no event is to blame.
+            gives_up: turn.failing_since.is_none() || has_taken,
             furthest: turn.place,
             behind: self
                 .behind
@@ -100,7 +102,7 @@ impl Done {
                 self.is_gone |= status == Some(GONE);
                 self.wish = self.wish.max(retry_after);
                 let (tries, since) = held.unwrap_or((0, now));
-                let is_given_up = since <= after(now, -PATIENCE);
+                let is_given_up = self.gives_up && since <= after(now, -PATIENCE);
                 new_try.status = status;
                 new_try.error = Some(why.clone());
                 new_try.outcome = if is_given_up {
@@ -375,6 +377,17 @@ mod tests {
         assert!(done.round.held.is_empty());
         assert_eq!(done.round.tries[0].outcome, TryOutcome::GivenUp);
         assert!(done.has_more);
+    }
+
+    #[test]
+    fn nothing_is_given_up_while_the_endpoint_takes_nothing_at_all() {
+        let since = after(NOW, -SignedDuration::from_hours(24 * 6));
+        let chains = vec![chain(&[1], "a", Some((20, since)), &[failed(500)])];
+
+        let done = outcome(&EndpointTurn::at(2, Some(since)), chains, vec![], 2);
+
+        assert!(done.round.released.is_empty() && done.round.disabling.is_some());
+        assert_eq!(held(&done), [(1, 21, true)]);
     }
 
     #[test]

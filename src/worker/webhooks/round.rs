@@ -14,6 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// By this an endpoint says that it wants no more events (RFC 9110, section 15.5.11).
+pub const GONE: u16 = 410;
 /// How many events a round reads.
 const MOST: i64 = 500;
 /// After this, a round begins no further post: a process that dies repeats no more than this.
@@ -251,7 +253,7 @@ impl Gate {
             Posted::Taken { .. } => counts.taken += 1,
             Posted::Failed { status, .. } => {
                 counts.failed += 1;
-                counts.is_gone |= *status == Some(super::outcome::GONE);
+                counts.is_gone |= *status == Some(GONE);
             }
             // Says nothing about the endpoint.
             Posted::Skipped => counts.begun -= 1,
