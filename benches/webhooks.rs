@@ -72,7 +72,11 @@ async fn fill(env: &TestEnv, events: u64) {
 }
 
 async fn measure(database: Database, events: u64, endpoints: usize) {
-    let name = if database.url.starts_with("postgres") { "PostgreSQL" } else { "SQLite" };
+    let name = if database.url.starts_with("postgres") {
+        "PostgreSQL"
+    } else {
+        "SQLite"
+    };
     let mut receivers = Vec::new();
     let mut plan = Plan::on(database);
     for number in 0..endpoints {

@@ -4,11 +4,12 @@
 use crate::{
     pages::Browser,
     support::{
-    database::Database,
-    env::{Plan, TestEnv, critical, person},
-    eventually, left_out,
-    receiver::{Answer, Received, Receiver},
-}};
+        database::Database,
+        env::{Plan, TestEnv, critical, person},
+        eventually, left_out,
+        receiver::{Answer, Received, Receiver},
+    },
+};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -272,11 +273,14 @@ async fn an_endpoint_that_fails_in_every_way_gets_every_event_and_holds_up_nobod
         good.hears(alert, &WHOLE).await;
     }
     // Each is left alone for a while and then tried once.
-    let mut minutes = 0;
+    let mut looks = 0;
     let words = ["500", "no answer within 1 s", "broke off", "302", "429"];
     eventually("every failure in words", async || {
-        minutes += 2;
-        env.turn_own_clock_to(&format!("2026-11-20 {:02}:{:02}:00", 9 + minutes / 60, minutes % 60));
+        looks += 1;
+        if looks % 20 == 0 {
+            let minutes = looks / 10;
+            env.turn_own_clock_to(&format!("2026-11-20 {:02}:{:02}:00", 9 + minutes / 60, minutes % 60));
+        }
         let tries = standing(&env, "bad").await["tries"].to_string();
         let missing: Vec<&str> = words.into_iter().filter(|word| !tries.contains(word)).collect();
         if missing.is_empty() { Ok(()) } else { Err(missing) }
@@ -287,7 +291,7 @@ async fn an_endpoint_that_fails_in_every_way_gets_every_event_and_holds_up_nobod
         failing["failing_since"].is_string() && failing["waiting"].as_i64().unwrap() > 0,
         "{failing}"
     );
-    assert_eq!(standing(&env, "good").await["waiting"], 0);
+    all_heard(&env, "good").await;
 
     is_mended.store(true, Ordering::Relaxed);
     env.turn_own_clock_to("2026-11-21 09:00:00");
@@ -372,8 +376,12 @@ async fn killed_again_and_again_every_event_is_posted_in_order(database: Databas
 
     let heard = heard(&desk.taken());
     assert!(alerts.iter().all(|alert| heard.contains_key(alert)));
-    let repeats = desk.received().len() - heard.values().map(Vec::len).sum::<usize>();
-    assert!(repeats < 60, "{repeats} repeats of four kills");
+    // What a kill falls into is repeated, and nothing else.
+    let received = desk.received();
+    for id in heard.values().flatten() {
+        let times = received.iter().filter(|one| one.id() == id).count();
+        assert!(times <= 5, "{id} came {times} times in four kills");
+    }
 }
 
 async fn a_graceful_stop_repeats_nothing(database: Database) {
@@ -444,11 +452,11 @@ async fn an_endpoint_that_takes_nothing_for_five_days_is_disabled_with_an_alarm_
         if is_there { Ok(()) } else { Err(alarms) }
     })
     .await;
-    let tried = bad.received().len();
+    let tried = bad.count();
     bad.answers(|_, _| Answer::Takes);
     let other = run_through(&env, "2").await;
     good.hears(&other, &WHOLE).await;
-    assert_eq!(bad.received().len(), tried, "nothing is posted to it");
+    assert_eq!(bad.count(), tried, "nothing is posted to it");
 
     let reply = env.admin(Method::POST, "/v1/webhooks/bad/enable", None).await;
 
@@ -826,23 +834,44 @@ async fn pages_show_endpoints_and_do_what_an_admin_wants(database: Database) {
     let mut browser = Browser::on(&env).await;
 
     let list = browser.get("/admin/webhooks").await.text;
-    assert!(list.contains("href=\"/admin/webhooks/desk\"") && list.contains(">ok<"), "{list}");
+    assert!(
+        list.contains("href=\"/admin/webhooks/desk\"") && list.contains(">ok<"),
+        "{list}"
+    );
     let page = "/admin/webhooks/desk";
     let shown = browser.get(page).await.text;
-    assert!(shown.contains("alert.closed") && shown.contains(">taken<") && !shown.contains("hush-hush"), "{shown}");
+    assert!(
+        shown.contains("alert.closed") && shown.contains(">taken<") && !shown.contains("hush-hush"),
+        "{shown}"
+    );
 
     let tested = browser.submit(page, &[("action", "test")]).await.text;
     assert!(tested.contains("It took a test event and answered 204"), "{tested}");
     desk.answers(|_, _| Answer::Says(500));
     let tested = browser.submit(page, &[("action", "test")]).await.text;
-    assert!(tested.contains("It did not take a test event: it answered 500"), "{tested}");
+    assert!(
+        tested.contains("It did not take a test event: it answered 500"),
+        "{tested}"
+    );
     desk.answers(|_, _| Answer::Takes);
 
     assert_eq!(browser.submit(page, &[("action", "disable")]).await.status, 303);
     assert!(browser.get("/admin/webhooks").await.text.contains(">disabled<"));
     assert_eq!(browser.submit(page, &[("action", "enable")]).await.status, 303);
-    assert_eq!(browser.submit(page, &[("action", "replay"), ("from", "soon")]).await.status, 422);
-    assert_eq!(browser.submit(page, &[("action", "replay"), ("from", "2020-01-01T00:00")]).await.status, 303);
+    assert_eq!(
+        browser
+            .submit(page, &[("action", "replay"), ("from", "soon")])
+            .await
+            .status,
+        422
+    );
+    assert_eq!(
+        browser
+            .submit(page, &[("action", "replay"), ("from", "2020-01-01T00:00")])
+            .await
+            .status,
+        303
+    );
     desk.hears(&alert, &[WHOLE, WHOLE].concat()).await;
     assert_eq!(browser.get("/admin/webhooks/nobody").await.status, 404);
     let ready = env.get("/readyz").await;

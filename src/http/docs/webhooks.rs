@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 pub const TAG: &str = "lifecycle events";
 
 const ABOUT: &str = "\
-What Nightbell posts to endpoints (`webhooks.<name>.url`), by [Standard Webhooks](https://www.standardwebhooks.com). The headers \
+What Nightbell posts to endpoints (`webhooks.<name>.url`), by Standard Webhooks (standardwebhooks.com). The headers \
 are `webhook-id` (the event's id: the same however often it is posted), `webhook-timestamp` (seconds since 1970, of this try) \
 and `webhook-signature` (`v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`; two of them, with a space between, while \
 a secret is changed).\n\n\
@@ -219,10 +219,10 @@ fn shapes() -> Map<String, Value> {
                     "reason": maybe_text("Why it came to this state.", "opted_out"),
                     "attempt": number("How often it was tried.", 1),
                     "round": number("0, and one more each time that an admin sends it again.", 0),
-                    "provider": maybe_text("", "twilio"),
-                    "provider_message_id": maybe_text("", "SM00000000000000000000000000000001"),
+                    "provider": maybe_text("", "log"),
+                    "provider_message_id": maybe_text("", "log-1"),
                     "provider_status": maybe_text("The provider's own word.", "delivered"),
-                    "error_code": number("The provider's own code.", 30003),
+                    "error_code": number("The provider's own code.", 404),
                 }),
             ),
         ),

@@ -167,7 +167,7 @@ impl Db {
         // Nobody has tried meanwhile.
         tx.execute(
             sql!(
-                "update webhook_hold set since = $2, due_at = case when due_at is null then null else $2 end
+                "update webhook_hold set since = $2, due_at = case when due_at is null then due_at else $2 end
                  where endpoint = $1"
             ),
             args![name, ms(now)],
