@@ -16,21 +16,22 @@
 //! source/        helpdesks that are polled: osTicket, Request Tracker, Zammad, Redmine; the loop; notes on tickets
 //! intake/        what becomes of an event: who is told, in which words
 //! worker/        one job, one file, run by apalis: deliveries (backend, pace, send), sweep, reconcile (with proof), probe,
-//!                clock_watch, listener, nightly, alarms, outbox, cleanup
+//!                clock_watch, listener, nightly, alarms, outbox, cleanup, webhooks (to each endpoint, what it has not heard of)
 //! store/         all SQL of our own database: connections, transactions, group commit; ledger/, the only writer of
 //!                deliveries, attempts and timelines; alerts, opt-outs, limits, holds; lists and reports; job runs, outbox, clean-up; transfer
 //! carrier/       who carries messages: the registry, what every carrier answers (driver), log, twilio/
 //! mail/          how mails look, and SMTP
-//! notify/        who hears of lifecycle events: kinds of endpoints as data, an event in words, notes on tickets
+//! notify/        how others are told of a lifecycle event: signed webhooks, kinds of notifiers as data, an event in words, notes on
+//!                tickets; and what may be connected to
 //! domain/        event, source, mapping, urgency, verifier, staff, phone, message, inbound, reply, auto_reply, delivery (the
 //!                state machine), acknowledge, ack_link, route, answer, search, clock, day, nightly, report, alarm, mail,
 //!                lifecycle, timeline (in words): no I/O, no clock
 //! ```
 //!
-//! Who may import whom: `main -> cli -> app -> {http, worker, source} -> intake -> {store, carrier, mail} -> domain`, each
+//! Who may import whom: `main -> cli -> app -> {http, worker, source} -> intake -> {store, carrier, mail, notify} -> domain`, each
 //! also what is further to the right. Beside the line stand `config` (each carrier and helpdesk reads its own section with
 //! its `Reader`), `telemetry` and `supervise`. `http`, `worker` and `source` never import each other, nor do `store`,
-//! `carrier` and `mail`: they meet in the database. No file imports another in a circle. Only `store` contains SQL (and
+//! `carrier`, `mail` and `notify`: they meet in the database. No file imports another in a circle. Only `store` contains SQL (and
 //! `source::osticket`, which has no other way to ask), only `carrier::twilio` knows Twilio's words, only
 //! `worker::workers` names apalis. A test keeps it so (`tests/architecture.rs`).
 //!
@@ -74,6 +75,7 @@
 //!        a new status
 //! daily  worker/nightly -> store/job_runs (elects a process) -> store/reports -> mail/render -> store/outbox (kept)
 //!        -> worker/outbox -> mail/mod; beside it worker/cleanup -> store/cleanup
+//! told   store/lifecycle (with what happened) -> store/webhooks (places, turns) -> worker/webhooks -> notify/http
 //! ```
 //!
 //! The row whose commit made the 202 true is the job; there is no second queue.

@@ -14,11 +14,14 @@ use std::{
 };
 
 /// What each module may import, beside itself: `main -> cli -> app -> {http, worker, source} -> intake -> {store, carrier,
-/// mail} -> domain`. Beside the line stand `config`, which each carrier and source reads its own section with, `telemetry`
+/// mail, notify} -> domain`. Beside the line stand `config`, which each carrier and source reads its own section with, `telemetry`
 /// and `supervise`.
 const MAP: &Map = &[
     ("main", &["cli"]),
-    ("cli", &["app", "carrier", "config", "domain", "source", "telemetry"]),
+    (
+        "cli",
+        &["app", "carrier", "config", "domain", "notify", "source", "telemetry"],
+    ),
     (
         "app",
         &[
@@ -38,8 +41,11 @@ const MAP: &Map = &[
     ),
     ("config", &["carrier", "domain", "source"]),
     ("telemetry", &["config"]),
-    ("http", &["carrier", "config", "domain", "intake", "store"]),
-    ("worker", &["carrier", "domain", "intake", "mail", "store", "supervise"]),
+    ("http", &["carrier", "config", "domain", "intake", "notify", "store"]),
+    (
+        "worker",
+        &["carrier", "domain", "intake", "mail", "notify", "store", "supervise"],
+    ),
     ("source", &["config", "domain", "intake", "store"]),
     ("intake", &["domain", "store"]),
     ("store", &["domain", "supervise"]),

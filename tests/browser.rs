@@ -79,6 +79,7 @@ async fn looks_around(browser: &Browser, alert: &str) {
         ("/admin/opt-outs", "Opt-outs"),
         ("/admin/staff", "Staff"),
         ("/admin/reports", "Reports"),
+        ("/admin/webhooks", "Webhooks"),
         ("/admin/settings", "Settings"),
     ] {
         browser.goto(page).await;

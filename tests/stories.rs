@@ -54,5 +54,6 @@ mod torture;
 mod trouble;
 mod unresponsive_database;
 mod upgrade;
+mod webhooks;
 mod write_back;
 mod zammad;

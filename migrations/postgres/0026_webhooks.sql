@@ -24,13 +24,15 @@ create table webhook_hold (
     place      bigint not null,
     stream     text not null,
     tries      bigint not null,
-    due_at     bigint not null,
+    -- When it is tried; null: once those of its stream before it are through.
+    due_at     bigint,
+    -- Since when it waits here: it is given up some days after.
     since      bigint not null,
     last_error text,
     primary key (endpoint, place)
 );
 create index webhook_hold_stream on webhook_hold (endpoint, stream, place);
-create index webhook_hold_due on webhook_hold (endpoint, due_at);
+create index webhook_hold_due on webhook_hold (endpoint, due_at) where due_at is not null;
 -- The newest tries of each endpoint.
 create table webhook_try (
     endpoint   text not null,

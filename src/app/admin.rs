@@ -1,7 +1,11 @@
 //! How commands reach the admin API: by HTTP where a service answers, else by the same routes over the opened database. One
 //! way for all of them, so that a command says and does what the API does. Absent: what is asked (see `cli`).
 
-use super::{parts::make_app_state, settings::Config};
+use super::{
+    notifiers::make_endpoints,
+    parts::{make_app_state, open_store},
+    settings::Config,
+};
 use crate::{
     carrier::Carriers,
     domain::database_url::DatabaseUrl,
@@ -202,7 +206,7 @@ async fn change_sqlite(config: &Config, service: &Service) -> anyhow::Result<Way
     Db::expect_there(&config.database_url)?;
     let begun = Instant::now();
     loop {
-        match Db::open(&config.database_url, Limits::COMMAND).await {
+        match open_store(config, Limits::COMMAND).await {
             Ok(store) => return here(config, store),
             Err(OpenError::Locked(_)) => {}
             Err(error) => return Err(error.into()),
@@ -232,14 +236,20 @@ async fn open(config: &Config, access: Access) -> anyhow::Result<Way> {
     }
     let store = match access {
         Access::Read => Db::open_read_only(url).await,
-        Access::Change | Access::Service => Db::open(url, Limits::COMMAND).await,
+        Access::Change | Access::Service => open_store(config, Limits::COMMAND).await,
     };
     here(config, store?)
 }
 
 fn here(config: &Config, store: Db) -> anyhow::Result<Way> {
     let carriers = Carriers::open(&config.carriers)?;
-    let api = AdminApi::new(make_app_state(config, Vec::new(), &store, &carriers)?);
+    let api = AdminApi::new(make_app_state(
+        config,
+        Vec::new(),
+        &store,
+        &carriers,
+        make_endpoints(config, &store)?,
+    )?);
     Ok(Way::Here { api, store })
 }
 

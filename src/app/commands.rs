@@ -3,7 +3,7 @@
 
 use super::{
     admin::{Content, Service},
-    parts::make_nightly,
+    parts::{make_nightly, open_store},
     settings::{Config, Loaded},
 };
 use crate::{
@@ -43,7 +43,7 @@ pub async fn nightly(loaded: Loaded, day: Option<LocalDay>, dry_run: bool) -> an
     if dry_run {
         return preview(&config, day, now).await;
     }
-    match Db::open(&config.database_url, Limits::PATIENT).await {
+    match open_store(&config, Limits::PATIENT).await {
         Ok(store) => {
             let nightly = make_nightly(&config, &store);
             let done = if day == today {

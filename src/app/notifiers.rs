@@ -1,16 +1,12 @@
-//! Makes what posts events to endpoints that are no plain webhook: services as their data says, mails, and notes on tickets.
+//! Opens the endpoints that hear of lifecycle events: signed webhooks, services as their data says, mails, and notes on tickets.
 //! Here, because they meet what may not know of each other: `notify`, `mail`, `source` and `store`. Absent: when an event is
 //! posted, and what becomes of one that was not taken.
 
 use super::{parts::load_mail_templates, settings::Config};
 use crate::{
-    domain::{
-        day::to_millisecond,
-        id::AlertId,
-        lifecycle::{EventTypes, LifecycleEvent},
-    },
+    domain::{day::to_millisecond, id::AlertId, lifecycle::LifecycleEvent},
     mail,
-    notify::{self, Endpoint, Other, Posted, Target, Telling},
+    notify::{self, Destination, Endpoint, Endpoints, Post, Posted, TICKETS, Target, Telling},
     source::{self, Helpdesk},
     store::Db,
 };
@@ -18,54 +14,48 @@ use anyhow::{Context, anyhow};
 use futures::FutureExt;
 use jiff::{Timestamp, tz::TimeZone};
 use lettre::message::Mailboxes;
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
-/// An endpoint that is no plain webhook, ready to post.
-pub struct Notifier {
-    pub name: String,
-    pub events: EventTypes,
-    /// Of which sources; empty: of all.
-    pub sources: BTreeSet<String>,
-    pub post: Other,
-}
-
-/// Makes all of them: those that are configured, and one for each source with `write_back`.
-pub fn make_notifiers(config: &Config, store: &Db) -> anyhow::Result<Vec<Notifier>> {
+/// Opens all of them: those that are configured, and one for each source with `write_back`.
+pub fn make_endpoints(config: &Config, store: &Db) -> anyhow::Result<Endpoints> {
     let templates = Arc::new(load_mail_templates(config));
-    let mut notifiers = Vec::new();
-    for endpoint in &config.endpoints {
-        let post = match &endpoint.kind.to {
-            Target::Post(posting) => {
-                let telling = telling(config, endpoint);
-                let timeout = endpoint.timeout.unsigned_abs();
-                let opened = notify::open(posting, telling, timeout, endpoint.allow_private);
-                opened.map_err(|error| anyhow!("`webhooks.{}`: {error}", endpoint.name))?
-            }
-            Target::Mail(to) => {
-                let mailing = Mailing {
-                    endpoint: endpoint.name.clone(),
-                    telling: telling(config, endpoint),
-                    to: to.clone(),
-                    templates: Arc::clone(&templates),
-                    store: store.clone(),
-                };
-                mailing.open()
-            }
-        };
-        notifiers.push(Notifier {
-            name: endpoint.name.clone(),
-            events: endpoint.events,
-            sources: endpoint.sources.clone(),
-            post,
-        });
+    let mut endpoints = Endpoints::new();
+    for settings in &config.webhooks {
+        let opened = open(config, settings, &templates, store);
+        let endpoint = opened.with_context(|| format!("`webhooks.{}`", settings.name))?;
+        endpoints.insert(settings.name.clone(), Arc::new(endpoint));
     }
-    for settings in config.polled.iter().filter(|settings| !settings.write_back.is_empty()) {
-        notifiers.extend(make_noting(config, settings, store)?);
-    }
-    Ok(notifiers)
+    Ok(endpoints)
 }
 
-fn telling(config: &Config, endpoint: &Endpoint) -> Telling {
+fn open(
+    config: &Config,
+    settings: &notify::Settings,
+    templates: &Arc<mail::Templates>,
+    store: &Db,
+) -> anyhow::Result<Endpoint> {
+    let post = match &settings.destination {
+        Some(Destination::Post(posting)) => {
+            let telling = telling(config, settings);
+            notify::open(posting, telling, settings.timeout, settings.allow_private).map_err(|why| anyhow!(why))?
+        }
+        Some(Destination::Mail(to)) => {
+            let mailing = Mailing {
+                endpoint: settings.name.clone(),
+                telling: telling(config, settings),
+                to: to.clone(),
+                templates: Arc::clone(templates),
+                store: store.clone(),
+            };
+            mailing.open()
+        }
+        None if settings.kind == TICKETS => make_noting(config, &settings.name, store)?,
+        None => return Endpoint::open(settings).map_err(|why| anyhow!(why)),
+    };
+    Ok(Endpoint::with(settings, Target::Other(post)))
+}
+
+fn telling(config: &Config, endpoint: &notify::Settings) -> Telling {
     // Admins with an address of their own do not come by the public one.
     let pages = config.public_url.clone().filter(|_| config.listen_admin.is_none());
     Telling {
@@ -85,7 +75,7 @@ struct Mailing {
 }
 
 impl Mailing {
-    fn open(self) -> Other {
+    fn open(self) -> Post {
         let mailing = Arc::new(self);
         Arc::new(move |event| {
             let mailing = Arc::clone(&mailing);
@@ -114,24 +104,21 @@ struct Noting {
     store: Db,
 }
 
-fn make_noting(config: &Config, settings: &source::Settings, store: &Db) -> anyhow::Result<Option<Notifier>> {
-    let Some(source) = config.sources.get(&settings.source) else {
-        return Ok(None);
-    };
+/// `endpoint`: the name that the source's settings give it.
+fn make_noting(config: &Config, endpoint: &str, store: &Db) -> anyhow::Result<Post> {
+    let is_meant = |settings: &&source::Settings| settings.notes_endpoint() == endpoint;
+    let settings = config.polled.iter().find(is_meant);
+    let source = settings.and_then(|settings| config.sources.get(&settings.source));
+    let (settings, source) = settings.zip(source).context("its source is not configured")?;
     let noting = Arc::new(Noting {
         source: settings.source.clone(),
         helpdesk: Helpdesk::open(settings, source).context("notes on tickets cannot be written")?,
         time_zone: config.time_zone.clone(),
         store: store.clone(),
     });
-    Ok(Some(Notifier {
-        name: settings.notes_endpoint(),
-        events: settings.write_back,
-        sources: BTreeSet::from([settings.source.clone()]),
-        post: Arc::new(move |event| {
-            let noting = Arc::clone(&noting);
-            async move { noting.write(&event).await }.boxed()
-        }),
+    Ok(Arc::new(move |event| {
+        let noting = Arc::clone(&noting);
+        async move { noting.write(&event).await }.boxed()
     }))
 }
 

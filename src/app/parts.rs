@@ -8,6 +8,7 @@ use crate::{
         auto_reply::AutoReplies,
         day::to_millisecond,
         event::Recipient,
+        lifecycle::EventType,
         message::Templates,
         phone::Region,
         route::{Channel, ChannelRules},
@@ -16,8 +17,9 @@ use crate::{
     http::{self, AppState, Pages, RateLimiter, Tokens, Webhooks},
     intake::Intake,
     mail::{self, Mailer},
+    notify::{self, Endpoints},
     source::{Helpdesk, Poller},
-    store::{Db, InboundRules},
+    store::{Db, InboundRules, Limits, OpenError},
     worker::{self, Nightly, NightlyRules, TimedJob, Worker},
 };
 use anyhow::Context;
@@ -90,6 +92,7 @@ pub fn make_app_state(
     effective: Effective,
     store: &Db,
     carriers: &Carriers,
+    endpoints: Endpoints,
 ) -> anyhow::Result<AppState> {
     let carrier = carriers.of(Channel::Sms).context("`sms.driver` is not set")?;
     let rules = config.carriers.rules(Channel::Sms).context("`sms.driver` is not set")?;
@@ -127,6 +130,7 @@ pub fn make_app_state(
         readiness: http::Readiness::default(),
         nightly: config.nightly.time,
         has_mail: config.nightly.mail.is_some(),
+        endpoints,
         pages: make_pages(config, effective),
     })
 }
@@ -141,6 +145,19 @@ fn make_intake(config: &Config, store: &Db) -> Intake {
     )
 }
 
+/// Opens the database to write to it: what becomes of alerts is written down for the endpoints that want to hear of it.
+pub async fn open_store(config: &Config, limits: Limits) -> Result<Db, OpenError> {
+    let store = Db::open(&config.database_url, limits).await?;
+    store.listen_for(notify::wanted(&config.webhooks));
+    Ok(store)
+}
+
+/// A job for each endpoint.
+pub fn make_posts(endpoints: &Endpoints, store: &Db) -> Vec<TimedJob> {
+    let make = |endpoint| worker::webhooks::job(endpoint, store);
+    endpoints.values().map(make).collect()
+}
+
 /// How often it is looked whether a helpdesk is to be asked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -153,7 +170,10 @@ pub fn make_polls(config: &Config, store: &Db) -> anyhow::Result<Vec<TimedJob>> 
     let clock = || to_millisecond(Timestamp::now());
     let noted = config.polled.iter().filter(|settings| !settings.write_back.is_empty());
     let noted = noted.map(|settings| settings.source.clone()).collect();
-    let mut jobs = vec![worker::settled(store, noted)];
+    let mut jobs = Vec::new();
+    if notify::wanted(&config.webhooks).contains(EventType::AlertSettled) {
+        jobs.push(worker::settled(store, noted));
+    }
     for settings in &config.polled {
         let Some(source) = config.sources.get(&settings.source).cloned() else {
             continue;
@@ -207,6 +227,7 @@ pub fn make_nightly(config: &Config, store: &Db) -> Nightly {
             always: config.nightly.always,
             receipt_days: config.nightly.receipt_days,
             personal_days: config.nightly.personal_days,
+            event_days: config.nightly.event_days,
             fallback: config
                 .sources
                 .iter()

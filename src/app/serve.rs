@@ -1,18 +1,20 @@
 //! Runs the service until it is to stop, and stops it in order.
 
 use super::{
-    parts::{make_app_state, make_missing_tokens, make_nightly, make_polls, make_workers},
+    notifiers::make_endpoints,
+    parts::{make_app_state, make_missing_tokens, make_nightly, make_polls, make_posts, make_workers, open_store},
     settings::{Config, Loaded},
 };
 use crate::{
     carrier::Carriers,
     config::Effective,
+    domain::day::to_millisecond,
     http,
     store::{Db, Limits},
     telemetry, worker,
 };
 use anyhow::{Context, bail};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use std::{io::Write, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -74,7 +76,7 @@ impl Opened {
             Some(address) => Some(bind("listen_admin", address).await?),
             None => None,
         };
-        let store = Db::open(&config.database_url, Limits::QUICK).await?;
+        let store = open_store(&config, Limits::QUICK).await?;
         if role != Role::All && !store.is_shared() {
             bail!(
                 "a SQLite file has one process: `--role intake` and `--role worker` need a PostgreSQL `database_url`"
@@ -134,23 +136,30 @@ impl Opened {
         }
 
         let (stop, stopping) = watch::channel(false);
-        let app_state = Arc::new(make_app_state(&config, effective, &store, &carriers)?);
         // None of them waits for the others' connections.
         let worker_store = store.apart(Limits::QUICK);
         let nightly_store = store.apart(Limits::PATIENT);
+        let endpoints = make_endpoints(&config, &worker_store)?;
+        let app_state = Arc::new(make_app_state(&config, effective, &store, &carriers, endpoints)?);
         let nightly = Arc::new(make_nightly(&config, &nightly_store));
         let mut workers = make_workers(&config, &worker_store, &carriers, &nightly.owner).into_iter();
         let worker = workers.next().context("no channel has a carrier")?;
         let others = workers.collect();
         let longest_call = config.carriers.channels().map(|(_, rules)| rules.timeout).max();
         let drain = (longest_call.unwrap_or_default() + SEND_DRAIN).unsigned_abs();
-        let polls = make_polls(&config, &worker_store)?;
+        // Before anything can happen of which they are to hear.
+        let endpoints = app_state.endpoints.keys().map(String::as_str);
+        store
+            .register_endpoints(endpoints, to_millisecond(Timestamp::now()))
+            .await?;
+        let mut jobs = make_polls(&config, &worker_store)?;
+        jobs.extend(make_posts(&app_state.endpoints, &worker_store));
         let mut idle = stopping.clone();
         let mut sending = tokio::spawn(async move {
             if role == Role::Intake {
                 let _ = idle.wait_for(|stop| *stop).await;
             } else {
-                worker::run(worker, others, nightly, polls, idle, drain).await;
+                worker::run(worker, others, nightly, jobs, idle, drain).await;
             }
         });
         let endpoints = match role {

@@ -6,7 +6,7 @@ use crate::{
     carrier,
     config::{Effective, Fault, Inbound, Log, Nightly, Reader, Sms, read_acknowledge, read_sources},
     domain::{acknowledge::Acknowledging, database_url::DatabaseUrl, source::Source},
-    notify::{self, Target},
+    notify::{self, Destination},
     source,
 };
 use axum::http::HeaderName;
@@ -50,8 +50,8 @@ pub struct Config {
     pub sources: BTreeMap<String, Source>,
     /// Those of them that are polled.
     pub polled: Vec<source::Settings>,
-    /// Who hears of lifecycle events and is no plain webhook, beside the tickets of those sources.
-    pub endpoints: Vec<notify::Endpoint>,
+    /// Who hears of lifecycle events: those that are configured, and the tickets of sources that want notes on them.
+    pub webhooks: Vec<notify::Settings>,
 }
 
 /// What was read, and what is wrong with it.
@@ -151,8 +151,12 @@ fn read(reader: &mut Reader) -> Config {
     let sources = read_sources(reader, sms.default_region);
     let read_polled = |(name, source): (&String, &Source)| source::Settings::read(reader, name, source);
     let polled: Vec<source::Settings> = sources.iter().filter_map(read_polled).collect();
-    let endpoints = notify::read_endpoints(reader);
-    check_endpoints(reader, &endpoints, &polled, nightly.mail.is_some());
+    let mut webhooks = notify::Settings::read_all(reader, &sources);
+    check_endpoints(reader, &webhooks, &polled, nightly.mail.is_some());
+    let noted = polled.iter().filter(|settings| !settings.write_back.is_empty());
+    webhooks.extend(noted.map(|settings| {
+        notify::Settings::of_tickets(settings.notes_endpoint(), &settings.source, settings.write_back)
+    }));
 
     let has_intake_tokens = !intake_tokens.is_empty() || sources.values().any(|source| !source.tokens.is_empty());
     if !listen.ip().is_loopback() && !has_intake_tokens {
@@ -182,12 +186,12 @@ fn read(reader: &mut Reader) -> Config {
         log,
         sources,
         polled,
-        endpoints,
+        webhooks,
     }
 }
 
 /// What an endpoint needs of other sections.
-fn check_endpoints(reader: &mut Reader, endpoints: &[notify::Endpoint], polled: &[source::Settings], has_mail: bool) {
+fn check_endpoints(reader: &mut Reader, endpoints: &[notify::Settings], polled: &[source::Settings], has_mail: bool) {
     let noted = polled.iter().filter(|settings| !settings.write_back.is_empty());
     let names: Vec<String> = noted.map(source::Settings::notes_endpoint).collect();
     let is_mail_at_fault = ["report.to", "report.smtp_url", "report.smtp_url_file"]
@@ -195,7 +199,7 @@ fn check_endpoints(reader: &mut Reader, endpoints: &[notify::Endpoint], polled: 
         .any(|key| reader.has_fault(key));
     for endpoint in endpoints {
         let key = format!("webhooks.{}.kind", endpoint.name);
-        if matches!(endpoint.kind.to, Target::Mail(_)) && !has_mail && !is_mail_at_fault {
+        if matches!(&endpoint.destination, Some(Destination::Mail(_))) && !has_mail && !is_mail_at_fault {
             reader.fault(
                 &key,
                 "needs a mail server: set `report.smtp_url`, and `report.to`, from whose domain mails come",

@@ -22,6 +22,7 @@ mod source;
 mod staff;
 mod story;
 mod table;
+mod webhook;
 
 use crate::app;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -80,6 +81,9 @@ enum Command {
     /// Look at and change the people whom helpdesks name without telling their phones
     #[command(subcommand)]
     Staff(staff::Command),
+    /// Look at and change the endpoints that hear of lifecycle events
+    #[command(subcommand)]
+    Webhook(webhook::Command),
     /// Look at and set how many messages may be sent in a day
     #[command(subcommand)]
     Limit(limit::Command),
@@ -120,6 +124,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Inbound(command) => inbound::run(loaded, command),
         Command::OptOut(command) => opt_out::run(loaded, command),
         Command::Staff(command) => staff::run(loaded, command),
+        Command::Webhook(command) => webhook::run(loaded, command),
         Command::Limit(command) => limit::run(loaded, command),
         Command::SendTest(test) => send_test::run(loaded, test),
         Command::Database(command) => database::run(loaded, command),

@@ -17,6 +17,8 @@ pub struct Nightly {
     pub always: bool,
     pub receipt_days: i64,
     pub personal_days: i64,
+    /// How long lifecycle events are kept.
+    pub event_days: i64,
 }
 
 /// Where mails go, and through which server.
@@ -60,6 +62,7 @@ impl Nightly {
             time: reader.checked("nightly.schedule", "0 0 0 * * *", NightlyTime::parse),
             receipt_days: reader.number("retention.receipt_days", 30, 1, 36_500),
             personal_days: reader.number("retention.personal_days", 365, 1, 36_500),
+            event_days: reader.number("retention.event_days", 30, 1, 36_500),
         }
     }
 }

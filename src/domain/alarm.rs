@@ -30,6 +30,8 @@ words! {
         ClockDiffers = "clock_differs",
         /// Our clock went forward by more than an hour at once.
         ClockJumped = "clock_jumped",
+        /// An endpoint gets no more lifecycle events.
+        WebhookDisabled = "webhook_disabled",
     }
 }
 
@@ -49,6 +51,7 @@ impl AlarmKind {
             Self::LastRecipientOptedOut => "the last recipient opted out",
             Self::ClockDiffers => "this machine's clock is wrong",
             Self::ClockJumped => "this machine's clock jumped forward",
+            Self::WebhookDisabled => "an endpoint gets no more events",
         }
     }
 
@@ -86,6 +89,9 @@ impl AlarmKind {
             Self::ClockDiffers => {
                 "Let NTP keep the clock (chrony, systemd-timesyncd; `timedatectl` shows it). Until it is right no list proves that a message is absent: where an answer was lost, a person has to decide."
             }
+            Self::WebhookDisabled => {
+                "Mend the endpoint, look whether it answers (`nightbell webhook test NAME`), and enable it (`nightbell webhook enable NAME`): it goes on where it stopped, as far as events are kept (`retention.event_days`). Texts are not affected."
+            }
             Self::ClockJumped => {
                 "If the new time is right, or the machine slept, nothing needs to be done. If it is wrong, set it within the hour (NTP): for so long nothing expires and nothing is cleaned up."
             }
@@ -103,7 +109,8 @@ impl AlarmKind {
             Self::LimitReached => 5,
             Self::ClockDiffers => 6,
             Self::ClockJumped => 7,
-            Self::ProviderReachable => 8,
+            Self::WebhookDisabled => 8,
+            Self::ProviderReachable => 9,
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{
     deadline::now,
     state::{AppState, SharedState},
 };
-use crate::store::Held;
+use crate::store::{EndpointStatus, Held};
 use axum::{
     Json,
     extract::State,
@@ -51,6 +51,8 @@ pub struct Details {
     mail: MailStatus,
     /// Helpdesks that are polled.
     sources: Vec<PolledSource>,
+    /// Endpoints that hear of lifecycle events.
+    webhooks: Vec<PostedWebhook>,
 }
 
 /// Whether a helpdesk that is polled answers.
@@ -63,6 +65,43 @@ pub struct PolledSource {
     /// For how many seconds nothing was heard of it; `null` before its first answer.
     #[schema(required, minimum = 0)]
     lag_s: Option<i64>,
+}
+
+/// Whether an endpoint takes events.
+#[derive(Serialize, ToSchema)]
+pub struct PostedWebhook {
+    name: String,
+    /// `ok`, or what is wrong and since when.
+    #[schema(examples("ok"))]
+    status: String,
+    /// How many events it has not heard of yet, wanted or not.
+    #[schema(minimum = 0)]
+    waiting: i64,
+}
+
+/// How the endpoints are that are configured. Why one does not take events may name it, so only admins see that.
+async fn posted_webhooks(app: &AppState, is_admin: bool) -> Vec<PostedWebhook> {
+    if app.endpoints.is_empty() {
+        return Vec::new();
+    }
+    let standings = app.store.endpoints().await.unwrap_or_default();
+    let configured = standings
+        .into_iter()
+        .filter(|standing| app.endpoints.contains_key(&standing.name));
+    let show = |standing: EndpointStatus| {
+        let why = standing.last_error.filter(|_| is_admin).map(|why| format!(": {why}"));
+        let why = why.unwrap_or_default();
+        PostedWebhook {
+            status: match (standing.disabled_at, standing.failing_since) {
+                (Some(since), _) => format!("disabled since {since}{why}"),
+                (None, Some(since)) => format!("takes nothing since {since}{why}"),
+                (None, None) => "ok".to_owned(),
+            },
+            name: standing.name,
+            waiting: standing.waiting,
+        }
+    };
+    configured.map(show).collect()
 }
 
 /// How the helpdesks are that are polled. Why one does not answer may name it, so only admins see that.
@@ -176,15 +215,16 @@ async fn provider_status(app: &AppState) -> String {
 )]
 pub async fn ready(State(app): SharedState, headers: HeaderMap) -> (StatusCode, Json<ReadinessAnswer>) {
     let conditions = app.readiness.check(&app.store).await;
-    let (provider, mail, sources) = if conditions.writable {
+    let (provider, mail, sources, webhooks) = if conditions.writable {
         let is_admin = app.admin_tokens.has(&headers);
         (
             provider_status(&app).await,
             MailStatus::find_out(&app, is_admin).await,
             polled_sources(&app, is_admin).await,
+            posted_webhooks(&app, is_admin).await,
         )
     } else {
-        ("unknown".into(), MailStatus::plain("unknown"), Vec::new())
+        ("unknown".into(), MailStatus::plain("unknown"), Vec::new(), Vec::new())
     };
     let (code, status) = if conditions.hold() {
         (StatusCode::OK, "ready")
@@ -202,6 +242,7 @@ pub async fn ready(State(app): SharedState, headers: HeaderMap) -> (StatusCode, 
         },
         mail,
         sources,
+        webhooks,
     };
     (code, Json(ReadinessAnswer { status, details }))
 }

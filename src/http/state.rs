@@ -12,6 +12,7 @@ use crate::{
         acknowledge::Acknowledging, day::LocalDay, nightly::NightlyTime, phone::Region, reply::Keywords, route::Route,
     },
     intake::Intake,
+    notify::Endpoints,
     store::{Db, InboundRules},
 };
 use axum::extract::State;
@@ -44,6 +45,8 @@ pub struct AppState {
     pub nightly: NightlyTime,
     /// Whether mails have a server and somebody to go to.
     pub has_mail: bool,
+    /// Who hears of lifecycle events.
+    pub endpoints: Endpoints,
     /// What the admin pages are made with.
     pub pages: Pages,
 }

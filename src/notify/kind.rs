@@ -4,8 +4,8 @@
 //! posted, and what becomes of one that was not taken.
 
 use super::{
-    client::client,
-    posted::{Other, Posted},
+    client,
+    posted::{Post, Posted},
     samples,
     words::Telling,
 };
@@ -256,31 +256,42 @@ pub struct Posting {
 }
 
 /// Makes what posts events so.
-pub fn open(posting: &Posting, telling: Telling, timeout: Duration, allow_private: bool) -> Result<Other, String> {
-    let http = client(timeout, allow_private).map_err(|error| format!("the HTTP client cannot be made: {error}"))?;
+pub fn open(posting: &Posting, telling: Telling, timeout: Duration, allow_private: bool) -> Result<Post, String> {
+    let http =
+        client::client(timeout, allow_private).map_err(|error| format!("the HTTP client cannot be made: {error}"))?;
     let posting = Arc::new(posting.clone());
     Ok(Arc::new(move |event| {
         let (http, posting, telling) = (http.clone(), Arc::clone(&posting), telling.clone());
-        async move { posting.post(&http, &event, &telling).await }.boxed()
+        async move {
+            match posting.ask(&http, &event, &telling, allow_private) {
+                Err(posted) => posted,
+                Ok(request) => match request.send().await {
+                    Ok(reply) => posting.understand(reply, timeout).await,
+                    Err(error) => failed(None, client::in_words(&error, timeout)),
+                },
+            }
+        }
+        .boxed()
     }))
 }
 
 impl Posting {
-    async fn post(&self, http: &reqwest::Client, event: &LifecycleEvent, telling: &Telling) -> Posted {
-        let Some(url) = self.address.of(event.alert.as_ref()) else {
-            return Posted::Skipped;
-        };
-        let body = match self.form.render(event, telling, self.topic.as_deref()) {
-            Ok(body) => body,
-            Err(error) => return failed(None, format!("its template failed ({error})")),
-        };
-        match http.post(url).headers(self.headers.clone()).body(body).send().await {
-            Ok(reply) => self.understand(reply).await,
-            Err(error) => failed(None, unreachable(error)),
-        }
+    /// The request that posts an event; or what comes of it without one.
+    fn ask(
+        &self,
+        http: &reqwest::Client,
+        event: &LifecycleEvent,
+        telling: &Telling,
+        allow_private: bool,
+    ) -> Result<reqwest::RequestBuilder, Posted> {
+        let url = self.address.of(event.alert.as_ref()).ok_or(Posted::Skipped)?;
+        client::check(&url, allow_private).map_err(|refused| failed(None, refused.to_string()))?;
+        let body = self.form.render(event, telling, self.topic.as_deref());
+        let body = body.map_err(|error| failed(None, format!("its template failed ({error})")))?;
+        Ok(http.post(url).headers(self.headers.clone()).body(body))
     }
 
-    async fn understand(&self, mut reply: Response) -> Posted {
+    async fn understand(&self, mut reply: Response, timeout: Duration) -> Posted {
         let status = reply.status();
         let retry_after = reply.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = retry_after
@@ -292,7 +303,7 @@ impl Posting {
                 Ok(Some(chunk)) if answer.len() < MAX_ANSWER => answer.extend_from_slice(&chunk),
                 Ok(_) => break,
                 // What cannot be read may not have been taken, unless the status is all that counts.
-                Err(error) if self.answer.is_some() => return failed(Some(status), unreachable(error)),
+                Err(error) if self.answer.is_some() => return failed(Some(status), client::in_words(&error, timeout)),
                 Err(_) => break,
             }
         }
@@ -334,20 +345,6 @@ fn refused(status: StatusCode, answer: &str) -> String {
         _ => "",
     };
     format!("it answered {code}{word}{meaning}")
-}
-
-/// Why there was no answer. Never the address, which may hold a token.
-fn unreachable(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    if error.is_timeout() {
-        return "no answer in time".to_owned();
-    }
-    let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
-    let root = causes.last().map_or_else(|| error.to_string(), ToString::to_string);
-    match error.is_connect() {
-        true => format!("no connection ({root})"),
-        false => format!("the connection broke ({root})"),
-    }
 }
 
 #[cfg(test)]

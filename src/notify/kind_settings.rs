@@ -12,12 +12,12 @@ use secrecy::{ExposeSecret, SecretString};
 pub struct KindSettings {
     /// What is posted where nothing else is configured.
     pub events: EventTypes,
-    pub to: Target,
+    pub to: Destination,
 }
 
 /// Where its events go.
 #[derive(Clone)]
-pub enum Target {
+pub enum Destination {
     Post(Box<Posting>),
     /// To these people; `None`: to whom all mails go.
     Mail(Option<Mailboxes>),
@@ -45,7 +45,7 @@ impl KindSettings {
         let to = match kind.way {
             Way::Http => settings
                 .posting(kind_name, url)
-                .map(|posting| Target::Post(Box::new(posting))),
+                .map(|posting| Destination::Post(Box::new(posting))),
             Way::Mail => settings.mail(),
         };
         Some(Self {
@@ -260,7 +260,7 @@ impl Settings<'_> {
         HeaderValue::from_str(&text).ok()
     }
 
-    fn mail(&mut self) -> Option<Target> {
+    fn mail(&mut self) -> Option<Destination> {
         let key = self.key("to");
         let text = self.reader.joined(&key);
         let read = |text: String| {
@@ -274,7 +274,7 @@ impl Settings<'_> {
             self.reader.fault(&key, problem);
             return None;
         }
-        Some(Target::Mail(to.flatten()))
+        Some(Destination::Mail(to.flatten()))
     }
 }
 
@@ -305,8 +305,8 @@ mod tests {
         let (read, faults) = read(kind, Some(url), settings);
         assert_eq!(faults, [""; 0]);
         match read.unwrap().to {
-            Target::Post(posting) => *posting,
-            Target::Mail(_) => panic!("it is posted"),
+            Destination::Post(posting) => *posting,
+            Destination::Mail(_) => panic!("it is posted"),
         }
     }
 
@@ -390,8 +390,8 @@ mod tests {
     #[test]
     fn mails_go_to_several_or_to_whom_all_go() {
         let to = |settings: &[(&str, &str)]| match read("mail", None, settings).0.unwrap().to {
-            Target::Mail(to) => to.map(|to| to.iter().count()),
-            Target::Post(_) => panic!("it is mailed"),
+            Destination::Mail(to) => to.map(|to| to.iter().count()),
+            Destination::Post(_) => panic!("it is mailed"),
         };
         assert_eq!(to(&[]), None);
         assert_eq!(to(&[("TO", "Duty <duty@example.com>, boss@example.com")]), Some(2));

@@ -203,7 +203,12 @@ impl Told<'_> {
             },
             EventType::AlarmRaised => match self.data("alarm").and_then(AlarmKind::parse) {
                 Some(AlarmKind::ProviderReachable) => Priority::Normal,
-                Some(AlarmKind::LimitReached | AlarmKind::ClockDiffers | AlarmKind::ClockJumped) => Priority::High,
+                Some(
+                    AlarmKind::LimitReached
+                    | AlarmKind::ClockDiffers
+                    | AlarmKind::ClockJumped
+                    | AlarmKind::WebhookDisabled,
+                ) => Priority::High,
                 Some(
                     AlarmKind::NobodyTold
                     | AlarmKind::CredentialsRefused

@@ -49,6 +49,8 @@ pub struct Ages {
     /// Ends of alerts whose codes may be given anew.
     pub codes: Timestamp,
     pub personal: Timestamp,
+    /// Lifecycle events.
+    pub events: Timestamp,
     /// Counters and ledger rows of days before this one.
     pub days: LocalDay,
 }
@@ -62,6 +64,10 @@ pub enum Old {
     Alarms,
     /// Counters of the daily limit.
     Counters,
+    /// Lifecycle events, whether everybody has heard of them or not.
+    Events,
+    /// Tries of endpoints, of which the newest are kept as long as events are.
+    Tries,
     /// Finished rows of the ledger; the newest of each job stays, as it says where to go on.
     Runs,
     /// By what alerts are known that were told of as settled, of which nobody asks again.
@@ -112,6 +118,21 @@ impl Db {
                         and due_at is null order by alert_id limit $2)"
                 ),
                 args![first_id(ages.receipts.min(after(now, -NEWS * 2)))],
+            ),
+            // In the order of their places, so that no gap comes about; those without one are not committed for long.
+            Old::Events => (
+                sql!(
+                    "delete from lifecycle_event where at < $1 and place in (select place from lifecycle_event
+                        where place > 0 order by place limit $2)"
+                ),
+                args![ms(ages.events)],
+            ),
+            Old::Tries => (
+                sql!(
+                    "delete from webhook_try where (endpoint, number) in (select endpoint, number from webhook_try
+                        where at < $1 limit $2)"
+                ),
+                args![ms(ages.events)],
             ),
             Old::Runs => (
                 sql!(

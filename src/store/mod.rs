@@ -57,6 +57,7 @@ mod transfer;
 mod tx;
 mod types;
 mod waits;
+mod webhooks;
 mod writes;
 
 pub use acknowledge::{Acknowledged, Acknowledger, LinkedAlert};
@@ -87,3 +88,7 @@ pub use staff::{PutStaff, StaffFilter, StaffMember};
 pub use transfer::{PAGE, SUPERSEDED, TABLES};
 pub use types::{Recipient, new_id};
 pub use waits::Wait;
+pub use webhooks::{
+    Disabling, EndpointStatus, EndpointTry, EndpointTurn, HeldEvent, NewHold, NewTry, PlacedEvent, RoundDone,
+    TryOutcome,
+};

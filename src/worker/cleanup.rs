@@ -109,8 +109,13 @@ impl Nightly {
         let Some(mails) = batches(&mut longest, |most| store.delete_mails(run_ref, ages, most, now())).await? else {
             return Ok(());
         };
+        batches(&mut longest, delete(Old::Events)).await?;
+        for (endpoint, events) in self.store.forget_deleted_events(begun).await? {
+            tracing::error!(%endpoint, events, "deleted events that the endpoint has not heard of, since they are older than `retention.event_days`");
+        }
         for kind in [
             Old::MessageRequests,
+            Old::Tries,
             Old::Alarms,
             Old::Counters,
             Old::Runs,
@@ -143,6 +148,7 @@ impl Nightly {
             receipts: days_ago(self.rules.receipt_days),
             codes: days_ago(CODE_DAYS),
             personal,
+            events: days_ago(self.rules.event_days).max(personal),
             days: LocalDay::of(personal, &self.rules.time_zone),
         }
     }

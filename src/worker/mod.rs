@@ -19,6 +19,7 @@ mod run;
 mod send;
 mod settled;
 mod sweep;
+pub mod webhooks;
 mod workers;
 
 pub use context::Worker;

@@ -28,6 +28,7 @@ pub struct NightlyRules {
     pub always: bool,
     pub receipt_days: i64,
     pub personal_days: i64,
+    pub event_days: i64,
     /// The configured fallback numbers of each source, in E.164.
     pub fallback: BTreeMap<String, Vec<String>>,
 }

@@ -16,7 +16,7 @@ use crate::{
 use apalis::prelude::{Monitor, WorkerBuilder, WorkerError};
 use futures::{
     FutureExt, StreamExt,
-    future::{BoxFuture, join_all},
+    future::{self, BoxFuture, join_all},
     stream::{self, BoxStream},
 };
 use std::{
@@ -47,6 +47,8 @@ pub struct TimedJob {
     /// How long a round that is under way at a stop may take to end; nothing is lost with most of them.
     drain: Duration,
     round: Box<dyn Fn() -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync>,
+    /// Ends when a round is wanted before its time.
+    wake: Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
 }
 
 impl TimedJob {
@@ -66,6 +68,20 @@ impl TimedJob {
             every,
             drain: Duration::ZERO,
             round: Box::new(move || round(Arc::clone(&context)).boxed()),
+            wake: Box::new(|| future::pending().boxed()),
+        }
+    }
+
+    /// Begins a round also when this ends.
+    pub fn woken_by<T, F>(self, context: &Arc<T>, wake: impl Fn(Arc<T>) -> F + Send + Sync + 'static) -> Self
+    where
+        T: Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let context = Arc::clone(context);
+        Self {
+            wake: Box::new(move || wake(Arc::clone(&context)).boxed()),
+            ..self
         }
     }
 
@@ -129,7 +145,10 @@ impl Workers {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let state = (ticks, Arc::clone(&job), slots, stop.clone());
             let rounds = stream::unfold(state, |(mut ticks, job, slots, stop)| async move {
-                ticks.tick().await;
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    () = (job.wake)() => {}
+                }
                 let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
                 let (doing, stopping) = (Arc::clone(&job), stop.clone());
                 let round = tokio::spawn(async move {

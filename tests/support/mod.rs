@@ -7,6 +7,7 @@ pub mod env;
 pub mod mariadb;
 pub mod osticket;
 pub mod proxy;
+pub mod receiver;
 pub mod redmine;
 pub mod rt;
 pub mod service;

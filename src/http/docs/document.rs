@@ -1,5 +1,6 @@
 //! The OpenAPI document, made from the handlers and the shapes themselves. Absent: pages for people (see `page`).
 
+use super::webhooks;
 use crate::http::{
     admin::Admins,
     error::ProblemDetails,
@@ -40,6 +41,7 @@ at all the same request may be sent again.";
         (name = "opt-outs", description = "Numbers that must not be texted."),
         (name = "sources", description = "The helpdesks: how polling them goes, what their webhooks missed, and which of their words nobody has explained."),
         (name = "staff", description = "People whom helpdesks name without telling their phones."),
+        (name = "webhooks", description = "Endpoints that hear of lifecycle events: what became of alerts. What is posted to them stands at the end of this page."),
         (name = "limit", description = "How many messages may be handed to the provider in one local day."),
         (name = "test mode", description = "Whether messages go to the log only, whatever carrier is configured."),
         (name = "reports", description = "What went wrong on a day, as it is mailed each night."),
@@ -83,6 +85,7 @@ pub fn make() -> Value {
     // Of this there is nothing that cannot be written.
     let mut document = serde_json::to_value(document).unwrap_or_default();
     complete(&mut document);
+    webhooks::describe(&mut document);
     document
 }
 

@@ -4,6 +4,7 @@
 mod document;
 mod page;
 mod schema;
+mod webhooks;
 
 use super::state::AppState;
 use axum::{

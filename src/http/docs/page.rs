@@ -192,7 +192,10 @@ fn sections(document: &Value) -> Vec<Section> {
 fn endpoints(document: &Value, tag: &Value) -> Vec<Endpoint> {
     let schemas = Schemas(document);
     let paths = document["paths"].as_object().into_iter().flatten();
+    // What others have to take, by the type of the event.
+    let hooks = document["webhooks"].as_object().into_iter().flatten();
     paths
+        .chain(hooks)
         .flat_map(|(path, item)| {
             item.as_object()
                 .into_iter()
@@ -214,7 +217,9 @@ fn endpoint(schemas: &Schemas<'_>, path: &str, method: &str, operation: &Value) 
     let answers = operation["responses"].as_object().into_iter().flatten();
     let method = method.to_uppercase();
     Endpoint {
-        curl: curl(&method, path, &list("parameters"), token.as_deref(), body.as_ref()),
+        curl: (path.starts_with('/'))
+            .then(|| curl(&method, path, &list("parameters"), token.as_deref(), body.as_ref()))
+            .flatten(),
         id: text(&operation["operationId"]),
         summary: text(&operation["summary"]),
         description: text(&operation["description"]),

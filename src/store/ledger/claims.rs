@@ -89,6 +89,7 @@ impl Db {
         }
         self.give_back_runs("").await?;
         self.give_back_turns().await?;
+        self.give_back_endpoints().await?;
         self.end_leases("", false).await
     }
 

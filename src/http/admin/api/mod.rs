@@ -17,6 +17,7 @@ pub mod sources;
 pub mod staff;
 pub mod staff_files;
 pub mod test_mode;
+pub mod webhooks;
 
 use crate::http::endpoints::endpoints;
 
@@ -44,6 +45,12 @@ endpoints! {
         "/v1/limit": get limit::show, put limit::set;
         "/v1/sources": get sources::list;
         "/v1/test-mode": get test_mode::show, put test_mode::set;
+        "/v1/webhooks": get webhooks::list;
+        "/v1/webhooks/{name}": get webhooks::show;
+        "/v1/webhooks/{name}/disable": post webhooks::disable;
+        "/v1/webhooks/{name}/enable": post webhooks::enable;
+        "/v1/webhooks/{name}/replay": post webhooks::replay;
+        "/v1/webhooks/{name}/test": post webhooks::test;
         "/v1/receipts/rejected": get receipts::list_rejected;
         "/v1/reports": get reports::list;
         "/v1/reports/{day}": get reports::show, post reports::make;

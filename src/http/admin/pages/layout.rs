@@ -46,12 +46,13 @@ pub enum Section {
     OptOuts,
     Staff,
     Reports,
+    Webhooks,
     Settings,
     /// No part of it.
     None,
 }
 
-const SECTIONS: [(Section, &str, &str); 8] = [
+const SECTIONS: [(Section, &str, &str); 9] = [
     (Section::Overview, "/admin/", "Overview"),
     (Section::Alerts, "/admin/alerts", "Alerts"),
     (Section::Deliveries, "/admin/deliveries", "Deliveries"),
@@ -59,6 +60,7 @@ const SECTIONS: [(Section, &str, &str); 8] = [
     (Section::OptOuts, "/admin/opt-outs", "Opt-outs"),
     (Section::Staff, "/admin/staff", "Staff"),
     (Section::Reports, "/admin/reports", "Reports"),
+    (Section::Webhooks, "/admin/webhooks", "Webhooks"),
     (Section::Settings, "/admin/settings", "Settings"),
 ];
 
@@ -94,7 +96,7 @@ impl Notice {
 }
 
 /// What an action says once it is done, by its word in the address.
-const DONE: [(&str, &str); 19] = [
+const DONE: [(&str, &str); 22] = [
     (
         "report-asked",
         "The report is being made, and those of missed days before it. Reload this page in a moment.",
@@ -127,6 +129,18 @@ const DONE: [(&str, &str); 19] = [
     ("limit-configured", "The daily limit of the configuration holds again."),
     ("test-on", "Test mode is on: nothing leaves this machine from now on."),
     ("test-off", "Test mode is off: they go where `sms.driver` says again."),
+    (
+        "webhook-enabled",
+        "Enabled: it goes on where it stopped. Reload this page in a moment.",
+    ),
+    (
+        "webhook-disabled",
+        "Disabled: nothing is posted to it until you enable it. What happens is kept.",
+    ),
+    (
+        "webhook-replayed",
+        "What is kept since then is posted once more. Reload this page in a moment.",
+    ),
     (
         "mail-soon",
         "The mail server is being tried again. Reload this page in a moment.",

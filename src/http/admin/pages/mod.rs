@@ -19,6 +19,7 @@ mod settings;
 mod staff;
 mod totals;
 mod viewer;
+mod webhooks;
 mod words;
 
 pub use rendering::Pages;
@@ -52,6 +53,8 @@ pub fn routes(app: &Arc<AppState>) -> Router<Arc<AppState>> {
         .route("/admin/reports", get(reports::list).post(reports::act))
         .route("/admin/reports/{day}", get(reports::show))
         .route("/admin/reports/{day}/csv", get(reports::csv))
+        .route("/admin/webhooks", get(webhooks::list))
+        .route("/admin/webhooks/{name}", get(webhooks::show).post(webhooks::act))
         .route("/admin/settings", get(settings::show).post(settings::act))
         .route("/admin/logout", post(session::log_out).get(to_overview))
         .route("/admin/{*rest}", get(nothing_here).post(nothing_here))

@@ -17,7 +17,7 @@ use serde::Serialize;
 use url::form_urlencoded::byte_serialize;
 
 /// The templates by name.
-const TEMPLATES: [(&str, &str); 19] = [
+const TEMPLATES: [(&str, &str); 21] = [
     ("layout.html", include_str!("../../../../templates/admin/layout.html")),
     ("parts.html", include_str!("../../../../templates/admin/parts.html")),
     ("login.html", include_str!("../../../../templates/admin/login.html")),
@@ -54,6 +54,11 @@ const TEMPLATES: [(&str, &str); 19] = [
         include_str!("../../../../templates/admin/staff_removal.html"),
     ),
     ("reports.html", include_str!("../../../../templates/admin/reports.html")),
+    (
+        "webhooks.html",
+        include_str!("../../../../templates/admin/webhooks.html"),
+    ),
+    ("webhook.html", include_str!("../../../../templates/admin/webhook.html")),
     (
         "settings.html",
         include_str!("../../../../templates/admin/settings.html"),
