@@ -1,7 +1,6 @@
 //! Everything that knows Twilio's words. `settings` reads its section of the configuration, `messages` calls its Messages
 //! API, `answer` says what it answered, `receipt` reads its status callbacks, `inbound` what people text us, `signature`
-//! checks every webhook, `codes`
-//! explains its errors. Knows nothing of the database.
+//! checks every webhook, `codes` explains its errors. Knows nothing of the database.
 
 mod answer;
 mod codes;
