@@ -10,6 +10,8 @@
 //! of names. `--against` compares every row with another build of Nightbell; NIGHTBELL_BENCH_BINARY takes the place of this
 //! build.
 //!
+//! In the `endpoints` rows two endpoints, each a process of its own, hear of every lifecycle event, in turns with none.
+//!
 //! In the `flow` rows both sides accept and send as events come, `_1` and `_64` being the connections. The provider is in the
 //! client's thread, or (`_threads`) a process of its own with a thread for each connection, which
 //! (`_two_writes`) answers in two writes with Nagle's algorithm on: 40 ms for each call. In the `_paced` rows neither
@@ -67,6 +69,17 @@ fn options() -> Options {
         seconds: value("--seconds").map_or(4.0, |seconds| seconds.parse().expect("`--seconds` takes a number")),
         rows: value("--rows").map_or(0, |rows| rows.parse().expect("`--rows` takes a number")),
         only: value("--only").map(|names| names.split(',').map(str::to_owned).collect()),
+    }
+}
+
+impl Options {
+    /// Whom a row is compared with, in words.
+    fn reference_name(&self, plan: &rows::Plan, who: rows::Who) -> &'static str {
+        match plan.reference {
+            rows::Reference::NoEndpoints => "without endpoints",
+            _ if self.before.is_some() => "before",
+            _ => who.name(),
+        }
     }
 }
 
@@ -196,12 +209,16 @@ async fn run(options: Options) {
 /// Measures one plan, in turns with its reference, and prints its rows.
 async fn measure(bench: &Bench, plan: &rows::Plan, options: &Options) {
     let reference = match (options.before, plan.reference) {
+        (_, rows::Reference::NoEndpoints) => Some(rows::Who::Subject(options.ours)),
         (Some(before), _) => Some(rows::Who::Subject(before)),
         (None, rows::Reference::None) => None,
         (None, rows::Reference::Commits) => Some(rows::Who::Commits),
         (None, rows::Reference::Peer) => options.peer.map(rows::Who::Subject),
     };
-    let us = rows::Who::Subject(options.ours);
+    let us = match plan.reference {
+        rows::Reference::NoEndpoints => rows::Who::WithEndpoints(options.ours),
+        _ => rows::Who::Subject(options.ours),
+    };
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for pair in 0..options.pairs {
         let turns = if pair % 2 == 0 { [true, false] } else { [false, true] };
@@ -222,7 +239,7 @@ async fn measure(bench: &Bench, plan: &rows::Plan, options: &Options) {
             ours: sample(&ours),
             reference: reference
                 .filter(|_| theirs.iter().all(|run| run[at].is_finite()))
-                .map(|who| (options.before.map_or(who.name(), |_| "before"), sample(&theirs))),
+                .map(|who| (options.reference_name(plan, who), sample(&theirs))),
         }
         .print();
     }

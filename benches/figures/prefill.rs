@@ -10,6 +10,7 @@ const NUMBERS: &str = "with recursive n(n) as (select 1 union all select n + 1 f
 /// Makes a database with `alerts` of them, as `subject` has its tables; returns the file.
 pub async fn database(subject: Subject, alerts: u64) -> PathBuf {
     let setting = Setting {
+        endpoints: Vec::new(),
         sends: false,
         database: None,
         receipts: false,

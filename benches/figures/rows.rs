@@ -30,19 +30,23 @@ pub enum Reference {
     /// Commits of one row through the same database library.
     Commits,
     Peer,
+    /// The same, but nobody is configured to hear of lifecycle events.
+    NoEndpoints,
 }
 
 /// Who is measured.
 #[derive(Clone, Copy)]
 pub enum Who {
     Subject(Subject),
+    /// With two endpoints that hear of every lifecycle event.
+    WithEndpoints(Subject),
     Commits,
 }
 
 impl Who {
     pub fn name(self) -> &'static str {
         match self {
-            Self::Subject(subject) => subject.name(),
+            Self::Subject(subject) | Self::WithEndpoints(subject) => subject.name(),
             Self::Commits => "one-row commits",
         }
     }
@@ -182,11 +186,50 @@ pub const ALL: &[Plan] = &[
             ("slow_provider_answer_p50", "ms", "as latency_50_answer_p50"),
         ],
     },
+    Plan {
+        name: "endpoints_flow_1",
+        what: What::Flow(1, Kind::InProcess),
+        reference: Reference::NoEndpoints,
+        figures: &[
+            ("endpoints_flow_1_accepted", "/s", ""),
+            ("endpoints_flow_1_sent", "/s", ""),
+            ("endpoints_flow_1_cpu", "us", ""),
+        ],
+    },
+    Plan {
+        name: "endpoints_flow_64",
+        what: What::Flow(64, Kind::InProcess),
+        reference: Reference::NoEndpoints,
+        figures: &[
+            ("endpoints_flow_64_accepted", "/s", ""),
+            ("endpoints_flow_64_sent", "/s", ""),
+            ("endpoints_flow_64_cpu", "us", ""),
+        ],
+    },
+    Plan {
+        name: "endpoints_latency_50",
+        what: What::Latency,
+        reference: Reference::NoEndpoints,
+        figures: &[
+            ("endpoints_latency_50_to_provider_p50", "ms", ""),
+            ("endpoints_latency_50_to_provider_p99", "ms", ""),
+            ("endpoints_latency_50_answer_p50", "ms", ""),
+            ("endpoints_latency_50_answer_p99", "ms", ""),
+        ],
+    },
+    Plan {
+        name: "endpoints_receipts_16",
+        what: What::Receipts,
+        reference: Reference::NoEndpoints,
+        figures: &[("endpoints_receipts_16", "/s", "")],
+    },
 ];
 
 /// What every run uses.
 pub struct Bench {
     provider: InProcess,
+    /// Those that hear of lifecycle events in this run.
+    endpoints: RefCell<Vec<Threads>>,
     span: Duration,
     database: Option<PathBuf>,
     /// How many messages the filled ledger has to begin with.
@@ -199,6 +242,7 @@ impl Bench {
     pub async fn start(span: Duration, database: Option<PathBuf>, filled: u64) -> Self {
         Self {
             provider: InProcess::start().await,
+            endpoints: RefCell::default(),
             span,
             database,
             filled: usize::try_from(filled).unwrap(),
@@ -208,8 +252,14 @@ impl Bench {
     /// One run, from a fresh process and folder; returns the figures of its plan.
     pub async fn run(&self, what: What, who: Who) -> Vec<f64> {
         self.provider.reset(AT_ONCE);
+        self.endpoints.borrow_mut().clear();
         let subject = match who {
             Who::Subject(subject) => subject,
+            Who::WithEndpoints(subject) => {
+                let two = || Threads::start(false);
+                self.endpoints.borrow_mut().extend([two(), two()]);
+                subject
+            }
             Who::Commits => return vec![commits(self.span).await],
         };
         match what {
@@ -236,6 +286,7 @@ impl Bench {
             sends,
             database: self.database.clone().filter(|_| subject.is_nightbell()),
             receipts: false,
+            endpoints: self.addresses(),
         };
         subject.start(provider.address(), &setting).await
     }
@@ -357,6 +408,7 @@ impl Bench {
             sends: true,
             database: self.database.clone(),
             receipts: true,
+            endpoints: self.addresses(),
         };
         let running = subject.start(self.provider.address(), &setting).await;
         let messages = (10_000.0 * self.span.as_secs_f64() / 2.0) as usize;
@@ -370,6 +422,14 @@ impl Bench {
         let count = requests.len();
         let storm = Storm::new(&running.address, 16, &[204], move |number| requests[number].clone());
         storm.run_for(count).await.per_second
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        self.endpoints
+            .borrow()
+            .iter()
+            .map(|endpoint| endpoint.address().to_owned())
+            .collect()
     }
 
     async fn memory(&self, subject: Subject) -> Vec<f64> {

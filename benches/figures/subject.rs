@@ -24,6 +24,8 @@ pub struct Setting {
     pub database: Option<PathBuf>,
     /// Whether receipts are asked for.
     pub receipts: bool,
+    /// Where lifecycle events are posted.
+    pub endpoints: Vec<String>,
 }
 
 pub struct Running {
@@ -185,6 +187,14 @@ fn start_nightbell(binary: &Path, folder: &Path, provider: &str, setting: &Setti
     ]);
     if setting.receipts {
         command.env("NIGHTBELL_PUBLIC_URL", "http://bench.example.com");
+    }
+    for (number, address) in setting.endpoints.iter().enumerate() {
+        let key = |member: &str| format!("NIGHTBELL_WEBHOOKS__BENCH{number}__{member}");
+        command.envs([
+            (key("URL"), format!("http://{address}/{number}")),
+            (key("SECRET"), "whsec_YmVuY2hiZW5jaGJlbmNoYmVuY2hiZW5jaA==".to_owned()),
+            (key("ALLOW_PRIVATE"), "true".to_owned()),
+        ]);
     }
     // Passed on, to try other settings.
     let settings = std::env::vars().filter(|(name, _)| name.starts_with("NIGHTBELL_") && !name.contains("_BENCH_"));
