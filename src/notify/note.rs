@@ -57,7 +57,7 @@ pub fn note(event: &LifecycleEvent, names: &BTreeMap<String, String>, zone: &Tim
 mod tests {
     use super::*;
     use crate::notify::samples;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn names() -> BTreeMap<String, String> {
         let id = |last: char| format!("019aa0f0-0000-7000-8000-00000000000{last}");
@@ -100,7 +100,9 @@ mod tests {
         );
         event.delivery = None;
         event.data["via"] = json!("api");
-        event.data.insert("by".into(), Value::from("Ada"));
+        if let Some(alert) = &mut event.alert {
+            alert.acknowledged_by = Some("Ada".into());
+        }
         assert!(
             noted(&event)
                 .unwrap()

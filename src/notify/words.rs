@@ -258,7 +258,8 @@ impl Told<'_> {
 
     /// Who acknowledged: the person who was told, or an admin.
     pub fn acknowledged_by(&self) -> String {
-        let admin = self.data("by").filter(|_| self.personal);
+        let alert = self.event.alert.as_ref().filter(|_| self.personal);
+        let admin = alert.and_then(|alert| alert.acknowledged_by.as_deref());
         let who = match (&self.event.delivery, admin) {
             (None, Some(admin)) => clean_line(admin, 100),
             (None, None) => "an admin".to_owned(),

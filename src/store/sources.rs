@@ -108,7 +108,8 @@ impl Db {
         now: Timestamp,
         (until, latest): (Timestamp, Timestamp),
     ) -> Result<Option<Turn>, StoreError> {
-        // What lies further ahead than any pause was written before the clock was turned back.
+        // What lies further ahead than any pause was written before the clock was turned back. A lease may lie a little further
+        // ahead than ours would: another process took it later, by its own clock.
         let waits: Option<(i64, Option<i64>)> = self
             .reads()
             .optional(
@@ -117,7 +118,7 @@ impl Db {
             )
             .await?;
         let is_due = |(due_at, lease_until): (i64, Option<i64>)| {
-            let is_leased = lease_until.is_some_and(|lease| lease > ms(now) && lease <= ms(until));
+            let is_leased = lease_until.is_some_and(|lease| lease > ms(now) && lease <= ms(latest));
             (due_at <= ms(now) || due_at > ms(latest)) && !is_leased
         };
         if waits.is_some_and(|waits| !is_due(waits)) {
@@ -131,7 +132,7 @@ impl Db {
                      on conflict (source) do update set owner = excluded.owner, lease_until = excluded.lease_until
                      where (source_poll.due_at <= $3 or source_poll.due_at > $5)
                         and (source_poll.lease_until is null or source_poll.lease_until <= $3
-                            or source_poll.lease_until > $4)
+                            or source_poll.lease_until > $5)
                      returning position, swept_at, failures"
                 ),
                 args![source, token, ms(now), ms(until), ms(latest)],

@@ -144,7 +144,7 @@ impl Receiver {
     pub async fn hears_at_last(&self, alert: &str, kinds: &[&str]) {
         eventually(&format!("{kinds:?} of {alert}, some twice"), async || {
             let mut heard: Vec<String> = Vec::new();
-            for one in self.taken().iter().filter(|one| one.alert() == alert) {
+            for one in self.taken_of(alert) {
                 if !heard.contains(&one.kind()) {
                     heard.push(one.kind());
                 }
@@ -154,11 +154,17 @@ impl Receiver {
         .await;
     }
 
+    /// What it has taken of an alert, but for `alert.settled`: that comes whenever the look for it finds it.
+    fn taken_of(&self, alert: &str) -> Vec<Received> {
+        let mut taken = self.taken();
+        taken.retain(|one| one.alert() == alert && one.kind() != "alert.settled");
+        taken
+    }
+
     /// Waits until it has taken these types of events of an alert, in this order.
     pub async fn hears(&self, alert: &str, kinds: &[&str]) -> Vec<Received> {
         eventually(&format!("{kinds:?} of {alert}"), async || {
-            let of_alert = self.taken().into_iter().filter(|one| one.alert() == alert);
-            let of_alert: Vec<Received> = of_alert.collect();
+            let of_alert = self.taken_of(alert);
             let heard: Vec<String> = of_alert.iter().map(Received::kind).collect();
             if heard == kinds { Ok(of_alert) } else { Err(heard) }
         })

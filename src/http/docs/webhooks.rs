@@ -189,7 +189,7 @@ fn shapes() -> Map<String, Value> {
         (
             "LifecycleAlert",
             object(
-                "The alert that an event is about. What its own event adds: `deliveries` (created), `canceled` (closed).",
+                "The alert that an event is about. What its own event adds: `deliveries` (created), `canceled` (closed), `via`, `staff_id` and `role` (acknowledged), `reached`, `of` and `people` (settled).",
                 json!({
                     "id": text("", "01a1f82f-2186-7436-868f-302d4c7778b0"),
                     "ticket_id": text("The helpdesk's own id.", "4711"),
@@ -197,6 +197,15 @@ fn shapes() -> Map<String, Value> {
                     "url": maybe_text("", "https://tickets.example.com/4711"),
                     "subject": maybe_text(PERSONAL, "Checkout is down"),
                     "client": object(PERSONAL, json!({ "name": maybe_text("", "Bo Client"), "organisation": maybe_text("", "Acme Corp") })),
+                    "acknowledged_at": maybe_text("When somebody acknowledged it, if anybody has by the time of the post.", "2026-11-22T03:04:00Z"),
+                    "acknowledged_via": maybe_text("`sms`, `link`, `api`, `page` or `command`.", "sms"),
+                    "acknowledged_by": maybe_text(PERSONAL, "Grace Hopper"),
+                    "via": text("The same, of this event.", "sms"),
+                    "staff_id": maybe_text("Of whoever acknowledged it, if a message told them.", "2"),
+                    "role": maybe_text("", "assignee"),
+                    "reached": number("How many people were reached.", 1),
+                    "of": number("Of how many.", 2),
+                    "people": json!({ "type": "array", "description": "What became of each message: `delivery_id`, `role`, `staff_id`, `state`, `error_code`, `at`.", "items": { "type": "object" } }),
                     "deliveries": number("How many messages are owed.", 2),
                     "canceled": number("How many messages were held back.", 0),
                 }),
