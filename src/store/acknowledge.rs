@@ -156,23 +156,24 @@ impl Db {
         Ok(done)
     }
 
-    /// Acknowledges the alert of the message that the link stood in; `None` if there is no such message.
+    /// Acknowledges the alert of the message that the link stood in, unless that is done or over: a link that is pressed again
+    /// and again writes nothing.
     pub async fn acknowledge_by_link(
         &self,
         delivery: &DeliveryId,
         rules: AcknowledgeRules,
         now: Timestamp,
-    ) -> Result<Option<Acknowledged>, StoreError> {
-        let Some(alert) = self.linked_alert(delivery).await? else {
-            return Ok(None);
+    ) -> Result<(), StoreError> {
+        let is_open = |alert: &LinkedAlert| alert.acknowledged_at.is_none() && alert.closed_at.is_none();
+        let Some(alert) = self.linked_alert(delivery).await?.filter(is_open) else {
+            return Ok(());
         };
         let mut tx = self.begin().await?;
         let by = Acknowledger::told_by(&mut tx, Via::Link, delivery).await?;
-        let done = acknowledge(&mut tx, &alert.alert_id, &by, rules, now).await?;
-        if let Some(Acknowledged::Now { .. }) = done {
+        if let Some(Acknowledged::Now { .. }) = acknowledge(&mut tx, &alert.alert_id, &by, rules, now).await? {
             tx.commit().await?;
         }
-        Ok(done)
+        Ok(())
     }
 
     /// The alert of the message that the link stood in.

@@ -66,6 +66,8 @@ pub enum Old {
     Counters,
     /// Lifecycle events, whether everybody has heard of them or not.
     Events,
+    /// What people texted us whom nobody knows.
+    Strangers,
     /// Tries of endpoints, of which the newest are kept as long as events are.
     Tries,
     /// Finished rows of the ledger; the newest of each job stays, as it says where to go on.
@@ -126,6 +128,13 @@ impl Db {
                         where place > 0 order by place limit $2)"
                 ),
                 args![ms(ages.events)],
+            ),
+            Old::Strangers => (
+                sql!(
+                    "delete from inbound_message where id in (select id from inbound_message where unknown_at < $1
+                        order by unknown_at limit $2)"
+                ),
+                args![ms(ages.receipts)],
             ),
             Old::Tries => (
                 sql!(

@@ -14,7 +14,7 @@ use super::{
     lifecycle::About,
     limits, opt_outs,
     query::Query,
-    sql::{Rows, Sql, row, sql},
+    sql::{Rows, Sql, args, row, sql},
     strangers, threads,
     tx::{Effect, Tx},
     types::{ms, new_id},
@@ -46,6 +46,12 @@ impl Db {
     /// Whether a person opted out, by a text to this process, after `begun`: what was begun before must not be sent.
     pub fn has_opted_out_since(&self, phone: &PhoneNumber, begun: Instant) -> bool {
         self.engine.effects.just_opted_out.has_since(phone.as_e164(), begun)
+    }
+
+    /// Whether this number has opted out, of which another process may have heard. Only where there may be one.
+    pub async fn has_opted_out_elsewhere(&self, phone: &PhoneNumber) -> Result<bool, StoreError> {
+        const OPTED_OUT: Sql = sql!("select 1 from opt_out where phone = $1");
+        Ok(self.is_shared() && self.reads().exists(OPTED_OUT, args![phone.as_e164()]).await?)
     }
 }
 

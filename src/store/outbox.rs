@@ -42,6 +42,8 @@ pub struct Mail {
 pub enum Mails<'a> {
     /// Those of alarms.
     Alarms,
+    /// Those by which people hear of lifecycle events: there may be thousands.
+    Notices,
     /// All others.
     Others,
     /// The one with this key, whenever its next try is due.
@@ -53,6 +55,7 @@ impl<'a> Mails<'a> {
     fn arguments(self) -> (Option<&'a str>, &'static str) {
         match self {
             Self::Alarms => (None, "alarms"),
+            Self::Notices => (None, "notice"),
             Self::Others => (None, "others"),
             Self::Named(key) => (Some(key), ""),
         }
@@ -243,7 +246,7 @@ impl Db {
         now: Timestamp,
     ) -> Result<Option<Mail>, StoreError> {
         const WAITING: &str = "select id from mail where sent_at is null and due_at is not null
-            and ((due_at <= $1 and $2 is null and case kind when 'alarms' then 'alarms' else 'others' end = $3)
+            and ((due_at <= $1 and $2 is null and case when kind in ('alarms', 'notice') then kind else 'others' end = $3)
                 or subject_key = $2) and (lease_until is null or lease_until <= $1)";
         const TAKE: Sql = sql!(
             "update mail set lease_token = $4, lease_until = $5, tries = tries + 1 where id = (",

@@ -30,18 +30,20 @@ pub async fn knows(tx: &mut Tx, phone: Option<&PhoneNumber>) -> Result<bool, Sto
 /// Whether nothing more is kept of the one who sent this, now.
 pub async fn are_too_many(tx: &mut Tx, message: &Inbound, now: Timestamp) -> Result<bool, StoreError> {
     const COUNT_ALL: Sql = sql!(
-        "select count(*) from (select 1 from inbound_message where unknown_at > $1 limit ",
+        "select count(*) from (select 1 from inbound_message where unknown_at > $1 and unknown_at <= $2 limit ",
         OF_ALL,
         ") as kept"
     );
     const COUNT_ONE: Sql = sql!(
         "select count(*) from (select 1 from inbound_message where from_phone = $1 and id > $2 and received_at > $3
-            and unknown_at is not null limit ",
+            and received_at <= $4 and unknown_at is not null limit ",
         OF_ONE,
         ") as kept"
     );
     let since = after(now, -WINDOW);
-    let all: i64 = tx.scalar(COUNT_ALL, args![ms(since)]).await?;
+    // What is dated further ahead was kept before a wrong clock was set back.
+    let until = after(now, WINDOW);
+    let all: i64 = tx.scalar(COUNT_ALL, args![ms(since), ms(until)]).await?;
     if all >= OF_ALL {
         return Ok(true);
     }
@@ -53,6 +55,6 @@ pub async fn are_too_many(tx: &mut Tx, message: &Inbound, now: Timestamp) -> Res
     let Some(from) = from else { return Ok(false) };
     // Ids are made by the clock of whoever made them, so a bit more is looked at.
     let first = first_id(after(since, -WINDOW));
-    let of_one: i64 = tx.scalar(COUNT_ONE, args![from, first, ms(since)]).await?;
+    let of_one: i64 = tx.scalar(COUNT_ONE, args![from, first, ms(since), ms(until)]).await?;
     Ok(of_one >= OF_ONE)
 }

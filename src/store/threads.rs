@@ -23,7 +23,7 @@ use jiff::{SignedDuration, Timestamp};
 
 /// For so long after an alert was told, what its person writes is about it.
 const ABOUT_IT_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// The newest deliveries that are looked at, if some came from another number of ours.
+/// The newest deliveries that are looked at: some may have come from another number of ours, or not at all.
 const LOOKED_AT: i64 = 200;
 /// How many answers a person gets in an hour: two machines must not answer each other for ever.
 const ANSWERS: i64 = 5;
@@ -37,11 +37,13 @@ pub async fn newest(
     now: Timestamp,
 ) -> Result<Option<(AlertId, DeliveryId)>, StoreError> {
     const TOLD: Sql = sql!(
-        "select d.alert_id, d.id, t.route from delivery d join attempt t on t.delivery_id = d.id and t.number = d.attempts
-         where d.phone = $1 and d.alert_id is not null and d.state || '' in (",
+        "select d.alert_id, d.id, t.route from (select id, alert_id, attempts, state from delivery
+            where phone = $1 and alert_id is not null order by id desc limit ",
+        LOOKED_AT,
+        ") d join attempt t on t.delivery_id = d.id and t.number = d.attempts
+         where d.state in (",
         State::MAY_HAVE_TOLD,
-        ") and t.begun_at >= $2 order by t.begun_at desc, d.id desc limit ",
-        LOOKED_AT
+        ") and t.begun_at >= $2 order by t.begun_at desc, d.id desc"
     );
     let since = ms(after(now, -ABOUT_IT_FOR));
     let told: Vec<(AlertId, DeliveryId, Option<String>)> = tx.all(TOLD, args![phone.as_e164(), since]).await?;
@@ -59,7 +61,7 @@ pub async fn newest(
 pub async fn may_answer(tx: &mut Tx, phone: &PhoneNumber, now: Timestamp) -> Result<bool, StoreError> {
     const COUNT: Sql = sql!(
         "select count(*) from inbound_message where from_phone = $1 and id > $2 and received_at > $3
-            and answer_id is not null"
+            and received_at <= $4 and answer_id is not null"
     );
     if opt_outs::contains(tx, phone.as_e164()).await? {
         return Ok(false);
@@ -67,7 +69,9 @@ pub async fn may_answer(tx: &mut Tx, phone: &PhoneNumber, now: Timestamp) -> Res
     let since = after(now, -WINDOW);
     // Ids are made by the clock of whoever made them, so a bit more is looked at.
     let first = first_id(after(since, -WINDOW));
-    let answered: i64 = tx.scalar(COUNT, args![phone.as_e164(), first, ms(since)]).await?;
+    let answered: i64 = tx
+        .scalar(COUNT, args![phone.as_e164(), first, ms(since), ms(after(now, WINDOW))])
+        .await?;
     if answered >= ANSWERS {
         tracing::warn!(%phone, answers = answered, "somebody got as many answers in an hour as anybody gets; no more for now");
     }

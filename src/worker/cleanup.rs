@@ -116,6 +116,7 @@ impl Nightly {
         for kind in [
             Old::MessageRequests,
             Old::Tries,
+            Old::Strangers,
             Old::Alarms,
             Old::Counters,
             Old::Runs,

@@ -61,6 +61,7 @@ pub async fn run(
         alarms::job(&nightly),
         outbox::job("send mails of alarms", &nightly, Mails::Alarms),
         outbox::job("send mail", &nightly, Mails::Others),
+        outbox::job("send mails of lifecycle events", &nightly, Mails::Notices),
         cleanup::job(&nightly, &first.clock),
     ];
     let jobs = jobs.into_iter().chain(added);
