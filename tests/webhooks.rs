@@ -544,6 +544,7 @@ async fn events_are_posted_once_more_from_a_time_on(database: Database) {
             404,
         ),
         ("/v1/webhooks/desk/replay", json!({"from": "yesterday"}), 422),
+        ("/v1/webhooks/desk/replay", json!({"from": "2999-01-01T00:00:00Z"}), 422),
     ] {
         assert_eq!(env.admin(Method::POST, path, Some(body)).await.status, status, "{path}");
     }

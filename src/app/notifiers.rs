@@ -140,17 +140,19 @@ impl Noting {
                 tracing::info!(source = %self.source, alert.id = %alert.id, event = %event.kind, "wrote a note on the ticket");
                 Posted::Taken { status: None }
             }
-            Err(error) => failed(&error),
+            // A note to a ticket that is gone says nothing of the helpdesk.
+            Err(error) => Posted::Failed {
+                is_of_event: error.is_of_ticket(),
+                status: None,
+                why: error.to_string(),
+                retry_after: None,
+            },
         }
     }
 }
 
 fn failed(error: &dyn std::fmt::Display) -> Posted {
-    Posted::Failed {
-        status: None,
-        why: error.to_string(),
-        retry_after: None,
-    }
+    Posted::failed(error.to_string())
 }
 
 fn now() -> Timestamp {

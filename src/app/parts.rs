@@ -228,6 +228,7 @@ pub fn make_nightly(config: &Config, store: &Db) -> Nightly {
             receipt_days: config.nightly.receipt_days,
             personal_days: config.nightly.personal_days,
             event_days: config.nightly.event_days,
+            endpoints: config.webhooks.iter().map(|endpoint| endpoint.name.clone()).collect(),
             fallback: config
                 .sources
                 .iter()

@@ -80,11 +80,7 @@ async fn read(mut answer: Response, now: Timestamp) -> Posted {
             status: Some(status.as_u16()),
         };
     }
-    Posted::Failed {
-        status: Some(status.as_u16()),
-        why: refusal(status),
-        retry_after,
-    }
+    Posted::answered(status.as_u16(), refusal(status), retry_after)
 }
 
 fn refusal(status: StatusCode) -> String {

@@ -314,19 +314,15 @@ impl Posting {
                 status: Some(status.as_u16()),
             };
         }
-        Posted::Failed {
-            status: Some(status.as_u16()),
-            why: refused(status, &answer),
-            retry_after: retry_after.map(|pause| pause.min(LONGEST_PAUSE)),
-        }
+        let retry_after = retry_after.map(|pause| pause.min(LONGEST_PAUSE));
+        Posted::answered(status.as_u16(), refused(status, &answer), retry_after)
     }
 }
 
 fn failed(status: Option<StatusCode>, why: String) -> Posted {
-    Posted::Failed {
-        status: status.map(|status| status.as_u16()),
-        why,
-        retry_after: None,
+    match status {
+        Some(status) => Posted::answered(status.as_u16(), why, None),
+        None => Posted::failed(why),
     }
 }
 

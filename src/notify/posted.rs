@@ -15,6 +15,8 @@ pub enum Posted {
     },
     /// Not now.
     Failed {
+        /// It is this event that is not taken: the endpoint itself works.
+        is_of_event: bool,
         status: Option<u16>,
         /// In plain words, without anything secret of its address.
         why: String,
@@ -26,9 +28,20 @@ pub enum Posted {
 }
 
 impl Posted {
+    /// Failed with this answer. What it says of the endpoint itself is told by its status; everything else is said of the event.
+    pub fn answered(status: u16, why: String, retry_after: Option<Duration>) -> Self {
+        Self::Failed {
+            is_of_event: !matches!(status, 200..=399 | 401 | 403 | 407 | 408 | 410 | 429 | 500..),
+            status: Some(status),
+            why,
+            retry_after,
+        }
+    }
+
     /// Failed without an answer.
     pub fn failed(why: impl Into<String>) -> Self {
         Self::Failed {
+            is_of_event: false,
             status: None,
             why: why.into(),
             retry_after: None,

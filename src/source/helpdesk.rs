@@ -73,7 +73,7 @@ impl Helpdesk {
     pub async fn note(&self, ticket_id: &str, text: &str) -> Result<(), HelpdeskError> {
         match self {
             // Its API can only create tickets, and its tables are read with a user who may not write.
-            Self::OsTicket(_) => Err(HelpdeskError("osTicket takes no notes from outside".into())),
+            Self::OsTicket(_) => Err(HelpdeskError::new("osTicket takes no notes from outside")),
             Self::Redmine(redmine) => redmine.note(ticket_id, text).await,
             Self::RequestTracker(rt) => rt.note(ticket_id, text).await,
             Self::Zammad(zammad) => zammad.note(ticket_id, text).await,

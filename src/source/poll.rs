@@ -23,6 +23,8 @@ use std::{collections::BTreeSet, sync::Arc};
 const LEASE: SignedDuration = SignedDuration::from_secs(30);
 /// A helpdesk that does not answer is asked again after this at the latest.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
+/// By which clocks of processes may differ.
+const DRIFT: SignedDuration = SignedDuration::from_mins(2);
 /// How long a webhook may take to bring a ticket that the poll has seen. Zammad tries for 100 s.
 const WEBHOOK_GRACE: SignedDuration = SignedDuration::from_mins(10);
 /// Tickets are looked up so many at once.
@@ -64,7 +66,7 @@ impl Poller {
     pub async fn round(&self) -> Result<(), StoreError> {
         let name = &self.settings.source;
         let now = (self.clock)();
-        let latest = after(now, self.settings.every.max(LONGEST_PAUSE));
+        let latest = after(now, self.settings.every.max(LONGEST_PAUSE) + DRIFT);
         let Some(turn) = self
             .store
             .take_poll(name, &new_id(), now, (after(now, LEASE), latest))

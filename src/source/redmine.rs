@@ -105,7 +105,7 @@ impl Redmine {
             }
         }
         let (key, most) = (self.client.key("urgency"), MAX_CRITICAL_PAGES * PAGE);
-        Err(HelpdeskError(format!(
+        Err(HelpdeskError::new(format!(
             "Redmine has more than {most} open issues that `{key}` calls critical: make it narrower"
         )))
     }
@@ -137,8 +137,8 @@ impl Redmine {
         // To others Redmine answers that all went well, and shows the note to customers.
         let user = self.client.get("users/current.json", &[]).await?;
         if user.body["user"]["admin"] != true {
-            return Err(HelpdeskError(
-                "Redmine keeps notes private for administrators only, as far as it tells: set the key of one, or leave `write_back` out".into(),
+            return Err(HelpdeskError::new(
+                "Redmine keeps notes private for administrators only, as far as it tells: set the key of one, or leave `write_back` out",
             ));
         }
         let body = json!({"issue": {"notes": note, "private_notes": true}});
@@ -172,7 +172,7 @@ impl Redmine {
         }
         if ids.is_empty() {
             let (key, names) = (self.client.key("urgency"), names.join(", "));
-            return Err(HelpdeskError(format!(
+            return Err(HelpdeskError::new(format!(
                 "`{key}` calls none of Redmine's priorities critical: name one of {names}, like `Immediate = \"critical\"`"
             )));
         }

@@ -57,7 +57,7 @@ impl Client {
         let token = format!("{}{}", product.prefix, token.expose_secret().trim());
         let mut token = HeaderValue::from_str(&token).map_err(|_| {
             let wanted = product.token;
-            HelpdeskError(format!(
+            HelpdeskError::new(format!(
                 "`sources.{source}.token` has a character that no token has: set it to {wanted}"
             ))
         })?;
@@ -74,7 +74,9 @@ impl Client {
             .connect_timeout(TIMEOUT)
             .pool_idle_timeout(POOL_IDLE)
             .build()
-            .map_err(|error| HelpdeskError(format!("the HTTP client for {} cannot be made: {error}", product.name)))?;
+            .map_err(|error| {
+                HelpdeskError::new(format!("the HTTP client for {} cannot be made: {error}", product.name))
+            })?;
         let mut url = url.clone();
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
@@ -120,7 +122,7 @@ impl Client {
         match status.as_u16() {
             200..=299 => Ok(()),
             // Request Tracker says 400 and Redmine 422 where others say 403 or 404.
-            400 | 403 | 404 | 422 => Err(HelpdeskError(format!(
+            400 | 403 | 404 | 422 => Err(HelpdeskError::of_ticket(format!(
                 "{} at {} did not take a note (HTTP {}): the ticket is gone, or the user of `{}` may not write notes on it",
                 self.product.name,
                 self.place(),
@@ -133,7 +135,7 @@ impl Client {
 
     /// An error about an answer that could be read and still does not fit.
     pub fn unreadable(&self, path: &str, what: &str) -> HelpdeskError {
-        HelpdeskError(format!(
+        HelpdeskError::new(format!(
             "{} at {} answered `/{path}` with something else than expected: {what}; check that `{}` is its address, and its version",
             self.product.name,
             self.place(),
@@ -143,7 +145,7 @@ impl Client {
 
     /// An error about a ticket that this helpdesk cannot have.
     pub fn foreign(&self, ticket_id: &str) -> HelpdeskError {
-        HelpdeskError(format!(
+        HelpdeskError::of_ticket(format!(
             "the ticket `{ticket_id}` is none of {}'s, whose ids are numbers",
             self.product.name
         ))
@@ -202,7 +204,7 @@ impl Client {
             "the connection broke off".to_owned()
         };
         let (name, place, key) = (self.product.name, self.place(), self.key("url"));
-        HelpdeskError(format!(
+        HelpdeskError::new(format!(
             "{name} at {place} cannot be reached: {why}; it is asked again. If it runs, check `{key}`"
         ))
     }
@@ -211,7 +213,7 @@ impl Client {
         let (name, place, code) = (self.product.name, self.place(), status.as_u16());
         let (url, token) = (self.key("url"), self.key("token"));
         let wanted = self.product.token;
-        HelpdeskError(match code {
+        HelpdeskError::new(match code {
             401 => format!("{name} at {place} refuses the token (HTTP 401): set `{token}` to {wanted}"),
             403 => format!(
                 "{name} at {place} does not let this token ask for `/{path}` (HTTP 403): give its user the rights named in integrations/README.md, or set `{token}` to another"

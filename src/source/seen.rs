@@ -31,4 +31,25 @@ pub struct Changes {
 /// of a ticket. It is asked again later in every case.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct HelpdeskError(pub String);
+pub struct HelpdeskError(pub String, About);
+
+/// Whether the helpdesk itself is in trouble, or only this ticket is none that it takes a note on.
+#[derive(Debug, PartialEq, Eq)]
+enum About {
+    Helpdesk,
+    Ticket,
+}
+
+impl HelpdeskError {
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into(), About::Helpdesk)
+    }
+
+    pub fn of_ticket(why: impl Into<String>) -> Self {
+        Self(why.into(), About::Ticket)
+    }
+
+    pub fn is_of_ticket(&self) -> bool {
+        self.1 == About::Ticket
+    }
+}

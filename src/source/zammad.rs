@@ -119,7 +119,7 @@ impl Zammad {
             }
         }
         let (key, most) = (self.client.key("urgency"), MAX_CRITICAL_PAGES * PAGE);
-        Err(HelpdeskError(format!(
+        Err(HelpdeskError::new(format!(
             "Zammad has more than {most} open tickets that `{key}` calls critical: make it narrower"
         )))
     }
@@ -176,7 +176,7 @@ impl Zammad {
         }
         if ids.is_empty() {
             let (key, names) = (self.client.key("urgency"), names.join(", "));
-            return Err(HelpdeskError(format!(
+            return Err(HelpdeskError::new(format!(
                 "`{key}` calls none of Zammad's priorities critical: name one of {names}, like `\"3 high\" = \"critical\"`"
             )));
         }

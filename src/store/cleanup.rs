@@ -11,14 +11,14 @@ use super::{
     lists::first_id,
     notes::NEWS,
     query::Query,
-    sql::{Sql, args, sql},
+    sql::{Argument, Sql, args, sql},
     types::ms,
 };
 use crate::domain::{
     day::{LocalDay, after},
     id::{AlertId, DeliveryId},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::time::{Duration, Instant};
 
 /// What one batch did.
@@ -39,6 +39,8 @@ impl Batch {
     }
 }
 
+/// What is dated further ahead than this was written by a wrong clock.
+const SLACK: SignedDuration = SignedDuration::from_mins(2);
 /// A batch that has taken this long ends early.
 const ENOUGH: Duration = Duration::from_millis(4);
 
@@ -90,13 +92,14 @@ impl Db {
             return Ok(None);
         };
         let day = ages.days.to_string();
-        let (sql, [before]) = match kind {
+        let most = Argument::from(most);
+        let (sql, arguments) = match kind {
             Old::Receipts => (
                 sql!(
                     "delete from receipt where id in (select id from receipt where received_at < $1
                      order by received_at limit $2)"
                 ),
-                args![ms(ages.receipts)],
+                args![ms(ages.receipts), most].into(),
             ),
             Old::MessageRequests => (
                 sql!(
@@ -104,30 +107,31 @@ impl Db {
                      order by received_at limit $2)"
                 ),
                 // The answers have names.
-                args![ms(ages.receipts.max(ages.personal))],
+                args![ms(ages.receipts.max(ages.personal)), most].into(),
             ),
             Old::Alarms => (
                 sql!("delete from alarm where id in (select id from alarm where raised_at < $1 limit $2)"),
-                args![ms(ages.personal)],
+                args![ms(ages.personal), most].into(),
             ),
             Old::Counters => (
                 sql!("delete from daily_count where day in (select day from daily_count where day < $1 limit $2)"),
-                args![day],
+                args![day, most].into(),
             ),
             Old::Settled => (
                 sql!(
                     "delete from ticket_note where alert_id in (select alert_id from ticket_note where alert_id < $1
                         and due_at is null order by alert_id limit $2)"
                 ),
-                args![first_id(ages.receipts.min(after(now, -NEWS * 2)))],
+                args![first_id(ages.receipts.min(after(now, -NEWS * 2))), most].into(),
             ),
-            // In the order of their places, so that no gap comes about; those without one are not committed for long.
+            // In the order of their places, so that no gap comes about. One that a wrong clock has dated holds up none.
             Old::Events => (
                 sql!(
-                    "delete from lifecycle_event where at < $1 and place in (select place from lifecycle_event
-                        where place > 0 order by place limit $2)"
+                    "delete from lifecycle_event where place > 0 and place <= (select max(o.place) from
+                        (select place, at from lifecycle_event where place > 0 order by place limit $2) as o
+                        where o.at < $1 or o.at > $3)"
                 ),
-                args![ms(ages.events)],
+                vec![ms(ages.events).into(), most, ms(after(now, SLACK)).into()],
             ),
             Old::Strangers => (
                 sql!(
@@ -141,7 +145,7 @@ impl Db {
                     "delete from webhook_try where (endpoint, number) in (select endpoint, number from webhook_try
                         where at < $1 limit $2)"
                 ),
-                args![ms(ages.events)],
+                args![ms(ages.events), most].into(),
             ),
             Old::Runs => (
                 sql!(
@@ -149,10 +153,10 @@ impl Db {
                         where day < $1 and finished_at is not null limit $2)
                      and day < (select max(l.day) from job_run l where l.job = job_run.job)"
                 ),
-                args![day],
+                args![day, most].into(),
             ),
         };
-        let rows = tx.execute(sql, [before, most.into()]).await?;
+        let rows = tx.execute(sql, arguments).await?;
         tx.commit().await?;
         Ok(Some(Batch::since(begun, rows)))
     }

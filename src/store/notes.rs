@@ -11,7 +11,7 @@ use super::{
     query::Query,
     sql::{Rows, Sql, args, row, sql},
     tx::Tx,
-    types::{Ms, ms},
+    types::{Ms, at, ms},
 };
 use crate::domain::{
     day::after,
@@ -25,6 +25,8 @@ use std::collections::BTreeMap;
 
 /// Older alerts are nobody's news any more. Messages without a receipt are settled after three days.
 pub const NEWS: SignedDuration = SignedDuration::from_hours(5 * 24);
+/// An alert that is so old when the first endpoint begins to listen, as by an upgrade, may still be settled for it.
+const OPEN_AT_START: SignedDuration = SignedDuration::from_hours(1);
 /// So many at once; the rest comes in the next transaction.
 const AT_ONCE: i64 = 50;
 
@@ -75,18 +77,19 @@ row! {
 
 impl Db {
     /// Tells of alerts that are settled: no message is on its way any more (one that the carrier never spoke of is settled after
-    /// three days), and not all were canceled. Each once, in the order in which they came. Nothing is asked unless somebody
+    /// three days), and not all were canceled. What was over before the first endpoint began to listen is told to nobody. Each once, in the order in which they came. Nothing is asked unless somebody
     /// wants to hear of it. Returns how many there were.
     pub async fn tell_settled(&self, now: Timestamp) -> Result<usize, StoreError> {
         const SETTLED: Sql = sql!(
             "select a.id, a.source, a.ticket_id from alert a where a.id >= $1 and a.id > $2
                 and not exists (select 1 from ticket_note n where n.alert_id = a.id)
-                and exists (select 1 from delivery d where d.alert_id = a.id and d.state <> 'canceled')
+                and exists (select 1 from delivery d where d.alert_id = a.id and d.state <> 'canceled' and d.moved_at >= $4)
                 and not exists (select 1 from delivery o where o.alert_id = a.id and o.state in (",
             State::OPEN,
             ") and not (o.state in ('accepted', 'sent') and o.due_at is null))
              order by a.id limit $3"
         );
+        const BEGUN: Sql = sql!("select min(created_at) from webhook_endpoint");
         // Alerts of a ticket are locked in this order by everybody who has several.
         const MARK: Sql = sql!(
             "insert into ticket_note (alert_id, source, ticket_id, text, tries, created_at)
@@ -98,10 +101,12 @@ impl Db {
             return Ok(0);
         }
         // Ids begin with their time (UUIDv7), so the newest alerts are the last of their key.
-        let since = first_id(after(now, -NEWS));
+        let begun: Option<i64> = self.reads().scalar(BEGUN, args![]).await?;
+        let Some(begun) = begun else { return Ok(0) };
+        let since = first_id(after(now, -NEWS).max(after(at(begun), -OPEN_AT_START)));
         let (mut told, mut last) = (0, String::new());
         loop {
-            let asked = args![&since, &last, AT_ONCE];
+            let asked = args![&since, &last, AT_ONCE, begun];
             let settled: Vec<Settled> = self.reads().all(SETTLED, asked).await?;
             let Some(newest) = settled.last() else { return Ok(told) };
             newest.id.as_str().clone_into(&mut last);

@@ -109,8 +109,15 @@ impl Nightly {
         let Some(mails) = batches(&mut longest, |most| store.delete_mails(run_ref, ages, most, now())).await? else {
             return Ok(());
         };
+        // Where no endpoint is left, nobody else does, and what has no place is not deleted.
+        self.store.place_events().await?;
         batches(&mut longest, delete(Old::Events)).await?;
-        for (endpoint, events) in self.store.forget_deleted_events(begun).await? {
+        let configured = &self.rules.endpoints;
+        for (endpoint, events) in self.store.forget_deleted_events(configured, begun).await? {
+            if !configured.contains(&endpoint) {
+                tracing::info!(%endpoint, "forgot an endpoint that is not configured any more");
+                continue;
+            }
             tracing::error!(%endpoint, events, "deleted events that the endpoint has not heard of, since they are older than `retention.event_days`");
         }
         for kind in [

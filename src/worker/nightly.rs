@@ -29,6 +29,8 @@ pub struct NightlyRules {
     pub receipt_days: i64,
     pub personal_days: i64,
     pub event_days: i64,
+    /// The names of those that hear of lifecycle events.
+    pub endpoints: Vec<String>,
     /// The configured fallback numbers of each source, in E.164.
     pub fallback: BTreeMap<String, Vec<String>>,
 }

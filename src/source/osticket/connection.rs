@@ -28,7 +28,7 @@ pub struct WrongSetting {
 
 impl From<WrongSetting> for HelpdeskError {
     fn from(wrong: WrongSetting) -> Self {
-        Self(format!("`{}` {}", wrong.name, wrong.problem))
+        Self::new(format!("`{}` {}", wrong.name, wrong.problem))
     }
 }
 
@@ -130,7 +130,7 @@ impl Connection {
     }
 
     fn say(&self, what: &str) -> HelpdeskError {
-        HelpdeskError(format!("osTicket's database at {} {what}", self.place()))
+        HelpdeskError::new(format!("osTicket's database at {} {what}", self.place()))
     }
 
     /// An error in plain words, without the server's own: they may quote anything.

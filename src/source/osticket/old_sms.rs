@@ -142,7 +142,7 @@ async fn find_table(connection: &Connection, name: &str, wanted: &[Wanted]) -> R
          where table_schema = database() and table_name = '{name}' order by ordinal_position"
     );
     let columns: Vec<ColumnRow> = connection.ask(question).await?;
-    choose(name, &columns, wanted).map_err(HelpdeskError)
+    choose(name, &columns, wanted).map_err(HelpdeskError::new)
 }
 
 /// Chooses among the columns of a table. Fails with what is missing.

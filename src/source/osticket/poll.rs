@@ -112,7 +112,7 @@ impl OsTicket {
         let priority_ids: Vec<i64> = critical.map(|priority| priority.id).collect();
         if priority_ids.is_empty() {
             let names: Vec<&str> = priorities.iter().map(|priority| priority.name.as_str()).collect();
-            return Err(HelpdeskError(format!(
+            return Err(HelpdeskError::new(format!(
                 "none of osTicket's priorities ({}) counts as critical: name one in `urgency` of the source, like `urgency.{} = \"critical\"`",
                 names.join(", "),
                 names.first().unwrap_or(&"emergency"),

@@ -92,7 +92,7 @@ impl RequestTracker {
     pub async fn critical(&self) -> Result<Vec<SeenTicket>, HelpdeskError> {
         let query = critical_query(&self.critical).ok_or_else(|| {
             let key = self.client.key("urgency");
-            HelpdeskError(format!(
+            HelpdeskError::new(format!(
                 "`{key}` calls no number critical, and priorities of Request Tracker are numbers: add `\">= 80\" = \"critical\"`"
             ))
         })?;
@@ -112,7 +112,7 @@ impl RequestTracker {
             }
         }
         let (key, most) = (self.client.key("urgency"), MAX_CRITICAL_PAGES * PAGE);
-        Err(HelpdeskError(format!(
+        Err(HelpdeskError::new(format!(
             "Request Tracker has more than {most} open tickets that `{key}` calls critical: make it narrower"
         )))
     }

@@ -37,6 +37,9 @@ const LONGEST_TRIAL: SignedDuration = SignedDuration::from_mins(3);
 const LONGEST_RUN: SignedDuration = SignedDuration::from_secs(30);
 const LONGEST_MAIL_WAIT: SignedDuration = SignedDuration::from_mins(30);
 const LONGEST_MAIL_LEASE: SignedDuration = SignedDuration::from_mins(7);
+/// Of `worker::webhooks`: an event is tried again after ten hours and a fifth, an endpoint after an hour.
+const LONGEST_EVENT_WAIT: SignedDuration = SignedDuration::from_hours(12);
+const LONGEST_ENDPOINT_WAIT: SignedDuration = SignedDuration::from_hours(1);
 
 impl Db {
     /// Marks every attempt whose outcome is open as begun at a time that nobody can vouch for. Returns how many.
@@ -191,6 +194,31 @@ impl Db {
                 sql!("update mail set lease_until = $2 where lease_until > $1 and sent_at is null"),
                 LONGEST_MAIL_LEASE,
                 ms(after(now, LONGEST_MAIL_LEASE)),
+            ),
+            (
+                sql!("update webhook_hold set due_at = $2 where due_at > $1"),
+                LONGEST_EVENT_WAIT,
+                ms(now),
+            ),
+            (
+                sql!("update webhook_hold set since = $2 where since > $1"),
+                SignedDuration::ZERO,
+                ms(now),
+            ),
+            (
+                sql!("update webhook_endpoint set due_at = $2 where due_at > $1"),
+                LONGEST_ENDPOINT_WAIT,
+                ms(now),
+            ),
+            (
+                sql!("update webhook_endpoint set failing_since = $2 where failing_since > $1"),
+                SignedDuration::ZERO,
+                ms(now),
+            ),
+            (
+                sql!("update webhook_endpoint set created_at = $2 where created_at > $1"),
+                SignedDuration::ZERO,
+                ms(now),
             ),
         ] {
             tx.execute(sql, args![beyond(longest), new]).await?;

@@ -116,8 +116,8 @@ impl Db {
             .await
     }
 
-    /// Lets an endpoint hear once more of everything that is kept since then. Returns how many events these are, wanted or
-    /// not; `None` if there is no such endpoint.
+    /// Lets an endpoint hear once more of everything that is kept since then, and of what it has not heard of yet. Returns how
+    /// many events these are, wanted or not; `None` if there is no such endpoint.
     pub async fn replay_endpoint(&self, name: &str, from: Timestamp) -> Result<Option<i64>, StoreError> {
         self.place_events().await?;
         // From the oldest that is kept; seldom asked.
@@ -134,13 +134,18 @@ impl Db {
             .await?;
         let last = last.unwrap_or_default();
         let place = first.map_or(last, |first| first - 1);
-        // Whoever has the turn has lost it.
-        let moved = tx
-            .execute(
-                sql!("update webhook_endpoint set place = $2, lease_owner = null, lease_until = null where name = $1"),
+        // Whoever has the turn has lost it. Never forward: what follows has not been posted yet.
+        let place: Option<i64> = tx
+            .optional_scalar(
+                sql!(
+                    "update webhook_endpoint set place = case when place < $2 then place else $2 end,
+                        lease_owner = null, lease_until = null
+                     where name = $1 returning place"
+                ),
                 args![name, place],
             )
             .await?;
+        let Some(place) = place else { return Ok(None) };
         // They come again by their places.
         tx.execute(
             sql!("delete from webhook_hold where endpoint = $1 and place > $2"),
@@ -149,7 +154,7 @@ impl Db {
         .await?;
         tx.commit().await?;
         self.engine.effects.listeners.notify();
-        Ok((moved > 0).then_some(last - place))
+        Ok(Some(last - place))
     }
 
     /// Lets an endpoint go on from where it stopped. False if there is no such endpoint.

@@ -34,8 +34,13 @@ impl Db {
     }
 
     /// Forgets what endpoints have not heard of and clean-up has deleted. Returns their names, each with how many events these
-    /// were, wanted or not.
-    pub async fn forget_deleted_events(&self, now: Timestamp) -> Result<Vec<(String, i64)>, StoreError> {
+    /// were, wanted or not. One of them that is not `configured` any more is forgotten itself: added again it is new, and does
+    /// not hear of a past of which a part is missing.
+    pub async fn forget_deleted_events(
+        &self,
+        configured: &[String],
+        now: Timestamp,
+    ) -> Result<Vec<(String, i64)>, StoreError> {
         let mut tx = self.begin().await?;
         // What is kept begins here.
         let first: Option<i64> = tx
@@ -58,6 +63,16 @@ impl Db {
                 args![first],
             )
             .await?;
+        let lost: Vec<(String, i64)> = lost.into_iter().filter(|(_, events)| *events > 0).collect();
+        for (name, _) in lost.iter().filter(|(name, _)| !configured.contains(name)) {
+            for of_it in [
+                sql!("delete from webhook_endpoint where name = $1"),
+                sql!("delete from webhook_hold where endpoint = $1"),
+                sql!("delete from webhook_try where endpoint = $1"),
+            ] {
+                tx.execute(of_it, args![name]).await?;
+            }
+        }
         tx.execute(
             sql!("update webhook_endpoint set place = $1 - 1 where place < $1 - 1"),
             args![first],
@@ -76,7 +91,7 @@ impl Db {
         )
         .await?;
         tx.commit().await?;
-        Ok(lost.into_iter().filter(|(_, events)| *events > 0).collect())
+        Ok(lost)
     }
 
     /// Makes an endpoint of every name that is not known yet: it hears of what happens from now on.

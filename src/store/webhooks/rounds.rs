@@ -23,6 +23,8 @@ pub struct EndpointTurn {
     /// How often in a row nothing was taken.
     pub tries: i64,
     pub failing_since: Option<Timestamp>,
+    /// Whether it was left alone for a while, because it seems to be down: then one event finds out whether it answers again.
+    pub is_paused: bool,
     pub last_error: Option<String>,
     token: Option<String>,
 }
@@ -91,6 +93,7 @@ pub struct RoundDone {
 
 #[derive(sqlx::FromRow)]
 struct Standing {
+    is_disabled: bool,
     place: i64,
     tries: i64,
     #[sqlx(try_from = "MaybeMs")]
@@ -150,18 +153,23 @@ impl Db {
             .reads()
             .optional(
                 sql!(
-                    "select w.place, w.tries, w.failing_since, w.last_error, w.due_at, w.lease_until,
+                    "select w.disabled_at is not null as is_disabled, w.place, w.tries, w.failing_since, w.last_error, w.due_at, w.lease_until,
                         (select last from lifecycle_place where id = 1) as last,
                         (select min(h.due_at) from webhook_hold h where h.endpoint = w.name and h.due_at is not null)
                             as hold_due_at
-                     from webhook_endpoint w where w.name = $1 and w.disabled_at is null"
+                     from webhook_endpoint w where w.name = $1"
                 ),
                 args![name],
             )
             .await?;
-        let Some(standing) = standing.filter(|standing| standing.has_work(now, latest)) else {
+        let Some(standing) = standing else {
+            // Forgotten by a process that does not have it in its configuration.
+            self.register_endpoints([name], now).await?;
             return Ok(None);
         };
+        if standing.is_disabled || !standing.has_work(now, latest) {
+            return Ok(None);
+        }
         // A file has one process: nobody else could take it.
         let is_ours = !self.is_shared()
             || self
@@ -181,6 +189,7 @@ impl Db {
             place: standing.place,
             tries: standing.tries,
             failing_since: standing.failing_since,
+            is_paused: standing.due_at.is_some(),
             last_error: standing.last_error,
             token: self.is_shared().then(|| token.to_owned()),
         }))
@@ -337,6 +346,7 @@ impl EndpointTurn {
             place,
             tries: failing_since.map_or(0, |_| 3),
             failing_since,
+            is_paused: failing_since.is_some(),
             last_error: None,
             token: None,
         }
@@ -349,9 +359,9 @@ impl Standing {
         let is_leased = self.lease_until.is_some_and(|lease| lease > now && lease <= latest);
         let waits = self.due_at.is_some_and(|due| due > now && due <= latest);
         let has_new = self.last.unwrap_or_default() > self.place;
-        // While nothing is taken, anything that is held does to find out whether the endpoint answers again.
-        let is_failing = self.failing_since.is_some();
-        let has_held = self.hold_due_at.is_some_and(|due| is_failing || due <= now);
+        // After a pause, anything that is held does to find out whether the endpoint answers again.
+        let was_paused = self.due_at.is_some();
+        let has_held = self.hold_due_at.is_some_and(|due| was_paused || due <= now);
         !is_leased && !waits && (has_new || has_held)
     }
 }

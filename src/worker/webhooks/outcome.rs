@@ -23,6 +23,9 @@ pub struct Done {
     gives_up: bool,
     taken: usize,
     failed: usize,
+    /// Of these, new events and those that failed because of the endpoint: only by them it is failing. And the latter alone.
+    counted: i64,
+    of_endpoint: usize,
     wish: Option<Duration>,
     is_gone: bool,
     /// Not tried: of streams that were not come to, and behind one that is held.
@@ -37,8 +40,8 @@ impl PostedRound {
         let is_taken = |result: &Result| matches!(result.posted, Posted::Taken { .. });
         let has_taken = self.chains.iter().any(|(_, results)| results.iter().any(is_taken));
         let mut done = Done {
-            // Of an endpoint that takes nothing at all, no event is to blame.
-            gives_up: turn.failing_since.is_none() || has_taken,
+            // Of an endpoint that takes nothing at all, no event is to blame; if it is one only, that one is.
+            gives_up: turn.failing_since.is_none() || has_taken || (!turn.is_paused && turn.tries <= 1),
             furthest: turn.place,
             behind: self
                 .behind
@@ -63,7 +66,7 @@ impl PostedRound {
         let is_through = done.round.place == self.end && !self.is_full;
         let has_moved = done.round.place > turn.place || done.taken > 0 || !done.round.released.is_empty();
         let may_be_more = !is_through || done.round.releases_all || !done.round.streams.is_empty();
-        done.has_more = has_moved && may_be_more && done.round.failing_since.is_none();
+        done.has_more = has_moved && may_be_more && done.round.due_at.is_none();
         done
     }
 }
@@ -94,11 +97,15 @@ impl Done {
                 (true, false)
             }
             Posted::Failed {
+                is_of_event,
                 status,
                 why,
                 retry_after,
             } => {
                 self.failed += 1;
+                self.of_endpoint += usize::from(!is_of_event);
+                let is_new = held.is_none_or(|(tries, _)| tries == 0);
+                self.counted += i64::from(is_new || !is_of_event);
                 self.is_gone |= status == Some(GONE);
                 self.wish = self.wish.max(retry_after);
                 let (tries, since) = held.unwrap_or((0, now));
@@ -158,7 +165,8 @@ impl Done {
         self.round.streams.dedup();
     }
 
-    /// How the endpoint stands after it.
+    /// How the endpoint stands after it. What only says that one event is refused brings about no pause: that event waits by
+    /// itself, and whatever is new is posted at once.
     fn stand(&mut self, turn: &EndpointTurn, now: Timestamp) {
         let round = &mut self.round;
         (round.failing_tries, round.failing_since) = (turn.tries, turn.failing_since);
@@ -166,18 +174,24 @@ impl Done {
             (round.failing_tries, round.failing_since) = (0, None);
             round.has_succeeded = true;
             round.releases_all = turn.failing_since.is_some();
-        } else if self.failed > 0 {
+        } else if self.of_endpoint > 0 {
             round.failing_tries += 1;
             round.failing_since.get_or_insert(now);
             round.due_at = Some(next_probe(round.failing_tries, self.wish, now));
-        } else {
+        } else if self.counted > 0 {
+            round.failing_tries += self.counted;
+            round.failing_since.get_or_insert(now);
+        } else if !self.given_up.is_empty() {
+            // It was to blame alone.
+            (round.failing_tries, round.failing_since) = (0, None);
+        } else if self.failed == 0 {
             round.last_error.clone_from(&turn.last_error);
         }
-        let error = round.last_error.as_deref().unwrap_or_default();
         let why = match round.failing_since {
             _ if self.is_gone => Some("answered 410: it wants no more events".to_owned()),
-            Some(since) if since <= after(now, -PATIENCE) => {
-                Some(format!("has taken no event since {since:.0} ({error})"))
+            // Why stands with the endpoint and in the log: it may name its address, which is no other endpoint's business.
+            Some(since) if self.counted > 0 && since <= after(now, -PATIENCE) => {
+                Some(format!("has taken no event since {since:.0}"))
             }
             _ => None,
         };
@@ -192,14 +206,16 @@ impl Done {
             tracing::error!(%endpoint, event.id = %event_id, days, "gave up an event: the endpoint did not take it for days; those of the same alert go on: {}", round.last_error.as_deref().unwrap_or_default());
         }
         match (turn.failing_since, round.failing_since) {
-            (None, Some(_)) => {
+            (None, Some(_)) if round.due_at.is_some() => {
                 tracing::warn!(%endpoint, "the endpoint takes no events; they are kept and tried again: {}", round.last_error.as_deref().unwrap_or_default());
             }
-            (Some(since), None) => tracing::info!(%endpoint, %since, "the endpoint takes events again"),
-            (None, None) if self.failed > 0 => {
+            (Some(since), None) if self.taken > 0 => {
+                tracing::info!(%endpoint, %since, "the endpoint takes events again")
+            }
+            (None, _) if self.failed > 0 => {
                 tracing::warn!(%endpoint, failed = self.failed, "the endpoint did not take an event, which is tried again: {}", round.last_error.as_deref().unwrap_or_default());
             }
-            (None, None) | (Some(_), Some(_)) => {}
+            (None | Some(_), None | Some(_)) => {}
         }
         tracing::debug!(%endpoint, taken = self.taken, failed = self.failed, place = round.place, "posted events");
     }
@@ -258,11 +274,7 @@ mod tests {
     }
 
     fn failed(status: u16) -> Posted {
-        Posted::Failed {
-            status: Some(status),
-            why: format!("it answered {status}"),
-            retry_after: None,
-        }
+        Posted::answered(status, format!("it answered {status}"), None)
     }
 
     fn outcome(turn: &EndpointTurn, chains: Vec<(Chain, Vec<Result>)>, behind: Vec<PlacedEvent>, end: i64) -> Done {
@@ -388,6 +400,51 @@ mod tests {
 
         assert!(done.round.released.is_empty() && done.round.disabling.is_some());
         assert_eq!(held(&done), [(1, 21, true)]);
+    }
+
+    #[test]
+    fn one_event_that_is_refused_pauses_nothing_and_is_given_up_alone() {
+        let first = outcome(
+            &EndpointTurn::at(0, None),
+            vec![chain(&[1], "a", None, &[failed(400)])],
+            vec![],
+            1,
+        );
+        assert_eq!((first.round.due_at, first.round.failing_tries), (None, 1));
+
+        let since = after(NOW, -PATIENCE);
+        let mut refused = EndpointTurn::at(1, Some(since));
+        (refused.tries, refused.is_paused) = (1, false);
+        let last = outcome(
+            &refused,
+            vec![chain(&[1], "a", Some((20, since)), &[failed(400)])],
+            vec![],
+            1,
+        );
+        assert_eq!(
+            (last.round.released.as_slice(), last.round.failing_since),
+            (&[1][..], None)
+        );
+        assert!(last.round.disabling.is_none() && last.round.due_at.is_none());
+    }
+
+    #[test]
+    fn an_endpoint_that_refuses_all_is_disabled_by_a_new_event_and_loses_none() {
+        let since = after(NOW, -PATIENCE);
+        let mut refusing = EndpointTurn::at(3, Some(since));
+        refusing.is_paused = false;
+        let old = outcome(
+            &refusing,
+            vec![chain(&[1], "a", Some((20, since)), &[failed(400)])],
+            vec![],
+            3,
+        );
+        assert!(old.round.released.is_empty() && old.round.disabling.is_none() && old.round.due_at.is_none());
+        assert_eq!((old.round.failing_since, old.round.failing_tries), (Some(since), 3));
+
+        let new = outcome(&refusing, vec![chain(&[4], "b", None, &[failed(400)])], vec![], 4);
+        let why = new.round.disabling.unwrap().why;
+        assert!(!why.contains("400"), "others hear of the alarm: {why}");
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Round {
         turn: &EndpointTurn,
         now: Timestamp,
     ) -> std::result::Result<Option<Self>, StoreError> {
-        let is_probe = turn.failing_since.is_some();
+        let is_probe = turn.is_paused;
         let new = store.events_after(turn.place, MOST).await?;
         let until = if is_probe { Timestamp::MAX } else { now };
         let held = store.held_events(&turn.name, until, MOST).await?;

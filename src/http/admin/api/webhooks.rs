@@ -224,6 +224,12 @@ fn read_from(document: &Value) -> Result<Timestamp, Problem> {
 
 /// Lets an endpoint go back.
 pub async fn replay_from(app: &AppState, name: &str, from: Timestamp) -> Result<Replay, Problem> {
+    if from > now() {
+        return Err(Problem::field(
+            "/from",
+            format!("{from} lies ahead: nothing was posted since then; write a time that is over"),
+        ));
+    }
     let events = app.store.replay_endpoint(name, from).await?.ok_or_else(not_found)?;
     tracing::info!(endpoint = name, %from, events, "an admin lets events be posted once more");
     Ok(Replay { events })
