@@ -124,12 +124,15 @@ impl Db {
                 ),
                 args![first_id(ages.receipts.min(after(now, -NEWS * 2))), most].into(),
             ),
-            // In the order of their places, so that no gap comes about. One that a wrong clock has dated holds up none.
+            // In the order of their places up to the first young one, so that no gap comes about. One that a wrong clock has
+            // dated ahead counts as old behind old ones.
             Old::Events => (
                 sql!(
-                    "delete from lifecycle_event where place > 0 and place <= (select max(o.place) from
+                    "delete from lifecycle_event where place in
+                        (select place from lifecycle_event where place > 0 order by place limit $2)
+                     and place < coalesce((select min(o.place) from
                         (select place, at from lifecycle_event where place > 0 order by place limit $2) as o
-                        where o.at < $1 or o.at > $3)"
+                        where o.at >= $1 and o.at <= $3), 9223372036854775807)"
                 ),
                 vec![ms(ages.events).into(), most, ms(after(now, SLACK)).into()],
             ),
@@ -138,7 +141,7 @@ impl Db {
                     "delete from inbound_message where id in (select id from inbound_message where unknown_at < $1
                         order by unknown_at limit $2)"
                 ),
-                args![ms(ages.receipts)],
+                args![ms(ages.receipts), most].into(),
             ),
             Old::Tries => (
                 sql!(
