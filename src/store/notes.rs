@@ -25,7 +25,8 @@ use std::collections::BTreeMap;
 
 /// Older alerts are nobody's news any more. Messages without a receipt are settled after three days.
 pub const NEWS: SignedDuration = SignedDuration::from_hours(5 * 24);
-/// An alert that is so old when the first endpoint begins to listen, as by an upgrade, may still be settled for it.
+/// Alerts that are no older when the first endpoint begins to listen are told: of the version before, which wrote notes, they
+/// may not have been noted.
 const OPEN_AT_START: SignedDuration = SignedDuration::from_hours(1);
 /// So many at once; the rest comes in the next transaction.
 const AT_ONCE: i64 = 50;
@@ -77,7 +78,7 @@ row! {
 
 impl Db {
     /// Tells of alerts that are settled: no message is on its way any more (one that the carrier never spoke of is settled after
-    /// three days), and not all were canceled. What was over before the first endpoint began to listen is told to nobody. Each once, in the order in which they came. Nothing is asked unless somebody
+    /// three days), and not all were canceled. What was over well before the first endpoint began to listen is told to nobody. Each once, in the order in which they came. Nothing is asked unless somebody
     /// wants to hear of it. Returns how many there were.
     pub async fn tell_settled(&self, now: Timestamp) -> Result<usize, StoreError> {
         const SETTLED: Sql = sql!(
@@ -103,10 +104,11 @@ impl Db {
         // Ids begin with their time (UUIDv7), so the newest alerts are the last of their key.
         let begun: Option<i64> = self.reads().scalar(BEGUN, args![]).await?;
         let Some(begun) = begun else { return Ok(0) };
-        let since = first_id(after(now, -NEWS).max(after(at(begun), -OPEN_AT_START)));
+        let begun = after(at(begun), -OPEN_AT_START);
+        let since = first_id(after(now, -NEWS).max(begun));
         let (mut told, mut last) = (0, String::new());
         loop {
-            let asked = args![&since, &last, AT_ONCE, begun];
+            let asked = args![&since, &last, AT_ONCE, ms(begun)];
             let settled: Vec<Settled> = self.reads().all(SETTLED, asked).await?;
             let Some(newest) = settled.last() else { return Ok(told) };
             newest.id.as_str().clone_into(&mut last);

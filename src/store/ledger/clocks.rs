@@ -196,12 +196,16 @@ impl Db {
                 ms(after(now, LONGEST_MAIL_LEASE)),
             ),
             (
-                sql!("update webhook_hold set due_at = $2 where due_at > $1"),
+                sql!(
+                    "update webhook_hold set due_at = $2 where endpoint in (select name from webhook_endpoint) and due_at > $1"
+                ),
                 LONGEST_EVENT_WAIT,
                 ms(now),
             ),
             (
-                sql!("update webhook_hold set since = $2 where since > $1"),
+                sql!(
+                    "update webhook_hold set since = $2 where endpoint in (select name from webhook_endpoint) and since > $1"
+                ),
                 SignedDuration::ZERO,
                 ms(now),
             ),
