@@ -37,13 +37,13 @@ pub async fn newest(
     now: Timestamp,
 ) -> Result<Option<(AlertId, DeliveryId)>, StoreError> {
     const TOLD: Sql = sql!(
-        "select d.alert_id, d.id, t.route from (select id, alert_id, attempts, state from delivery
+        "select part.alert_id, part.id, t.route from (select id, alert_id, attempts, state from delivery
             where phone = $1 and alert_id is not null order by id desc limit ",
         LOOKED_AT,
-        ") d join attempt t on t.delivery_id = d.id and t.number = d.attempts
-         where d.state in (",
+        ") as part join attempt t on t.delivery_id = part.id and t.number = part.attempts
+         where part.state in (",
         State::MAY_HAVE_TOLD,
-        ") and t.begun_at >= $2 order by t.begun_at desc, d.id desc"
+        ") and t.begun_at >= $2 order by t.begun_at desc, part.id desc"
     );
     let since = ms(after(now, -ABOUT_IT_FOR));
     let told: Vec<(AlertId, DeliveryId, Option<String>)> = tx.all(TOLD, args![phone.as_e164(), since]).await?;
